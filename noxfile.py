@@ -1,0 +1,308 @@
+"""Everything a contributor or a build machine runs, each as one nox session.
+
+`python3 -m nox -s tests` and `python3 -m nox -s demo` need nothing but Python and pip.
+A plain `nox` runs every check that a change must pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+nox.needs_version = ">=2025.11.12"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+nox.options.sessions = ["lint", "types", "imports", "tests", "docs", "bench-smoke"]
+
+ROOT = Path(__file__).resolve().parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+SUPPORTED = [
+    line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if line.startswith("Programming Language :: Python :: 3.")
+]
+PACKAGE = ".[demo,otel,pytest]"
+BRANCH_FLOOR = 95
+KILL_FLOOR = 90
+
+
+def _group(name: str) -> list[str]:
+    """Give the requirements of one dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def _folders_of(*kinds: str) -> list[str]:
+    """Give those folders of tests that are there."""
+    return [f"tests/{kind}" for kind in kinds if (ROOT / "tests" / kind).is_dir()]
+
+
+def _reports(candidate: Path, version: str) -> bool:
+    """Tell whether the file is an interpreter that starts and has this version: a shim may name one that is not there."""
+    try:
+        answer = subprocess.run(
+            [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0 and answer.stdout.strip() == version
+
+
+def _folders() -> Iterator[Path]:
+    """Give the folders that may hold interpreters, the most trusted first."""
+    yield Path(sys.executable).parent
+    yield from (Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry)
+    for home in (os.environ.get("PYENV_ROOT"), "~/.pyenv"):
+        if home:
+            # Of several patch releases the newest: a longer number is a higher one.
+            yield from sorted(
+                Path(home).expanduser().glob("versions/*/bin"), key=lambda folder: (len(str(folder)), str(folder)), reverse=True
+            )
+
+
+def _find(version: str) -> Path | None:
+    """Find a working interpreter of this version."""
+    for folder in _folders():
+        candidate = folder / f"python{version}"
+        if os.access(candidate, os.X_OK) and _reports(candidate, version):
+            return candidate
+    return Path(sys.executable) if version == RUNNING else None
+
+
+def _usable() -> tuple[list[str], list[str]]:
+    """Split the supported versions into those to test with and those that are missing.
+
+    Each folder found goes to the front of PATH, so that neither nox nor its backends stop at a shim without an interpreter behind it.
+    """
+    usable, missing = [], []
+    for version in dict.fromkeys([*SUPPORTED, RUNNING]):
+        found = _find(version)
+        if found is None:
+            missing.append(version)
+        elif found.name == f"python{version}":
+            if shutil.which(found.name) != str(found):
+                os.environ["PATH"] = os.pathsep.join([str(found.parent), os.environ.get("PATH", "")])
+            usable.append(version)
+        else:
+            usable.append(str(found))
+    return usable, missing
+
+
+PYTHONS, MISSING = _usable()
+
+
+@contextmanager
+def _no_service_starts() -> Iterator[None]:
+    """Keep Debian's maintainer scripts from starting what they install."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink(missing_ok=True)
+
+
+def _debian(session: nox.Session, *packages: str) -> None:
+    """Install Debian packages whose program, named as the package, is missing.
+
+    Where that fails, what needs the program skips by name, so a failure here is never an error.
+    """
+    missing = [package for package in packages if shutil.which(package) is None]
+    if not missing:
+        return
+    names = ", ".join(missing)
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        session.log(f"Not installed: {names}. This needs root and apt-get; what depends on it is skipped by name.")
+        return
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    anyhow = range(256)
+    wait = ["-o", "DPkg::Lock::Timeout=120", "-q"]
+    with _no_service_starts():
+        session.run("apt-get", *wait, "update", env=quiet, external=True, silent=True, success_codes=anyhow)
+        install = ["install", "-y", "--no-install-recommends", *missing]
+        session.run("apt-get", *wait, *install, env=quiet, external=True, silent=True, success_codes=anyhow)
+    for package in missing:
+        if shutil.which(package) is None:
+            session.log(f"Debian package {package} could not be installed; what depends on it is skipped by name.")
+
+
+def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("python", "-m", "pytest")) -> None:
+    """Run pytest on both cores; a test that hangs is ended by name, not by the build machine."""
+    session.run(*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *arguments)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run all tests against the built package on every supported Python that is here."""
+    _debian(session, "prometheus")
+    for version in MISSING:
+        session.notify(f"tests-{version}")
+    session.install(PACKAGE, *_group("test"))
+    _pytest(session, *session.posargs)
+
+
+def _absent(version: str) -> None:
+    """Register a session that says by name that this Python is missing."""
+
+    @nox.session(name=f"tests-{version}", venv_backend="none", default=False)
+    def absent(session: nox.Session) -> None:
+        """Say that this Python is not here."""
+        session.skip(f"no working Python {version} was found")
+
+
+for _version in MISSING:
+    _absent(_version)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests without servers on the oldest dependencies that pyproject.toml admits."""
+    oldest = [requirement.replace(">=", "==") for requirement in PROJECT["project"]["dependencies"]]
+    session.install(PACKAGE, *oldest, *_group("test"))
+    _pytest(session, *_folders_of("unit", "property", "behaviour"), *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo: a real gateway and worker under load, attacked on purpose, with a report."""
+    if "--prometheus" in session.posargs:
+        _debian(session, "prometheus")
+    session.install(".[demo]")
+    # The demo stops its own children on Ctrl-C and needs a moment for it.
+    session.run("python", "-m", "somaresil", "demo", *session.posargs, interrupt_timeout=15, terminate_timeout=5)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check annotations with two type checkers, on the source and on a file written as a user would."""
+    session.install(PACKAGE, *_group("types"))
+    session.run("mypy", "--strict")
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that each module imports only from the floors below it."""
+    session.install(".", *_group("imports"))
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run every Python block of README.md and docs/."""
+    session.install(PACKAGE, *_group("test"))
+    _pytest(session, "tests/docs", *session.posargs)
+
+
+def _benchmarks() -> list[str]:
+    """Give the scripts in benchmarks/: the files that do something when run."""
+    return [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("benchmarks/*.py")) if "__main__" in path.read_text(encoding="utf-8")]
+
+
+def _run_benchmarks(session: nox.Session, *arguments: str) -> None:
+    """Run every benchmark, also after one has failed, and fail with the names of those that did."""
+    scripts = _benchmarks()
+    if not scripts:
+        session.error("benchmarks/ has no script")
+    failed = []
+    for script in scripts:
+        try:
+            session.run("python", script, *arguments)
+        except nox.command.CommandFailed:
+            failed.append(script)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against peers and fail on any ratio that is not met."""
+    session.install(PACKAGE, *_group("bench"))
+    _run_benchmarks(session, "--check", *session.posargs)
+
+
+@nox.session(name="bench-smoke")
+def bench_smoke(session: nox.Session) -> None:
+    """Run each benchmark briefly: it works, whatever this machine's speed."""
+    session.install(PACKAGE, *_group("bench"))
+    _run_benchmarks(session, "--quick", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure branch coverage and hold the floor where a missed branch is a wrong decision."""
+    session.install(PACKAGE, *_group("coverage"))
+    session.run("coverage", "erase")
+    _pytest(session, *_folders_of("unit", "property", "behaviour"), *session.posargs, prefix=("coverage", "run", "-m", "pytest"))
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", success_codes=[0, 2])
+    floor = "src/somaresil/model/*,src/somaresil/policy/*,src/somaresil/guard.py,src/somaresil/guard/*"
+    session.run("coverage", "report", f"--include={floor}", f"--fail-under={BRANCH_FLOOR}", "--precision=2")
+
+
+@nox.session
+def mutate(session: nox.Session) -> None:
+    """Change model/breaker.py and model/window.py in small ways and see that their tests notice."""
+    session.install(PACKAGE, *_group("mutate"))
+    # A stale copy of the tree would keep tests that are gone.
+    shutil.rmtree(ROOT / "mutants", ignore_errors=True)
+    # A file, since the progress display is endless.
+    log = ROOT / ".nox" / "mutate.log"
+    try:
+        with log.open("w", encoding="utf-8") as stream:
+            session.run("mutmut", "run", env={"HYPOTHESIS_PROFILE": "mutate"}, stdout=stream)
+    except nox.command.CommandFailed:
+        session.error(f"the mutation run did not finish; the end of its log:\n{log.read_text(encoding='utf-8')[-3000:]}")
+    session.run("mutmut", "export-cicd-stats", silent=True)
+    counts = json.loads((ROOT / "mutants" / "mutmut-cicd-stats.json").read_text(encoding="utf-8"))
+    session.run("mutmut", "results")
+    total = counts["total"] - counts["skipped"]
+    killed = counts["killed"] + counts["timeout"]
+    if not total:
+        session.error("there was nothing to mutate")
+    rate = 100 * killed / total
+    session.log(f"{killed} of {total} mutants killed: {rate:.1f} %")
+    if rate < KILL_FLOOR:
+        session.error(f"kill rate {rate:.1f} % is below {KILL_FLOOR} %")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the source archive, and look inside."""
+    session.install(*_group("build"))
+    target = ROOT / "dist"
+    shutil.rmtree(target, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(target))
+    (wheel,) = target.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    absent = [
+        part
+        for part in ("somaresil/py.typed", "somaresil/_version.py", "licenses/LICENSE")
+        if not any(name.endswith(part) for name in names)
+    ]
+    if absent:
+        session.error(f"{wheel.name} lacks {', '.join(absent)}")

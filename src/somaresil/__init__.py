@@ -1,0 +1,117 @@
+"""somaresil: chaos, circuit breaking and SLOs embedded in each service, by one decorator and one ASGI middleware.
+
+Names are loaded when they are first used, so importing the package costs next to nothing and pulls no other one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from somaresil._version import __version__
+
+if TYPE_CHECKING:
+    from somaresil.asgi import ResilienceMiddleware
+    from somaresil.chaos import ChaosCeilings, ChaosConfig, ChaosEngine, ChaosExperiment
+    from somaresil.clock import ManualClock, SystemClock
+    from somaresil.errors import (
+        BulkheadFull,
+        CallTimedOut,
+        CircuitOpen,
+        ConfigurationError,
+        DeadlineExceeded,
+        InjectedFault,
+        LoadShed,
+        Problem,
+        RateLimited,
+        Rejected,
+        SomaresilError,
+    )
+    from somaresil.guard import Guard
+    from somaresil.outcome import Outcome
+    from somaresil.policy.breaker import CircuitBreaker
+    from somaresil.policy.bulkhead import Bulkhead
+    from somaresil.policy.fallback import Fallback
+    from somaresil.policy.retry import Retry
+    from somaresil.policy.timeout import Timeout
+    from somaresil.resilience import Resilience
+    from somaresil.slo import SLO, Decision, DeploymentPolicy, ErrorBudget, SLOTracker, Verdict
+
+__all__ = [
+    "SLO",
+    "Bulkhead",
+    "BulkheadFull",
+    "CallTimedOut",
+    "ChaosCeilings",
+    "ChaosConfig",
+    "ChaosEngine",
+    "ChaosExperiment",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "Decision",
+    "DeploymentPolicy",
+    "ErrorBudget",
+    "Fallback",
+    "Guard",
+    "InjectedFault",
+    "LoadShed",
+    "ManualClock",
+    "Outcome",
+    "Problem",
+    "RateLimited",
+    "Rejected",
+    "Resilience",
+    "ResilienceMiddleware",
+    "Retry",
+    "SLOTracker",
+    "SomaresilError",
+    "SystemClock",
+    "Timeout",
+    "Verdict",
+    "__version__",
+]
+
+_HOMES = {
+    "asgi": ("ResilienceMiddleware",),
+    "chaos": ("ChaosCeilings", "ChaosConfig", "ChaosEngine", "ChaosExperiment"),
+    "clock": ("ManualClock", "SystemClock"),
+    "errors": (
+        "BulkheadFull",
+        "CallTimedOut",
+        "CircuitOpen",
+        "ConfigurationError",
+        "DeadlineExceeded",
+        "InjectedFault",
+        "LoadShed",
+        "Problem",
+        "RateLimited",
+        "Rejected",
+        "SomaresilError",
+    ),
+    "guard": ("Guard",),
+    "outcome": ("Outcome",),
+    "policy.breaker": ("CircuitBreaker",),
+    "policy.bulkhead": ("Bulkhead",),
+    "policy.fallback": ("Fallback",),
+    "policy.retry": ("Retry",),
+    "policy.timeout": ("Timeout",),
+    "resilience": ("Resilience",),
+    "slo": ("SLO", "Decision", "DeploymentPolicy", "ErrorBudget", "SLOTracker", "Verdict"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module, once."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'somaresil' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"somaresil.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

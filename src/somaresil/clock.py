@@ -1,0 +1,98 @@
+"""Time, handed in from the top: one clock a :class:`~somaresil.resilience.Resilience`, never ``import time`` below.
+
+``monotonic`` is for measuring, ``time`` only for stamps that people read. Waiting is part of the clock as well, so that a test with a
+:class:`ManualClock` walks through minutes of recovery without waiting for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+__all__ = ["ManualClock", "SystemClock"]
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    # The C functions themselves, so that the call path pays for no Python frame.
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+
+    def sleep(self, seconds: float) -> None:
+        """Block this thread."""
+        if seconds > 0:
+            time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Suspend this task."""
+        await asyncio.sleep(seconds)
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        """Block until the event is set; False when ``timeout`` seconds passed first."""
+        return event.wait(timeout)
+
+    async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109 - the clock is what makes timeouts
+        """Suspend until the future is done; False when ``timeout`` seconds passed first. The future is not cancelled."""
+        done, _ = await asyncio.wait((future,), timeout=timeout)
+        return bool(done)
+
+
+class ManualClock:
+    """A clock that moves only when told to, or when somebody sleeps on it. Safe to use from several threads."""
+
+    def __init__(self, monotonic: float = 1_000_000.0, time: float = 1_700_000_000.0) -> None:
+        """Start at the given readings, in seconds."""
+        self._lock = threading.Lock()
+        self._monotonic = monotonic
+        self._wall = time
+
+    def advance(self, seconds: float) -> None:
+        """Move both readings on by ``seconds`` (>= 0)."""
+        if seconds < 0:
+            raise ValueError(f"a monotonic clock does not go back: advance({seconds!r}), expected seconds >= 0")
+        with self._lock:
+            self._monotonic += seconds
+            self._wall += seconds
+
+    def step_wall(self, seconds: float) -> None:
+        """Set the wall clock forward or back, as an operator or NTP would; nothing that measures may notice."""
+        with self._lock:
+            self._wall += seconds
+
+    def monotonic(self) -> float:
+        """The measuring reading, in seconds."""
+        return self._monotonic
+
+    def time(self) -> float:
+        """The wall reading, in seconds since the epoch."""
+        return self._wall
+
+    def sleep(self, seconds: float) -> None:
+        """Move on by ``seconds`` at once."""
+        self.advance(max(0.0, seconds))
+
+    async def asleep(self, seconds: float) -> None:
+        """Move on by ``seconds`` and let other tasks run once."""
+        self.advance(max(0.0, seconds))
+        await asyncio.sleep(0)
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        """Return at once when the event is set, or after moving on by ``timeout``; block for real when there is no timeout."""
+        if timeout is None:
+            return event.wait()
+        if not event.is_set():
+            self.advance(max(0.0, timeout))
+        return event.is_set()
+
+    async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109 - the clock is what makes timeouts
+        """Let other tasks run once; move on by ``timeout`` when the future is still not done."""
+        if timeout is None:
+            await asyncio.wait((future,))
+            return True
+        await asyncio.sleep(0)
+        if not future.done():
+            self.advance(max(0.0, timeout))
+        return future.done()

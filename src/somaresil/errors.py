@@ -1,0 +1,196 @@
+"""The errors of somaresil, and whose fault each of them is.
+
+::
+
+    SomaresilError
+    ├── ConfigurationError      the programmer's: every problem found, each with path, value and what is allowed
+    ├── Rejected                nobody's call was made: a policy refused to try
+    │   ├── CircuitOpen         the breaker of the guard is open, or its probes are taken
+    │   ├── BulkheadFull        every slot is busy and the waiting line is full, or waiting took too long
+    │   ├── RateLimited         more calls than agreed
+    │   ├── LoadShed            less important work makes room
+    │   └── DeadlineExceeded    the caller has given up already
+    ├── CallTimedOut            the dependency's: no answer in time (also a TimeoutError)
+    └── InjectedFault           ours, on purpose: an experiment is running
+
+Every rejection is a new object: a shared exception collects the traceback of each caller that sees it, without end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "BulkheadFull",
+    "CallTimedOut",
+    "CircuitOpen",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "InjectedFault",
+    "LoadShed",
+    "Problem",
+    "RateLimited",
+    "Rejected",
+    "SomaresilError",
+]
+
+
+class SomaresilError(Exception):
+    """Base of every error that somaresil raises of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    ``path`` says where it was set (``guard('llm.invoke').breaker.failure_rate``), ``value`` what was found there,
+    ``allowed`` what would be accepted, ``hint`` what to do.
+    """
+
+    path: str
+    value: object
+    allowed: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """One line: path, value, what is allowed, hint."""
+        line = f"{self.path} = {_brief(self.value)}: expected {self.allowed}"
+        return f"{line} ({self.hint})" if self.hint else line
+
+
+class ConfigurationError(SomaresilError, ValueError):
+    """Something was set up wrongly; nothing was changed or armed. ``problems`` lists everything that was found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep the problems as a tuple."""
+        super().__init__(tuple(problems))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every problem found, in the order in which it was found."""
+        found: tuple[Problem, ...] = self.args[0]
+        return found
+
+    def __str__(self) -> str:
+        """A heading, then one line a problem."""
+        count = len(self.problems)
+        heading = f"{count} problem{'s' if count != 1 else ''} in the configuration"
+        return "\n  ".join([heading, *map(str, self.problems)])
+
+
+class Rejected(SomaresilError):
+    """A policy refused the call; the guarded function was not called.
+
+    ``guard`` is the name of the guard, ``retry_after`` the seconds after which a new try makes sense (None: not known),
+    ``detail`` what was measured, ``last_error`` type and message of the error behind it, as text (an exception object
+    would keep its frames alive for as long as the circuit is open), ``injected`` whether an experiment caused it.
+    """
+
+    reason: ClassVar[str] = "rejected"
+
+    # No super().__init__: BaseException.__new__ has kept the arguments, and a rejection must stay cheap (the circuit is
+    # open because somebody is in trouble already).
+    def __init__(
+        self, guard: str, retry_after: float | None = None, detail: str = "", last_error: str | None = None, injected: bool = False
+    ) -> None:
+        """Keep what is known; the text is made only when somebody reads it."""
+        self.guard = guard
+        self.retry_after = retry_after
+        self.detail = detail
+        self.last_error = last_error
+        self.injected = injected
+
+    def __str__(self) -> str:
+        """What happened, why, and when to come back."""
+        parts = [f"guard {self.guard!r} rejected the call: {self.reason}"]
+        if self.detail:
+            parts.append(self.detail)
+        if self.last_error:
+            parts.append(f"last error {self.last_error}")
+        if self.retry_after is not None:
+            parts.append(f"retry after {self.retry_after:.3g} s")
+        if self.injected:
+            parts.append("caused by a chaos experiment")
+        return "; ".join(parts)
+
+
+class CircuitOpen(Rejected):
+    """The breaker is open, or half-open with every probe taken."""
+
+    reason = "circuit open"
+
+
+class BulkheadFull(Rejected):
+    """Every slot of the bulkhead is busy."""
+
+    reason = "bulkhead full"
+
+
+class RateLimited(Rejected):
+    """The rate limit is used up."""
+
+    reason = "rate limited"
+
+
+class LoadShed(Rejected):
+    """The call gave way to more important work."""
+
+    reason = "load shed"
+
+
+class DeadlineExceeded(Rejected):
+    """The deadline of the request had passed before the call began."""
+
+    reason = "deadline exceeded"
+
+
+class CallTimedOut(SomaresilError, TimeoutError):
+    """No answer within ``limit`` seconds; ``phase`` says which limit: ``total``, ``first_item`` or ``idle``."""
+
+    def __init__(self, guard: str, limit: float, phase: str = "total") -> None:
+        """Keep guard, limit and phase."""
+        super().__init__(guard, limit, phase)
+        self.guard = guard
+        self.limit = limit
+        self.phase = phase
+
+    def __str__(self) -> str:
+        """Which guard waited how long for what."""
+        return f"guard {self.guard!r} timed out: no {_PHASES.get(self.phase, self.phase)} within {self.limit:.3g} s"
+
+
+_PHASES = {"total": "answer", "first_item": "first item", "idle": "next item"}
+
+
+class InjectedFault(SomaresilError):
+    """The error that an experiment raises when it was not told to raise a client's own."""
+
+    def __init__(self, component: str, experiment: str) -> None:
+        """Keep component and experiment id."""
+        super().__init__(component, experiment)
+        self.component = component
+        self.experiment = experiment
+
+    def __str__(self) -> str:
+        """Name the component and the experiment, so that nobody hunts a ghost."""
+        return f"fault injected into {self.component!r} by chaos experiment {self.experiment}"
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an error in at most 200 characters on one line; never raises."""
+    name = type(error).__qualname__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ of somebody's exception is not our failure
+        text = "(its text cannot be read)"
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[:400]).split())
+    return (f"{name}: {text}" if text else name)[:200]
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,239 @@
+"""What happened, as frozen values, and the plain functions that want to know.
+
+There is no event for a call that went well: the counts say that. An event is built only when somebody listens for its kind, and a listener
+that raises is reported once and dropped; it never changes an outcome (trio's ``Instruments`` behave like this; pybreaker's listeners can keep
+a circuit from ever opening). Events are not made to be subclassed. ``at`` is wall-clock time in seconds since the epoch, for people to read;
+durations are seconds measured on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "AttemptFailed",
+    "BreakerChanged",
+    "CallEnded",
+    "DefectFound",
+    "Event",
+    "ExperimentEnded",
+    "ExperimentStarted",
+    "FallbackUsed",
+    "FaultInjected",
+    "IncidentClosed",
+    "IncidentOpened",
+    "Listener",
+    "Listeners",
+    "RetryScheduled",
+]
+
+_log = logging.getLogger("somaresil")
+_log.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """A call ended other than quietly well: bad, rejected, abandoned, ignored, or touched by an experiment."""
+
+    guard: str
+    at: float
+    outcome: str
+    error: str | None
+    elapsed: float
+    injected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """One attempt of a call failed; ``attempt`` counts from 1. ``error`` is the type of the error."""
+
+    guard: str
+    at: float
+    attempt: int
+    error: str
+    injected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """The call will be tried again after ``delay`` seconds."""
+
+    guard: str
+    at: float
+    attempt: int
+    delay: float
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackUsed:
+    """The fallback answered in place of the dependency. ``error`` is the type of the error that it replaced."""
+
+    guard: str
+    at: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """The breaker moved from state ``before`` to ``after`` because of ``cause``.
+
+    ``calls``, ``failures`` and ``slow`` are what its window showed; ``first_failure_at`` is the wall-clock time of the first failure in that
+    window; ``open_duration`` the seconds it stays open, drawn once; ``injected`` whether an experiment pulled it.
+    """
+
+    guard: str
+    at: float
+    before: str
+    after: str
+    cause: str
+    calls: int
+    failures: int
+    slow: int
+    first_failure_at: float
+    open_duration: float | None
+    last_error: str | None
+    injected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentOpened:
+    """A guard stopped serving: its breaker opened. The incident began with the first failure that led there."""
+
+    guard: str
+    at: float
+    incident: str
+    started_at: float
+    injected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentClosed:
+    """The breaker closed again; ``duration`` counts from the first bad call."""
+
+    guard: str
+    at: float
+    incident: str
+    duration: float
+    recovered: bool
+    injected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FaultInjected:
+    """An experiment struck one call; ``fault`` is its kind (``latency``, ``error``, ``circuit_trip`` …)."""
+
+    component: str
+    at: float
+    fault: str
+    experiment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentStarted:
+    """An experiment was armed; it ends by itself after ``duration`` seconds."""
+
+    component: str
+    at: float
+    fault: str
+    experiment: str
+    rate: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentEnded:
+    """An experiment is over; ``reason`` is ``expired``, ``stopped`` or ``stop_all``."""
+
+    component: str
+    at: float
+    fault: str
+    experiment: str
+    reason: str
+    injected: int
+
+
+@dataclass(frozen=True, slots=True)
+class DefectFound:
+    """Something of ours, or a hook of the user's, raised where nothing may raise; the call went on without it."""
+
+    where: str
+    at: float
+    error: str
+
+
+Event = (
+    CallEnded
+    | AttemptFailed
+    | RetryScheduled
+    | FallbackUsed
+    | BreakerChanged
+    | IncidentOpened
+    | IncidentClosed
+    | FaultInjected
+    | ExperimentStarted
+    | ExperimentEnded
+    | DefectFound
+)
+"""Every kind of event."""
+
+Listener = Callable[[Any], object]
+"""A function that takes an event. What it returns is not looked at."""
+
+
+class Listeners:
+    """Who wants to know what. Adding and dropping is rare and takes a lock; asking and telling read one tuple."""
+
+    def __init__(self) -> None:
+        """Start with nobody listening."""
+        self._lock = threading.Lock()
+        self._entries: tuple[tuple[Listener, tuple[type, ...] | None], ...] = ()
+        self._reported: set[str] = set()
+
+    def add(self, listener: Listener, *kinds: type) -> Callable[[], None]:
+        """Call ``listener`` with every event of ``kinds`` (of every kind when none is named); returns a function that ends it."""
+        entry = (listener, kinds or None)
+        with self._lock:
+            self._entries = (*self._entries, entry)
+
+        def remove() -> None:
+            with self._lock:
+                self._entries = tuple(e for e in self._entries if e is not entry)
+
+        return remove
+
+    def wants(self, kind: type) -> bool:
+        """Whether anybody listens for this kind: ask before building the event."""
+        return any(kinds is None or kind in kinds for _, kinds in self._entries)
+
+    def emit(self, event: Event) -> None:
+        """Tell everybody who wants this kind. Call it with no lock held. Never raises an ``Exception``."""
+        kind = type(event)
+        for entry in self._entries:
+            listener, kinds = entry
+            if kinds is None or kind in kinds:
+                try:
+                    listener(event)
+                except Exception as error:  # noqa: BLE001 - a listener never changes an outcome
+                    with self._lock:
+                        self._entries = tuple(e for e in self._entries if e is not entry)
+                    self.defect(f"listener {_name_of(listener)}", error, getattr(event, "at", 0.0), "it was dropped")
+
+    def defect(self, where: str, error: BaseException, at: float = 0.0, consequence: str = "the call went on without it") -> None:
+        """Report something that raised where nothing may raise: once for each place, in the log and as an event."""
+        with self._lock:
+            # The set is bounded by the number of places in the code; hooks of users are named by qualified name, and 256 is plenty.
+            if where in self._reported or len(self._reported) >= 256:  # noqa: PLR2004
+                return
+            self._reported.add(where)
+        _log.error("%s raised %s; %s", where, type(error).__qualname__, consequence, exc_info=error)
+        if self.wants(DefectFound):
+            self.emit(DefectFound(where, at, type(error).__qualname__))
+
+
+def _name_of(function: object) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"

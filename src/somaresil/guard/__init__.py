@@ -1,0 +1,5 @@
+"""Guard: composes policies around a callable, as one frame while nothing is wrong."""
+
+from somaresil.guard.core import Guard, GuardOptions
+
+__all__ = ["Guard", "GuardOptions"]

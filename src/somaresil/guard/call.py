@@ -1,0 +1,221 @@
+"""One call on its way through the full path, and the four ways in which a callee is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from somaresil.outcome import Outcome, outcome_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from somaresil.guard.core import Guard
+
+__all__ = [
+    "AsyncBlockCall",
+    "AsyncStreamCall",
+    "BlockCall",
+    "Call",
+    "Carried",
+    "CoroutineCall",
+    "FunctionCall",
+    "Opened",
+    "StreamCall",
+    "callee",
+]
+
+
+class Carried(Exception):
+    """Carries a ``StopIteration`` of the callee through coroutines, which would turn it into a ``RuntimeError`` (PEP 479; pluggy #544)."""
+
+    def __init__(self, error: StopIteration) -> None:
+        """Keep what is carried."""
+        super().__init__(error)
+        self.error = error
+
+
+class Opened(NamedTuple):
+    """A stream with its first item, or one that ended without any."""
+
+    source: Any
+    first: Any
+    ended: bool = False
+
+
+class Call:
+    """See :class:`somaresil.typing.Call`."""
+
+    __slots__ = (
+        "_ends",
+        "_guard",
+        "args",
+        "attempt",
+        "clock",
+        "era",
+        "function",
+        "guard",
+        "injected",
+        "kwargs",
+        "late",
+        "listeners",
+        "replayed",
+        "scope",
+        "started",
+    )
+    lasting = False
+    block = False
+
+    def __init__(self, guard: Guard, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A call that begins now."""
+        self._guard = guard
+        self.guard = guard.name
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.clock = guard.clock
+        self.listeners = guard.listeners
+        self.attempt = 0
+        self.injected = False
+        self.late = False
+        self.replayed: BaseException | None = None
+        self.era = 0
+        self.scope: Any = None
+        self._ends: list[Callable[[Outcome, float], None]] = []
+        self.started = guard.monotonic()
+
+    def judge(self, result: object, error: BaseException | None) -> Outcome:
+        """How this end counts. Never raises."""
+        if isinstance(error, Carried):
+            error = error.error
+        usual = outcome_of(self.guard, error)
+        classify = self._guard.options.classify
+        # Nobody has a say about a call that was not made or whose caller went away.
+        if classify is not None and usual in {Outcome.GOOD, Outcome.BAD}:
+            try:
+                said = classify(result, error)
+                if said is not None:
+                    usual = Outcome(said)
+            except Exception as broken:  # noqa: BLE001 - a classifier never changes what the caller gets
+                self.listeners.defect(f"classify of guard {self.guard}", broken, self.clock.time(), "the usual judgement was used")
+        return Outcome.BAD if self.late and usual is Outcome.GOOD else usual
+
+    def at_end(self, done: Callable[[Outcome, float], None]) -> None:
+        """Have ``done`` called when a lasting call ends."""
+        self._ends.append(done)
+
+    def end(self, outcome: Outcome, now: float) -> None:
+        """Tell everybody who waits for the end, innermost first; each of them once."""
+        while self._ends:
+            done = self._ends.pop(0)
+            try:
+                done(outcome, now)
+            except Exception as broken:  # noqa: BLE001 - our defect is not the caller's
+                self.listeners.defect(f"end of a call of guard {self.guard}", broken, self.clock.time())
+
+    async def invoke(self, function: Callable[..., Any]) -> Any:
+        """Call ``function`` in the way of this kind of call."""
+        raise NotImplementedError
+
+
+class FunctionCall(Call):
+    """A plain function."""
+
+    __slots__ = ()
+
+    @property
+    def runtime(self) -> Any:
+        """It blocks."""
+        return self._guard.blocking
+
+    async def invoke(self, function: Callable[..., Any]) -> Any:
+        """Call it; no suspension."""
+        try:
+            return function(*self.args, **self.kwargs)
+        except StopIteration as stop:
+            raise Carried(stop) from None
+
+
+class CoroutineCall(Call):
+    """A coroutine function."""
+
+    __slots__ = ()
+
+    @property
+    def runtime(self) -> Any:
+        """It suspends."""
+        return self._guard.suspending
+
+    async def invoke(self, function: Callable[..., Any]) -> Any:
+        """Call it and await what can be awaited: a fallback may be a plain function."""
+        result = function(*self.args, **self.kwargs)
+        return await result if hasattr(result, "__await__") else result
+
+
+class StreamCall(FunctionCall):
+    """A generator function, as far as its first item."""
+
+    __slots__ = ()
+    lasting = True
+
+    async def invoke(self, function: Callable[..., Any]) -> Opened:
+        """Begin the stream."""
+        source = iter(function(*self.args, **self.kwargs))
+        try:
+            return Opened(source, next(source))
+        except StopIteration as stop:
+            return Opened(source, stop.value, ended=True)
+
+
+class AsyncStreamCall(CoroutineCall):
+    """An async generator function, as far as its first item."""
+
+    __slots__ = ()
+    lasting = True
+
+    async def invoke(self, function: Callable[..., Any]) -> Opened:
+        """Begin the stream."""
+        source = function(*self.args, **self.kwargs).__aiter__()
+        try:
+            return Opened(source, await source.__anext__())
+        except StopAsyncIteration:
+            return Opened(source, None, ended=True)
+        except BaseException:
+            # A timeout may have cancelled it in the middle of its first item.
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+            raise
+
+
+class BlockCall(FunctionCall):
+    """A ``with`` block: the callee is whatever stands in it."""
+
+    __slots__ = ()
+    lasting = True
+    block = True
+
+    async def invoke(self, function: Callable[..., Any]) -> None:
+        """Let the block begin."""
+
+
+class AsyncBlockCall(CoroutineCall):
+    """An ``async with`` block."""
+
+    __slots__ = ()
+    lasting = True
+    block = True
+
+    async def invoke(self, function: Callable[..., Any]) -> None:
+        """Let the block begin."""
+
+
+async def callee(call: Call) -> Any:
+    """The innermost end of every chain of policies."""
+    if call.replayed is not None:
+        # The first attempt was made on the quiet path and has failed: every policy shall see that as if it had been here.
+        error, call.replayed = call.replayed, None
+        try:
+            raise error
+        finally:
+            del error
+    return await call.invoke(call.function)

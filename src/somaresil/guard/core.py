@@ -1,0 +1,496 @@
+"""The guard: one name, one set of policies, one state, whatever calls through it.
+
+Two paths with one meaning. While the switch is quiet a call is one frame (see :mod:`somaresil.guard.wrap`): two clock reads and one counter. In
+every other case it takes the full path here: policies in a fixed order, the outermost first ::
+
+    record > fallback > retry > breaker > bulkhead > timeout > fault > callee
+
+A call whose first attempt failed on the quiet path and that may yet be saved goes through the full path with that failure played back to the
+policies. ``tests/property/test_two_paths.py`` holds the two paths to equal records, states, results and exceptions.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from somaresil.config import Checker
+from somaresil.events import CallEnded
+from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, Carried, CoroutineCall, FunctionCall, callee
+from somaresil.guard.shape import Shape, shape_of
+from somaresil.guard.wrap import decorate, plain_wrapper
+from somaresil.model.breaker import Permit
+from somaresil.outcome import Outcome, outcome_of
+from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
+from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
+from somaresil.policy.fallback import Fallback, FallbackPolicy
+from somaresil.policy.fault import FaultPoint
+from somaresil.policy.retry import Retry, RetryPolicy
+from somaresil.policy.timeout import Timeout, TimeoutPolicy
+from somaresil.runtime import Asyncio, Blocking, run_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    from somaresil.chance import Chance
+    from somaresil.events import Listeners
+    from somaresil.outcome import Classifier
+    from somaresil.recorder import Recorder
+    from somaresil.typing import Clock, Next, Policy
+
+__all__ = ["Guard", "GuardOptions"]
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardOptions:
+    """What a guard does. Shorthands are resolved by :meth:`of`."""
+
+    slo: tuple[str, ...] = ()
+    classify: Classifier | None = None
+    fallback: Fallback | None = None
+    retry: Retry | None = None
+    breaker: CircuitBreaker | None = None
+    bulkhead: Bulkhead | None = None
+    timeout: Timeout | None = None
+
+    @classmethod
+    def of(cls, name: str, given: Mapping[str, Any]) -> GuardOptions:
+        """Resolve shorthands (``timeout=10``, ``retry=3``, ``breaker=True``, ``bulkhead=8``, ``fallback=function``, ``slo="name"``).
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        check = Checker(f"guard({name!r})")
+        found = {key: _RESOLVE[key](check, value) for key, value in given.items()}
+        check.finish()
+        return cls(**found)
+
+    def changed(self, name: str, given: Mapping[str, Any]) -> GuardOptions:
+        """These options with some of them replaced."""
+        other = GuardOptions.of(name, given)
+        return replace(self, **{key: getattr(other, key) for key in given})
+
+    def differences(self, other: GuardOptions) -> list[str]:
+        """Names of the options that differ."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
+
+class Guard:
+    """Guards calls under one name. Made by :meth:`Resilience.guard`; decorator, context manager and caller in one."""
+
+    __slots__ = (
+        "_chain",
+        "_chance",
+        "_refuses",
+        "blocking",
+        "breaker",
+        "bulkhead",
+        "clock",
+        "faults",
+        "listeners",
+        "monotonic",
+        "name",
+        "options",
+        "recorder",
+        "rescues",
+        "suspending",
+        "switch",
+        "timeout",
+        "where",
+    )
+
+    def __init__(self, name: str, options: GuardOptions, *, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> None:
+        """Build the policies; ``recorder`` counts the calls and holds the switch."""
+        self.name = name
+        self.where = ""
+        """File and line where the guard was first asked for."""
+        self.recorder = recorder
+        self.switch = recorder.switch
+        self.clock = clock
+        self.monotonic = clock.monotonic
+        self.listeners = listeners
+        self._chance = chance
+        self.blocking = Blocking(clock)
+        self.suspending = Asyncio(clock)
+        self.faults = FaultPoint(self.switch)
+        self.breaker: BreakerPolicy | None = None
+        self.bulkhead: BulkheadPolicy | None = None
+        self.timeout: TimeoutPolicy | None = None
+        self.options = GuardOptions()
+        self._apply(options)
+
+    def __repr__(self) -> str:
+        """Name and pipeline."""
+        return f"<Guard {self.name!r}: {' > '.join(self.pipeline)}>"
+
+    @property
+    def pipeline(self) -> tuple[str, ...]:
+        """The parts that a call passes on the full path, outermost first."""
+        configured = [part for part in ("fallback", "retry", "breaker", "bulkhead", "timeout") if getattr(self.options, part) is not None]
+        return ("record", *configured, "fault", "callee")
+
+    # -- using it ---------------------------------------------------------------------------------------------------------------------
+
+    def __call__(self, target: _F) -> _F:
+        """Guard a function, coroutine function, generator, async generator, method, classmethod, staticmethod, partial or callable object.
+
+        The signature stays as it is. Raises :class:`~somaresil.errors.ConfigurationError` for what cannot be guarded.
+        """
+        self._check_fallback(target)
+        guarded: _F = decorate(self, target)
+        return guarded
+
+    def call(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
+        """Call a plain function through the guard, once."""
+        shape = shape_of(function)
+        if shape is not Shape.FUNCTION:
+            check = Checker(f"guard({self.name!r})")
+            fix = "await guard.acall(...)" if shape is Shape.COROUTINE else "guard(function)(...), which gives a guarded stream"
+            check.problem("call", function, "a plain function", f"use {fix}")
+            check.finish()
+        result: _T = plain_wrapper(self, function)(*args, **kwargs)
+        return result
+
+    async def acall(self, function: Callable[..., Awaitable[_T]], /, *args: Any, **kwargs: Any) -> _T:
+        """Call a coroutine function, or anything that returns an awaitable, through the guard, once."""
+        if shape_of(function) is not Shape.COROUTINE:
+            inner = function
+
+            async def function(*args: Any, **kwargs: Any) -> _T:
+                return await inner(*args, **kwargs)
+
+        result: _T = await plain_wrapper(self, function)(*args, **kwargs)
+        return result
+
+    def __enter__(self) -> Guard:
+        """Begin a guarded block."""
+        call = BlockCall(self, _block, (), {})
+        self._check_block()
+        self.drive(call)
+        _open_blocks.set((call, _open_blocks.get()))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Judge the block."""
+        call = self._pop_block()
+        now = self.monotonic()
+        call.late = self.timeout is not None and self.timeout.expired(call, now)
+        self.end(call, call.judge(None, error), error)
+
+    async def __aenter__(self) -> Guard:
+        """Begin a guarded block that may be cancelled when its time is up."""
+        call = AsyncBlockCall(self, _block, (), {})
+        self._check_block()
+        await self.adrive(call)
+        _open_blocks.set((call, _open_blocks.get()))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Judge the block."""
+        call = self._pop_block()
+        try:
+            if self.timeout is not None:
+                await self.timeout.leave_block(call, error)
+        except TimeoutError as late:
+            self.end(call, call.judge(None, late), late)
+            raise
+        self.end(call, call.judge(None, error), error)
+
+    def configure(self, **options: Any) -> None:
+        """Change options while calls are running; what is already decorated takes them from its next call on.
+
+        Breaker state and era stay, counts stay. A latency bound cannot be added later: ``slow_call_duration`` must be one of
+        ``guard.recorder.bounds``. Raises :class:`~somaresil.errors.ConfigurationError`, and then nothing has changed.
+        """
+        check = Checker(f"guard({self.name!r})")
+        _check_known(check, options)
+        if "slo" in options:
+            check.problem("slo", options["slo"], "the SLOs it was made with", "they are views on its cells and set when the guard is made")
+        check.finish()
+        self._apply(self.options.changed(self.name, options))
+
+    # -- the quiet path comes by here when it is not quiet ----------------------------------------------------------------------------
+
+    def settle(self, now: float, elapsed: float, era: int) -> None:
+        """Count a good quiet call when a boundary was passed or the era has changed under it."""
+        try:
+            if now >= self.switch.due:
+                self.recorder.settle(now)
+            if self.switch.era == era:
+                self.recorder.count_quiet(elapsed)
+            else:
+                # It still counts as an answer, but the breaker of a later era does not hear of it.
+                self.recorder.add(Outcome.GOOD, elapsed)
+        except Exception as defect:  # noqa: BLE001 - the caller gets its result whatever happens to our books
+            self.listeners.defect("settling a good call", defect, self.clock.time())
+
+    def failed(self, error: BaseException, started: float, era: int) -> None:
+        """Book a quiet call that failed and that no policy can save."""
+        try:
+            now = self.monotonic()
+            outcome = outcome_of(self.name, error)
+            if self.breaker is not None:
+                self.breaker.settle(Permit(era, None), outcome, now - started, now, error)
+            self._book(outcome, now - started, now, error, injected=False)
+        except Exception as defect:  # noqa: BLE001 - the caller gets its own error, not ours
+            self.listeners.defect("booking a failed call", defect, self.clock.time())
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a plain function that is not quiet."""
+        if self._refuses:
+            self._refuse()
+        return self.drive(FunctionCall(self, function, args, kwargs))
+
+    async def arun(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a coroutine function that is not quiet."""
+        if self._refuses:
+            self._refuse()
+        return await self.adrive(CoroutineCall(self, function, args, kwargs))
+
+    def rescue(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, started: float, era: int
+    ) -> Any:  # noqa: E501
+        """A quiet call of a plain function failed, and retry or fallback may save it."""
+        return self.drive(_played_back(FunctionCall(self, function, args, kwargs), error, started, era))
+
+    async def arescue(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, started: float, era: int
+    ) -> Any:  # noqa: E501
+        """A quiet call of a coroutine function failed, and retry or fallback may save it."""
+        return await self.adrive(_played_back(CoroutineCall(self, function, args, kwargs), error, started, era))
+
+    def drive(self, call: Call) -> Any:
+        """Take a synchronous call through the policies."""
+        try:
+            result = run_sync(self._chain(call))
+        except BaseException as caught:
+            error = caught.error if isinstance(caught, Carried) else caught
+            self.end(call, call.judge(None, error), error)
+            error.__traceback__ = _foreign(error.__traceback__)
+            if error is caught:
+                raise
+            raise error from None
+        if not call.lasting:
+            self.end(call, call.judge(result, None), None)
+        return result
+
+    async def adrive(self, call: Call) -> Any:
+        """Take an asynchronous call through the policies."""
+        try:
+            result = await self._chain(call)
+        except BaseException as error:
+            self.end(call, call.judge(None, error), error)
+            error.__traceback__ = _foreign(error.__traceback__)
+            raise
+        if not call.lasting:
+            self.end(call, call.judge(result, None), None)
+        return result
+
+    def end(self, call: Call, outcome: Outcome, error: BaseException | None) -> None:
+        """Book the end of a call that took the full path. Never raises."""
+        try:
+            now = self.monotonic()
+            call.end(outcome, now)
+            self._book(outcome, now - call.started, now, error, injected=call.injected)
+        except Exception as defect:  # noqa: BLE001 - neither result nor error of the callee may be lost to our books
+            self.listeners.defect("booking the end of a call", defect, self.clock.time())
+
+    # -- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def _refuse(self) -> None:
+        """Raise at once while the circuit is open: nothing outside the breaker has a say."""
+        if self.breaker is not None and (rejection := self.breaker.refusal()) is not None:
+            now = self.monotonic()
+            self._book(Outcome.REJECTED, 0.0, now, rejection, injected=rejection.injected)
+            raise rejection
+
+    def _book(self, outcome: Outcome, elapsed: float, now: float, error: BaseException | None, *, injected: bool) -> None:
+        if now >= self.switch.due:
+            self.recorder.settle(now)
+        self.recorder.add(outcome, elapsed, injected)
+        if (outcome is not Outcome.GOOD or injected) and self.listeners.wants(CallEnded):
+            kind = None if error is None else type(error).__qualname__
+            self.listeners.emit(CallEnded(self.name, self.clock.time(), outcome.value, kind, elapsed, injected))
+
+    def _apply(self, options: GuardOptions) -> None:
+        before, breaker = self.options, options.breaker
+        if breaker is not None and breaker.slow_call_duration is not None and breaker.slow_call_duration not in self.recorder.bounds:
+            check = Checker(f"guard({self.name!r}).breaker")
+            check.problem(
+                "slow_call_duration",
+                breaker.slow_call_duration,
+                f"one of the bounds {self.recorder.bounds}",
+                "set it when the guard is made",
+            )
+            check.finish()
+        if breaker is None:
+            if self.breaker is not None:
+                self.breaker.retire()
+            self.breaker = None
+        elif self.breaker is None:
+            self.breaker = BreakerPolicy(self.name, breaker, self.recorder, self.clock, self._chance, self.listeners)
+        elif breaker != before.breaker:
+            self.breaker.reconfigure(breaker)
+        if options.bulkhead is None:
+            self.bulkhead = None
+        elif self.bulkhead is None:
+            self.bulkhead = BulkheadPolicy(self.name, options.bulkhead)
+        elif options.bulkhead != before.bulkhead:
+            self.bulkhead.resize(options.bulkhead)
+        if options.timeout is None or options.timeout != before.timeout:
+            self.timeout = None if options.timeout is None else TimeoutPolicy(self.name, options.timeout)
+        self.options = options
+        retry = None if options.retry is None else RetryPolicy(self.name, options.retry, self._chance)
+        fallback = None if options.fallback is None else FallbackPolicy(options.fallback)
+        chain: Next = callee
+        layers: list[Policy | None] = [fallback, retry, self.breaker, self.bulkhead, self.timeout, self.faults]
+        for policy in reversed(layers):
+            if policy is not None:
+                chain = functools.partial(policy.__call__, chain)
+        self._chain = chain
+        self.rescues = fallback is not None or retry is not None
+        """Whether a call that failed once may still end well."""
+        self._refuses = self.breaker is not None and not self.rescues
+        for reason, held in (("timeout", self.timeout), ("bulkhead", self.bulkhead), ("classify", options.classify)):
+            self.switch.hold(reason, held is not None)
+
+    def _check_fallback(self, target: object) -> None:
+        fallback = self.options.fallback
+        if fallback is None or not callable(target):
+            return
+        ours, theirs = shape_of(target), shape_of(fallback.handler)
+        if ours in {Shape.FUNCTION, Shape.GENERATOR} and theirs in {Shape.COROUTINE, Shape.ASYNC_GENERATOR}:
+            check = Checker(f"guard({self.name!r})")
+            check.problem(
+                "fallback", fallback.handler, "a plain function", "a synchronous call cannot await; give this function a guard of its own"
+            )
+            check.finish()
+
+    def _check_block(self) -> None:
+        if self.rescues:
+            check = Checker(f"guard({self.name!r})")
+            part = "retry" if self.options.retry is not None else "fallback"
+            check.problem(
+                part, getattr(self.options, part), "none for a `with` block", "a block cannot be run twice; use the decorator or call()"
+            )
+            check.finish()
+
+    def _pop_block(self) -> Call:
+        call, outer = _open_blocks.get() or (None, None)
+        if call is None or call.guard != self.name:
+            raise RuntimeError(f"the `with` block of guard {self.name!r} ends in another context than it began in")
+        _open_blocks.set(outer)
+        return call
+
+
+_open_blocks: ContextVar[Any] = ContextVar("somaresil_blocks", default=None)
+"""The blocks that are open in this context, innermost first, as a linked list: a guard is one object, its blocks are many."""
+
+
+def _block() -> None:
+    """Stands for the body of a ``with`` block."""
+
+
+def _played_back(call: Call, error: BaseException, started: float, era: int) -> Call:
+    call.replayed = error
+    call.started = started
+    call.era = era
+    return call
+
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def _foreign(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that is not ours; all of it when every frame is. People look for their own code."""
+    rest = trace
+    while rest is not None and rest.tb_frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        rest = rest.tb_next
+    return trace if rest is None else rest
+
+
+def _resolve_slo(check: Checker, value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value or ())
+    return tuple(check.name("slo", name) for name in names)
+
+
+def _resolve_classify(check: Checker, value: Any) -> Any:
+    if value is not None and not callable(value):
+        check.problem("classify", value, "a function of (result, error) that returns an Outcome or None")
+    return value
+
+
+def _resolve_fallback(check: Checker, value: Any) -> Fallback | None:
+    if value is None or isinstance(value, Fallback):
+        return value
+    if callable(value):
+        return Fallback(value)
+    check.problem("fallback", value, "a function or a Fallback", "to answer with a constant, write lambda *args, **kwargs: value")
+    return None
+
+
+def _resolve_retry(check: Checker, value: Any) -> Retry | None:
+    if value is None or value is False or isinstance(value, Retry):
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        attempts = check.count("retry", value, maximum=100)
+        return Retry(attempts=attempts)
+    check.problem("retry", value, "a number of attempts or a Retry")
+    return None
+
+
+def _resolve_breaker(check: Checker, value: Any) -> CircuitBreaker | None:
+    if value is True:
+        return CircuitBreaker()
+    if value is None or value is False or isinstance(value, CircuitBreaker):
+        return value or None
+    check.problem(
+        "breaker",
+        value,
+        "True, None or a CircuitBreaker",
+        "a pybreaker.CircuitBreaker is taken over by somaresil.integrations.pybreaker.adopt",
+    )
+    return None
+
+
+def _resolve_bulkhead(check: Checker, value: Any) -> Bulkhead | None:
+    if value is None or isinstance(value, Bulkhead):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Bulkhead(check.count("bulkhead", value, maximum=1_000_000))
+    check.problem("bulkhead", value, "a number of calls or a Bulkhead")
+    return None
+
+
+def _resolve_timeout(check: Checker, value: Any) -> Timeout | None:
+    if value is None or isinstance(value, Timeout):
+        return value
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        return Timeout(check.seconds("timeout", value, maximum=86_400.0))
+    check.problem("timeout", value, "seconds, a timedelta or a Timeout")
+    return None
+
+
+_RESOLVE: dict[str, Callable[[Checker, Any], Any]] = {
+    "slo": _resolve_slo,
+    "classify": _resolve_classify,
+    "fallback": _resolve_fallback,
+    "retry": _resolve_retry,
+    "breaker": _resolve_breaker,
+    "bulkhead": _resolve_bulkhead,
+    "timeout": _resolve_timeout,
+}
+
+
+def _check_known(check: Checker, options: Mapping[str, Any]) -> None:
+    from somaresil.config import did_you_mean
+
+    for name in options:
+        if name not in _RESOLVE:
+            check.problem(name, options[name], f"one of {', '.join(_RESOLVE)}", did_you_mean(name, _RESOLVE))

@@ -1,0 +1,109 @@
+"""Streams: generators and async generators, judged by how they end.
+
+The policies are passed with the first item, so retry and fallback may still begin a stream anew; after the first item nothing is ever repeated
+(stamina and others restart the stream, and the reader sees its beginning twice). Permits are held until the stream ends. A reader that leaves
+early has abandoned the stream; that says nothing about its source.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from somaresil.guard.call import AsyncStreamCall, StreamCall
+from somaresil.policy.timeout import within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from somaresil.guard.call import Opened
+    from somaresil.guard.core import Guard
+
+__all__ = ["async_stream_wrapper", "stream_wrapper"]
+
+
+def stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Guard a generator function. ``send``, ``throw``, ``close`` and the return value reach the generator as before (PEP 380)."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        call = StreamCall(guard, function, args, kwargs)
+        opened: Opened = guard.drive(call)
+        source, item = opened.source, opened.first
+        value = item if opened.ended else None
+        try:
+            if not opened.ended:
+                while True:
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        _close(source)
+                        raise
+                    except BaseException as thrown:
+                        throw = getattr(source, "throw", None)
+                        if throw is None:
+                            raise
+                        item = throw(thrown)
+                    else:
+                        asked = guard.monotonic()
+                        item = next(source) if sent is None else source.send(sent)
+                        if guard.timeout is not None:
+                            limit, _ = guard.timeout.next_limit(call)
+                            call.late = call.late or (limit is not None and guard.monotonic() - asked > limit)
+        except StopIteration as stop:
+            value = stop.value
+        except BaseException as error:
+            guard.end(call, call.judge(None, error), error)
+            raise
+        guard.end(call, call.judge(value, None), None)
+        return value
+
+    return guarded
+
+
+def async_stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Guard an async generator function. ``asend``, ``athrow`` and ``aclose`` reach the generator as before."""
+
+    @functools.wraps(function)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        call = AsyncStreamCall(guard, function, args, kwargs)
+        opened: Opened = await guard.adrive(call)
+        source, item = opened.source, opened.first
+        try:
+            if not opened.ended:
+                while True:
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as thrown:
+                        throw = getattr(source, "athrow", None)
+                        if throw is None:
+                            raise
+                        item = await throw(thrown)
+                    else:
+                        step = source.__anext__() if sent is None else source.asend(sent)
+                        limit, phase = (None, "") if guard.timeout is None else guard.timeout.next_limit(call)
+                        item = await (step if limit is None else within(limit, phase, guard.name, step))
+        except StopAsyncIteration:
+            pass
+        except BaseException as error:
+            # The source is closed before the books are, so that its own cleaning up is part of the call.
+            await _aclose(source)
+            guard.end(call, call.judge(None, error), error)
+            raise
+        guard.end(call, call.judge(None, None), None)
+
+    return guarded
+
+
+def _close(source: Any) -> None:
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
+
+
+async def _aclose(source: Any) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,121 @@
+"""The quiet path: what every guarded call runs through while nothing is wrong. One frame, two clock reads, one counter.
+
+The plain function and the coroutine function are written out twice on purpose: this is the code whose every nanosecond is paid on every call
+of a service, and a shared helper would cost a frame. Everything that is not quiet is written once, behind :class:`~somaresil.guard.core.Guard`.
+"""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any
+
+from somaresil.guard.shape import Shape, check_decoratable, shape_of
+from somaresil.guard.stream import async_stream_wrapper, stream_wrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from somaresil.guard.core import Guard
+
+__all__ = ["decorate", "plain_wrapper"]
+
+
+def decorate(guard: Guard, target: Any) -> Any:
+    """The guarded form of ``target``, of the same kind."""
+    if isinstance(target, classmethod | staticmethod):
+        check_decoratable(guard.name, target.__func__)
+        return type(target)(decorate(guard, target.__func__))
+    check_decoratable(guard.name, target)
+    wrapper = _WRAPPERS[shape_of(target)](guard, target)
+    if hasattr(target, "__get__") or isinstance(target, functools.partial) or not hasattr(type(target), "__call__"):  # noqa: B004
+        return wrapper
+    return _transparent(target, wrapper)
+
+
+def plain_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The wrapper of a plain or coroutine function, for a single call."""
+    return _WRAPPERS[shape_of(function)](guard, function)
+
+
+def _function_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
+    switch, bounds, cells, monotonic = guard.switch, guard.recorder.bounds, guard.recorder.cells, guard.monotonic
+
+    @_wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        # The era is read before the flag: if the breaker opens in between, the flag sends this call the long way round.
+        era = switch.era
+        if not switch.quiet:
+            return guard.run(function, args, kwargs)
+        started = monotonic()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as caught:
+            if not guard.rescues or not isinstance(caught, Exception):
+                guard.failed(caught, started, era)
+                raise
+            error = caught
+        else:
+            now = monotonic()
+            if now >= switch.due or switch.era != era:
+                guard.settle(now, now - started, era)
+            else:
+                cells[bisect_left(bounds, now - started)]()
+            return result
+        try:
+            return guard.rescue(function, args, kwargs, error, started, era)
+        finally:
+            del error
+
+    return guarded
+
+
+def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
+    switch, bounds, cells, monotonic = guard.switch, guard.recorder.bounds, guard.recorder.cells, guard.monotonic
+
+    @_wraps(function)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        era = switch.era
+        if not switch.quiet:
+            return await guard.arun(function, args, kwargs)
+        started = monotonic()
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as caught:
+            if not guard.rescues or not isinstance(caught, Exception):
+                guard.failed(caught, started, era)
+                raise
+            error = caught
+        else:
+            now = monotonic()
+            if now >= switch.due or switch.era != era:
+                guard.settle(now, now - started, era)
+            else:
+                cells[bisect_left(bounds, now - started)]()
+            return result
+        try:
+            return await guard.arescue(function, args, kwargs, error, started, era)
+        finally:
+            del error
+
+    return guarded
+
+
+_WRAPPERS: dict[Shape, Callable[[Any, Any], Callable[..., Any]]] = {
+    Shape.FUNCTION: _function_wrapper,
+    Shape.COROUTINE: _coroutine_wrapper,
+    Shape.GENERATOR: stream_wrapper,
+    Shape.ASYNC_GENERATOR: async_stream_wrapper,
+}
+
+
+def _wraps(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    # A partial or a callable object has no __name__; functools.wraps skips what is missing.
+    return functools.wraps(function)
+
+
+def _transparent(target: Any, wrapper: Callable[..., Any]) -> Any:
+    """A stand-in for a callable object that still has its attributes. wrapt costs 0.4 us a call, so only here, and it is imported only here."""
+    import wrapt
+
+    return wrapt.FunctionWrapper(target, lambda _wrapped, _instance, args, kwargs: wrapper(*args, **kwargs))

@@ -1,0 +1,318 @@
+"""The circuit breaker as a transition table, with no clock, lock, chance or call of its own.
+
+Everything that decides about a state lives in this file, as much of it as possible in :data:`TRANSITIONS`; a missing row *is* the error. The
+caller hands in what time it is and what the window shows, and turns the returned :class:`Transition` into events after it has let go of its
+lock.
+
+Two ideas keep late and lost answers harmless:
+
+- **Eras.** Every transition starts a new era. A result that was admitted in an earlier era changes nothing: a call from before the trip that
+  ends well does not close the circuit (circuitbreaker does that), and a late failure does not re-open it while it is being probed (pybreaker,
+  aiobreaker and pyresilience do that).
+- **Leases.** A half-open probe is lent for ``probe_timeout`` seconds. A hung probe's slot is lent again after that, and what the hung probe
+  says in the end is not counted; a cancelled probe gives its slot back with no verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from somaresil.model.backoff import opening_duration
+
+__all__ = [
+    "NOTHING_SEEN",
+    "TRANSITIONS",
+    "Breaker",
+    "IllegalTransition",
+    "Permit",
+    "State",
+    "Tally",
+    "Thresholds",
+    "Transition",
+    "Trigger",
+    "diagram",
+]
+
+
+class State(StrEnum):
+    """What a breaker does with a call."""
+
+    CLOSED = "closed"
+    """Calls pass and are judged."""
+    OPEN = "open"
+    """Calls are rejected until the open time is over."""
+    HALF_OPEN = "half_open"
+    """A few calls pass as probes; the others are rejected."""
+    FORCED_OPEN = "forced_open"
+    """Calls are rejected until somebody resets the breaker."""
+    DISABLED = "disabled"
+    """Calls pass and are not judged."""
+    METRICS_ONLY = "metrics_only"
+    """Calls pass and are counted, and the breaker never opens."""
+
+
+class Trigger(StrEnum):
+    """What moves a breaker from one state to another."""
+
+    EXCEEDED = "exceeded"
+    """The window went over a threshold."""
+    ELAPSED = "elapsed"
+    """The open time is over and somebody calls."""
+    RECOVERED = "recovered"
+    """The probes went well enough."""
+    RELAPSED = "relapsed"
+    """The probes did not."""
+    TRIP = "trip"
+    """Somebody opened it for a while: an operator or an experiment."""
+    FORCE_OPEN = "force_open"
+    """Somebody opened it for good."""
+    DISABLE = "disable"
+    """Somebody switched it off."""
+    OBSERVE = "observe"
+    """Somebody wants it to watch only."""
+    RESET = "reset"
+    """Somebody wants it to start anew."""
+
+
+_C, _O, _H, _F, _D, _M = State.CLOSED, State.OPEN, State.HALF_OPEN, State.FORCED_OPEN, State.DISABLED, State.METRICS_ONLY
+
+TRANSITIONS: dict[tuple[State, Trigger], State] = {
+    # by themselves
+    (_C, Trigger.EXCEEDED): _O,
+    (_O, Trigger.ELAPSED): _H,
+    (_H, Trigger.RECOVERED): _C,
+    (_H, Trigger.RELAPSED): _O,
+    # by hand, for a while
+    (_C, Trigger.TRIP): _O,
+    (_O, Trigger.TRIP): _O,
+    (_H, Trigger.TRIP): _O,
+    # by hand, until further notice
+    **{(state, Trigger.FORCE_OPEN): _F for state in State},
+    **{(state, Trigger.DISABLE): _D for state in State},
+    **{(state, Trigger.OBSERVE): _M for state in State},
+    **{(state, Trigger.RESET): _C for state in State},
+}
+"""Every legal step. A pair that is not here is an :class:`IllegalTransition`."""
+
+
+class IllegalTransition(Exception):
+    """The table has no such row."""
+
+    def __init__(self, state: State, trigger: Trigger) -> None:
+        """Keep state and trigger."""
+        super().__init__(state, trigger)
+        self.state = state
+        self.trigger = trigger
+
+    def __str__(self) -> str:
+        """Name the row that is missing and those that are there."""
+        legal = ", ".join(t.value for s, t in TRANSITIONS if s is self.state)
+        return f"a breaker that is {self.state.value} cannot take {self.trigger.value!r}; from here: {legal}"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """When a breaker opens, for how long, and what it takes to close. Rates are in (0, 1], times in seconds.
+
+    ``None`` for a rate or for ``consecutive_failures`` means that this is not looked at.
+    """
+
+    failure_rate: float | None
+    slow_call_rate: float | None
+    consecutive_failures: int | None
+    minimum_calls: int
+    open_duration: float
+    open_factor: float
+    open_maximum: float
+    open_jitter: float
+    half_open_calls: int
+    probe_timeout: float
+
+
+class Tally(NamedTuple):
+    """What the window shows at the moment, this call included."""
+
+    calls: int
+    failures: int
+    slow: int
+    consecutive: int
+
+
+NOTHING_SEEN = Tally(0, 0, 0, 0)
+
+
+class Permit(NamedTuple):
+    """Leave to call: valid in one era; ``probe`` numbers the probe when it is one."""
+
+    era: int
+    probe: int | None
+
+
+class Transition(NamedTuple):
+    """A step that was taken. ``open_until`` is set when it leads to :attr:`State.OPEN`."""
+
+    before: State
+    after: State
+    trigger: Trigger
+    era: int
+    tally: Tally
+    open_until: float | None
+
+
+class Breaker:
+    """State, era and probes of one breaker. Not safe to share: whoever owns it holds a lock around each method."""
+
+    __slots__ = ("_failed", "_good", "_leases", "_probe", "_slow", "era", "open_until", "openings", "state", "thresholds")
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        """Start closed, in era 1."""
+        self.thresholds = thresholds
+        self.state = State.CLOSED
+        self.era = 1
+        self.open_until = 0.0
+        self.openings = 0
+        """Openings in a row: since the breaker was last closed."""
+        self._probe = 0
+        self._leases: dict[int, float] = {}
+        self._good = self._failed = self._slow = 0
+
+    # -- asking -----------------------------------------------------------------------------------------------------------------------
+
+    def admit(self, now: float) -> tuple[Permit | None, Transition | None]:
+        """Leave to call at time ``now``, or None; and the step that asking led to, if any."""
+        state = self.state
+        if state is State.CLOSED or state is State.DISABLED or state is State.METRICS_ONLY:
+            return Permit(self.era, None), None
+        if state is State.FORCED_OPEN:
+            return None, None
+        transition = None
+        if state is State.OPEN:
+            if now < self.open_until:
+                return None, None
+            transition = self._move(Trigger.ELAPSED)
+        self._reclaim(now)
+        if len(self._leases) + self._good + self._failed >= self.thresholds.half_open_calls:
+            return None, transition
+        self._probe += 1
+        self._leases[self._probe] = now + self.thresholds.probe_timeout
+        return Permit(self.era, self._probe), transition
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until asking again makes sense; None when only a person can change that."""
+        if self.state is State.OPEN:
+            return max(0.0, self.open_until - now)
+        if self.state is State.HALF_OPEN:
+            return max(0.0, min(self._leases.values()) - now) if self._leases else 0.0
+        return None if self.state is State.FORCED_OPEN else 0.0
+
+    # -- telling ----------------------------------------------------------------------------------------------------------------------
+
+    def settle(self, permit: Permit, *, failed: bool, slow: bool, now: float, tally: Tally, u: float) -> Transition | None:
+        """Judge a call that was admitted with ``permit``; ``u`` in [0, 1) is the draw for the jitter of an opening."""
+        if permit.era != self.era:
+            return None
+        if self.state is State.HALF_OPEN:
+            # A probe whose lease ran out has no say: its slot may be lent to another by now.
+            if permit.probe is None or self._leases.pop(permit.probe, -1.0) < now:
+                return None
+            self._good += not failed
+            self._failed += failed
+            self._slow += slow
+            return self._verdict(now, u)
+        if self.state is State.CLOSED and (failed or slow) and self.exceeded(tally):
+            return self._open(Trigger.EXCEEDED, now, u, tally)
+        return None
+
+    def cancel(self, permit: Permit) -> None:
+        """Give a permit back with no verdict: the caller went away, or the result says nothing."""
+        if permit.era == self.era and permit.probe is not None:
+            self._leases.pop(permit.probe, None)
+
+    def exceeded(self, tally: Tally) -> bool:
+        """Whether the window is over a threshold. A rate counts as exceeded when it is reached."""
+        limits = self.thresholds
+        if limits.consecutive_failures is not None and tally.consecutive >= limits.consecutive_failures:
+            return True
+        if tally.calls < limits.minimum_calls:
+            return False
+        if limits.failure_rate is not None and tally.failures >= limits.failure_rate * tally.calls:
+            return tally.failures > 0
+        return limits.slow_call_rate is not None and tally.slow > 0 and tally.slow >= limits.slow_call_rate * tally.calls
+
+    # -- controls ---------------------------------------------------------------------------------------------------------------------
+
+    def trip(self, now: float, duration: float) -> Transition:
+        """Open for exactly ``duration`` seconds."""
+        transition = self._move(Trigger.TRIP, open_until=now + duration)
+        return transition
+
+    def cut_short(self, now: float) -> None:
+        """End the open time now: the next caller is a probe."""
+        self.open_until = min(self.open_until, now)
+
+    def control(self, trigger: Trigger) -> Transition:
+        """Force open, disable, observe or reset."""
+        return self._move(trigger)
+
+    # -- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def _reclaim(self, now: float) -> None:
+        hung = [probe for probe, deadline in self._leases.items() if deadline < now]
+        for probe in hung:
+            del self._leases[probe]
+
+    def _verdict(self, now: float, u: float) -> Transition | None:
+        limits = self.thresholds
+        calls = limits.half_open_calls
+        seen = Tally(self._good + self._failed, self._failed, self._slow, 0)
+        # Without a failure rate (consecutive mode) the first failed probe decides.
+        relapsed = self._failed > 0 and (limits.failure_rate is None or self._failed >= limits.failure_rate * calls)
+        crawling = limits.slow_call_rate is not None and self._slow > 0 and self._slow >= limits.slow_call_rate * calls
+        if relapsed or crawling:
+            return self._open(Trigger.RELAPSED, now, u, seen)
+        if self._good + self._failed >= calls:
+            return self._move(Trigger.RECOVERED, seen)
+        return None
+
+    def _open(self, trigger: Trigger, now: float, u: float, tally: Tally) -> Transition:
+        limits = self.thresholds
+        duration = opening_duration(
+            self.openings + 1,
+            open_duration=limits.open_duration,
+            factor=limits.open_factor,
+            maximum=limits.open_maximum,
+            jitter=limits.open_jitter,
+            u=u,
+        )
+        return self._move(trigger, tally, open_until=now + duration)
+
+    def _move(self, trigger: Trigger, tally: Tally = NOTHING_SEEN, open_until: float | None = None) -> Transition:
+        before = self.state
+        after = TRANSITIONS.get((before, trigger))
+        if after is None:
+            raise IllegalTransition(before, trigger)
+        self.state = after
+        self.era += 1
+        self._leases.clear()
+        self._good = self._failed = self._slow = 0
+        if after is State.OPEN:
+            self.openings += 1
+            self.open_until = open_until if open_until is not None else 0.0
+        elif after is not State.HALF_OPEN:
+            self.openings = 0
+        return Transition(before, after, trigger, self.era, tally, self.open_until if after is State.OPEN else None)
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram. Steps that lead from everywhere to the same state are drawn once, from ``any``."""
+    everywhere = {t for t in Trigger if len({TRANSITIONS.get((s, t)) for s in State}) == 1}
+    lines = ["stateDiagram-v2", f"    [*] --> {State.CLOSED.value}"]
+    lines += [
+        f"    {before.value} --> {after.value}: {trigger.value}"
+        for (before, trigger), after in TRANSITIONS.items()
+        if trigger not in everywhere
+    ]
+    lines += [f"    any --> {TRANSITIONS[State.CLOSED, trigger].value}: {trigger.value}" for trigger in Trigger if trigger in everywhere]
+    return "\n".join(lines)

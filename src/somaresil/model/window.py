@@ -1,0 +1,162 @@
+"""Sliding windows without forgetting anything by hand: prefix sums, and positions of failures.
+
+A :class:`PrefixRing` does not keep what happened in each slot; it keeps, at every slot boundary, how much had happened *so far*. The amount
+within a window is then one subtraction, whatever its length, and an expired slot cannot count: nothing has to be cleared (fluxgate counted
+five-second-old failures in a two-second window because a clearing was missed). Counting itself is somebody else's work: counters may be
+bumped anywhere, and a ring is rolled before the first event behind a boundary is counted. Totals cannot change between events, so rolling
+late is exact.
+
+Pure: what time it is and what the totals are, are arguments.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["SLO_TIERS", "CountWindow", "PrefixRing", "RingSet", "Tier"]
+
+
+class PrefixRing:
+    """Cumulative totals at the last ``slots`` boundaries, ``resolution`` seconds apart, for ``columns`` counters.
+
+    Boundaries are multiples of ``resolution`` on the time line of the caller; give it epoch time and slot *i* means the same in every
+    process. Takes 8 bytes a slot and column.
+    """
+
+    __slots__ = ("_columns", "_current", "_first", "resolution", "slots")
+
+    def __init__(self, resolution: float, slots: int, columns: int, now: float) -> None:
+        """Begin at time ``now`` with every total at zero."""
+        self.resolution = resolution
+        self.slots = slots
+        self._columns = [array("q", bytes(8 * slots)) for _ in range(columns)]
+        self._current = int(now // resolution)
+        self._first = self._current
+
+    @property
+    def due(self) -> float:
+        """The next boundary: :meth:`roll` before counting anything at or behind it."""
+        return (self._current + 1) * self.resolution
+
+    def roll(self, now: float, totals: Sequence[int]) -> None:
+        """Note ``totals`` at every boundary passed since the last roll. Costs at most one turn of the ring."""
+        slot = int(now // self.resolution)
+        if slot <= self._current:
+            return
+        for index in range(max(self._current + 1, slot - self.slots + 1), slot + 1):
+            for column, total in zip(self._columns, totals, strict=True):
+                column[index % self.slots] = total
+        self._current = slot
+
+    def reaches(self, since: float) -> bool:
+        """Whether the ring still knows the totals at ``since``."""
+        return self._boundary(since) > self._current - self.slots
+
+    def within(self, since: float, totals: Sequence[int]) -> list[int]:
+        """What happened from the first boundary at or behind ``since`` until now, given the totals of now. Roll first.
+
+        It looks at less than the window by up to one ``resolution``, and never at more: a window shorter than a slot is empty.
+        """
+        boundary = self._boundary(since)
+        if boundary <= self._first:
+            return list(totals)
+        if boundary > self._current:
+            return [0] * len(self._columns)
+        boundary = max(boundary, self._current - self.slots + 1)
+        return [total - column[boundary % self.slots] for total, column in zip(totals, self._columns, strict=True)]
+
+    def _boundary(self, since: float) -> int:
+        return -int(-since // self.resolution)
+
+
+class Tier(NamedTuple):
+    """One resolution of a :class:`RingSet`: seconds a slot, and how many."""
+
+    resolution: float
+    slots: int
+
+
+SLO_TIERS = (Tier(10, 720), Tier(300, 864), Tier(3600, 2160))
+"""10 s for 2 hours, 5 minutes for 3 days, 1 hour for 90 days: 3,744 slots, 60 KB for good and bad."""
+
+
+class RingSet:
+    """Several prefix rings of different resolution over the same counters: short windows finely, 90 days coarsely.
+
+    A window is read from the finest ring that reaches back far enough, so the edge is off by at most one slot of that ring: under 1/30 of
+    any window of 5 minutes and more.
+    """
+
+    __slots__ = ("_rings", "started")
+
+    def __init__(self, now: float, columns: int = 2, tiers: Sequence[Tier] = SLO_TIERS) -> None:
+        """Begin at time ``now``; ``tiers`` from fine to coarse."""
+        self.started = now
+        self._rings = [PrefixRing(tier.resolution, tier.slots, columns, now) for tier in tiers]
+
+    @property
+    def due(self) -> float:
+        """The next boundary of the finest ring."""
+        return self._rings[0].due
+
+    @property
+    def longest(self) -> float:
+        """The longest window it can answer, in seconds."""
+        ring = self._rings[-1]
+        return (ring.slots - 1) * ring.resolution
+
+    def roll(self, now: float, totals: Sequence[int]) -> None:
+        """Note the totals in every ring that has a boundary behind it."""
+        for ring in self._rings:
+            ring.roll(now, totals)
+
+    def within(self, now: float, seconds: float, totals: Sequence[int]) -> list[int]:
+        """What happened in the last ``seconds``. Roll first."""
+        since = now - seconds
+        if since <= self.started:
+            return list(totals)
+        for ring in self._rings:
+            if ring.reaches(since):
+                return ring.within(since, totals)
+        return self._rings[-1].within(since, totals)
+
+
+class CountWindow:
+    """How many of the last ``size`` calls failed, and how many were slow, kept as the positions of those calls.
+
+    Successes are not told to it, so it costs the quiet path nothing: a position is the number of calls counted so far. Holds at most ``size``
+    positions of each kind.
+    """
+
+    __slots__ = ("_failed", "_slow", "size")
+
+    def __init__(self, size: int) -> None:
+        """A window over ``size`` calls (>= 1), nothing seen yet."""
+        self.size = size
+        self._failed: deque[int] = deque(maxlen=size)
+        self._slow: deque[int] = deque(maxlen=size)
+
+    def note(self, position: int, *, failed: bool, slow: bool) -> None:
+        """The call that made the count ``position`` failed, was slow, or both."""
+        if failed:
+            self._failed.append(position)
+        if slow:
+            self._slow.append(position)
+
+    def tally(self, position: int) -> tuple[int, int, int]:
+        """Calls, failures and slow calls among the last ``size`` when ``position`` calls have been counted."""
+        oldest = position - self.size
+        for marks in (self._failed, self._slow):
+            while marks and marks[0] <= oldest:
+                marks.popleft()
+        return min(position, self.size), len(self._failed), len(self._slow)
+
+    def clear(self) -> None:
+        """Forget what was noted; positions start anew."""
+        self._failed.clear()
+        self._slow.clear()

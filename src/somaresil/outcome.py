@@ -1,0 +1,46 @@
+"""How a call ended, in five words that mean the same everywhere: records, events, metrics, budgets.
+
+- ``good``: an answer that counts as an answer.
+- ``bad``: an error, a timeout, a broken stream, or a result that the guard's ``classify`` calls bad.
+- ``rejected``: a policy of the guard refused; the dependency was not called.
+- ``abandoned``: the caller went away (cancellation, ``GeneratorExit``, ``KeyboardInterrupt``, ``SystemExit``). Nothing is known about the
+  dependency, so nobody is blamed: Polly closes a circuit on a cancelled probe, pybreaker opens one.
+- ``ignored``: the guard's ``classify`` says that this end says nothing about the dependency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from somaresil.errors import Rejected
+
+__all__ = ["Classifier", "Outcome", "outcome_of"]
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    GOOD = "good"
+    BAD = "bad"
+    REJECTED = "rejected"
+    ABANDONED = "abandoned"
+    IGNORED = "ignored"
+
+
+Classifier = Callable[[object, BaseException | None], "Outcome | None"]
+"""What users may hand to a guard: ``classify(result, error)``, one of the two is None. None as the answer means: judge as usual."""
+
+
+def outcome_of(guard: str, error: BaseException | None) -> Outcome:
+    """The usual judgement: no error is good, an ``Exception`` bad, any other ``BaseException`` abandoned.
+
+    A rejection by ``guard`` itself is rejected. A rejection that comes out of a *nested* guard is an error of this guard's callee: bad.
+    """
+    if error is None:
+        return Outcome.GOOD
+    if not isinstance(error, Exception):
+        return Outcome.ABANDONED
+    if isinstance(error, Rejected) and error.guard == guard:
+        return Outcome.REJECTED
+    return Outcome.BAD

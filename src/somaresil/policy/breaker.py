@@ -1,0 +1,436 @@
+"""Circuit breaker: stop calling what is failing, and find out gently when it is back.
+
+It judges by a window over time or over the last calls, by failure rate, slow-call rate or failures in a row. The quiet path does not tell it
+about successes: it reads them from the guard's recorder when a failure makes it look.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from somaresil.config import Checker
+from somaresil.errors import CircuitOpen, describe
+from somaresil.events import BreakerChanged
+from somaresil.model.breaker import NOTHING_SEEN, Breaker, Permit, State, Tally, Thresholds, Transition, Trigger
+from somaresil.model.window import CountWindow, PrefixRing
+from somaresil.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from somaresil.chance import Chance
+    from somaresil.events import Listeners
+    from somaresil.recorder import Recorder
+    from somaresil.typing import Call, Clock, Next
+
+__all__ = ["BreakerPolicy", "CircuitBreaker"]
+
+_SLOTS = 10
+"""Slots of a time window: what has just expired may be up to a tenth of the window too young."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitBreaker:
+    """When a circuit opens and how it closes again. Durations are seconds, as a number or a ``timedelta``.
+
+    The defaults lie between those of resilience4j (100 calls at least, 60 s open) and Polly (10 % of 100 calls in 30 s, 5 s open): a
+    dependency of an agent gets tens of calls a minute, not thousands.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+    """
+
+    failure_rate: float | None = 0.5
+    """Open when this share of the calls in the window failed; in (0, 1], None to look at failures in a row only."""
+    slow_call_rate: float | None = None
+    """Open when this share of the calls took longer than ``slow_call_duration``."""
+    slow_call_duration: float | timedelta | None = None
+    """From which duration on a call is slow."""
+    consecutive_failures: int | None = None
+    """Open after so many failures in a row, however few calls there were."""
+    window: float | timedelta = 30.0
+    """How far back to look."""
+    window_calls: int | None = None
+    """Look at so many calls instead of at a time."""
+    minimum_calls: int = 20
+    """Judge rates only when the window holds so many calls."""
+    open_duration: float | timedelta = 30.0
+    """How long the first opening lasts."""
+    open_factor: float = 2.0
+    """How many times longer each further opening lasts when the probes fail."""
+    open_maximum: float | timedelta | None = None
+    """The longest opening; None: four times ``open_duration``."""
+    open_jitter: float = 0.1
+    """Share by which an opening is longer or shorter, drawn once for each opening, so that a fleet does not probe in step."""
+    half_open_calls: int = 3
+    """How many probes decide. No more are ever let through at once."""
+    probe_timeout: float | timedelta = 30.0
+    """After how long a hung probe's place is given to another."""
+
+    def __post_init__(self) -> None:
+        """Check everything, keep seconds as floats."""
+        check = Checker("CircuitBreaker")
+        keep = object.__setattr__
+        if self.failure_rate is not None:
+            keep(self, "failure_rate", check.ratio("failure_rate", self.failure_rate, allow_zero=False))
+        if self.slow_call_rate is not None:
+            keep(self, "slow_call_rate", check.ratio("slow_call_rate", self.slow_call_rate, allow_zero=False))
+        keep(self, "slow_call_duration", check.seconds("slow_call_duration", self.slow_call_duration, optional=True))
+        if (self.slow_call_rate is None) != (self.slow_call_duration is None):
+            missing = "slow_call_duration" if self.slow_call_duration is None else "slow_call_rate"
+            check.problem(missing, None, "a value", "slow_call_rate and slow_call_duration go together")
+        check.count("consecutive_failures", self.consecutive_failures, optional=True)
+        if self.failure_rate is None and self.slow_call_rate is None and self.consecutive_failures is None:
+            check.problem(
+                "failure_rate", None, "at least one of failure_rate, slow_call_rate, consecutive_failures", "nothing would open it"
+            )
+        keep(self, "window", check.seconds("window", self.window, maximum=86_400.0))
+        check.count("window_calls", self.window_calls, maximum=100_000, optional=True)
+        check.count("minimum_calls", self.minimum_calls)
+        if isinstance(self.window_calls, int) and isinstance(self.minimum_calls, int) and self.minimum_calls > self.window_calls:
+            check.problem(
+                "minimum_calls", self.minimum_calls, f"at most window_calls ({self.window_calls})", "the breaker could never open"
+            )
+        keep(self, "open_duration", check.seconds("open_duration", self.open_duration))
+        keep(self, "open_factor", check.number("open_factor", self.open_factor, minimum=1.0, maximum=10.0))
+        maximum = check.seconds("open_maximum", self.open_maximum, optional=True)
+        keep(self, "open_maximum", 4.0 * _as_float(self.open_duration) if maximum is None else maximum)
+        if _as_float(self.open_maximum) < _as_float(self.open_duration):
+            check.problem("open_maximum", self.open_maximum, f"at least open_duration ({self.open_duration})")
+        keep(self, "open_jitter", check.ratio("open_jitter", self.open_jitter))
+        check.count("half_open_calls", self.half_open_calls, maximum=1_000)
+        keep(self, "probe_timeout", check.seconds("probe_timeout", self.probe_timeout))
+        check.finish()
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What the model needs to know."""
+        return Thresholds(
+            failure_rate=self.failure_rate,
+            slow_call_rate=self.slow_call_rate,
+            consecutive_failures=self.consecutive_failures,
+            minimum_calls=self.minimum_calls,
+            open_duration=_as_float(self.open_duration),
+            open_factor=self.open_factor,
+            open_maximum=_as_float(self.open_maximum),
+            open_jitter=self.open_jitter,
+            half_open_calls=self.half_open_calls,
+            probe_timeout=_as_float(self.probe_timeout),
+        )
+
+
+class BreakerPolicy:
+    """One breaker at work. Safe to use from any number of threads and tasks; its lock is never held across a call.
+
+    It is a view on the recorder: quiet calls are counted there and read here. Locks are taken in the order breaker, recorder, switch.
+    """
+
+    def __init__(self, name: str, options: CircuitBreaker, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> None:
+        """Start closed. ``recorder.bounds`` must contain ``options.slow_call_duration``."""
+        self.name = name
+        self._recorder = recorder
+        self._switch = recorder.switch
+        self._clock = clock
+        self._listeners = listeners
+        self._draws = chance.sequence("breaker.open_jitter", name)
+        self._u = self._draws.next()
+        self._lock = threading.Lock()
+        self.last_error: str | None = None
+        """Type and message of the error that opened it."""
+        self._injected = False
+        self._first_failure = 0.0
+        self._apply(options)
+        self._model = Breaker(options.thresholds)
+        self._restart(clock.monotonic())
+        recorder.attach(self)
+
+    # -- reading ----------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The state now. An open breaker turns half-open when the first caller asks after its time, not before."""
+        return self._model.state
+
+    @property
+    def era(self) -> int:
+        """Which era it is; each transition starts a new one."""
+        return self._model.era
+
+    def tally(self) -> Tally:
+        """What the window shows now."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return self._look(now)
+
+    def retry_after(self) -> float | None:
+        """Seconds until a call may be let through; None while forced open."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return self._model.retry_after(now)
+
+    # -- on the path of a call --------------------------------------------------------------------------------------------------------
+
+    async def __call__(self, inner: Next, call: Call) -> Any:
+        """Let the call through and judge it, or raise :class:`~somaresil.errors.CircuitOpen`."""
+        if call.replayed is not None:
+            permit, started = Permit(call.era, None), call.started
+        else:
+            try:
+                permit = self.admit()
+            except CircuitOpen as rejection:
+                call.injected = call.injected or rejection.injected
+                raise
+            started = self._clock.monotonic()
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            now = self._clock.monotonic()
+            self.settle(permit, call.judge(None, error), now - started, now, error)
+            raise
+        if call.lasting:
+            call.at_end(lambda outcome, now: self.settle(permit, outcome, now - started, now))
+        else:
+            now = self._clock.monotonic()
+            self.settle(permit, call.judge(result, None), now - started, now)
+        return result
+
+    def refusal(self) -> CircuitOpen | None:
+        """A rejection when the circuit is open and stays so at this moment; None: ask :meth:`admit`. Takes no lock."""
+        wait = self._refuse_until - self._clock.monotonic()
+        if wait <= 0.0:
+            return None
+        return CircuitOpen(self.name, None if wait == _FOREVER else wait, self._why, self.last_error, self._injected)
+
+    def admit(self) -> Permit:
+        """Leave to call, to be settled; raises :class:`~somaresil.errors.CircuitOpen`."""
+        now = self._clock.monotonic()
+        with self._lock:
+            permit, transition = self._model.admit(now)
+            if transition is not None:
+                self._moved(transition, now)
+            retry_after = self._model.retry_after(now) if permit is None else None
+        if transition is not None:
+            self._tell(transition, now)
+        if permit is None:
+            raise CircuitOpen(self.name, retry_after, self._why, self.last_error, self._injected)
+        return permit
+
+    def settle(self, permit: Permit, outcome: Outcome, elapsed: float, now: float, error: BaseException | None = None) -> None:
+        """Say how a permitted call ended. Only good and bad are verdicts; anything else gives the permit back."""
+        transition = None
+        with self._lock:
+            if outcome is not Outcome.GOOD and outcome is not Outcome.BAD:
+                self._model.cancel(permit)
+                return
+            if permit.era != self._model.era:
+                return
+            failed = outcome is Outcome.BAD
+            slow = self._slow_from is not None and elapsed > self._slow_from
+            tally = self._note(now, failed=failed, slow=slow)
+            transition = self._model.settle(permit, failed=failed, slow=slow, now=now, tally=tally, u=self._u)
+            if transition is not None:
+                self._moved(transition, now)
+        if transition is not None:
+            if transition.after is State.OPEN:
+                self.last_error = None if error is None else describe(error)
+            self._tell(transition, now)
+
+    # -- controls ---------------------------------------------------------------------------------------------------------------------
+
+    def trip(self, duration: float | None = None, *, injected: bool = False) -> int:
+        """Open for ``duration`` seconds (default: ``open_duration``) and return the era that begins.
+
+        Never waits for a call. Raises :class:`~somaresil.model.breaker.IllegalTransition` when it is forced open, disabled or only
+        watching.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            transition = self._model.trip(now, self._model.thresholds.open_duration if duration is None else duration)
+            self._injected = injected
+            self._first_failure = now
+            self._moved(transition, now)
+        self.last_error = None
+        self._tell(transition, now)
+        return transition.era
+
+    def release(self, era: int) -> None:
+        """End the opening that :meth:`trip` began, if it still lasts: the next call is a probe."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if self._model.era == era and self._model.state is State.OPEN:
+                self._model.cut_short(now)
+                self._refuse_until = self._model.open_until
+
+    def control(self, trigger: Trigger) -> None:
+        """Force open, disable, observe or reset."""
+        now = self._clock.monotonic()
+        with self._lock:
+            transition = self._model.control(trigger)
+            self._injected = False
+            self._first_failure = now
+            self._moved(transition, now)
+        self.last_error = None
+        self._tell(transition, now)
+
+    def reconfigure(self, options: CircuitBreaker) -> None:
+        """Use other options from now on; state and era stay, the window starts anew."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._apply(options)
+            self._model.thresholds = options.thresholds
+            self._restart(now)
+
+    def retire(self) -> None:
+        """Let go of recorder and switch: the guard has no breaker any more."""
+        self._recorder.detach(self)
+        self._slow_from = None
+        self._watch_slow()
+        self._switch.hold("breaker", held=False)
+
+    # -- view on the recorder ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> float:
+        """The next boundary of the time window."""
+        return self._ring.due if self._ring is not None else _FOREVER
+
+    def roll(self, now: float) -> None:
+        """Note the totals at the boundaries passed."""
+        with self._lock:
+            if self._ring is not None:
+                self._ring.roll(now, self._totals())
+
+    # -- inside, with the lock held ---------------------------------------------------------------------------------------------------
+
+    def _apply(self, options: CircuitBreaker) -> None:
+        self.options = options
+        self._slow_from = None if options.slow_call_duration is None else _as_float(options.slow_call_duration)
+        self._watch_slow()
+
+    def _watch_slow(self) -> None:
+        """A quiet call that was slow must be seen: put our own function in the place of the cells above the threshold."""
+        for bucket, counter in enumerate(self._recorder.quiet_counters):
+            lower = self._recorder.bounds[bucket - 1] if bucket else 0.0
+            watched = self._slow_from is not None and lower >= self._slow_from
+            self._recorder.cells[bucket] = self._slow_call(bucket) if watched else counter
+
+    def _slow_call(self, bucket: int) -> Callable[[], None]:
+        bounds = self._recorder.bounds
+        elapsed = bounds[bucket] if bucket < len(bounds) else _FOREVER
+
+        def count() -> None:
+            self._recorder.add(Outcome.GOOD, elapsed)
+            self.settle(Permit(self._switch.era, None), Outcome.GOOD, elapsed, self._clock.monotonic())
+
+        return count
+
+    def _restart(self, now: float) -> None:
+        """Begin an empty window."""
+        self._quiet_base = sum(self._recorder.quiet_counts())
+        self._quiet_seen = self._quiet_base
+        self._calls = self._failures = self._slow = self._in_a_row = 0
+        options = self.options
+        self._last = None if options.window_calls is None else CountWindow(options.window_calls)
+        self._ring = PrefixRing(_as_float(options.window) / _SLOTS, _SLOTS + 2, 3, now) if options.window_calls is None else None
+        self._switch.due = float("-inf")
+        self._refuse_until = float("-inf")
+        self._why = ""
+
+    def _totals(self) -> tuple[int, int, int]:
+        return sum(self._recorder.quiet_counts()) - self._quiet_base + self._calls, self._failures, self._slow
+
+    def _note(self, now: float, *, failed: bool, slow: bool) -> Tally:
+        """Take a call that was not counted by the quiet path into the window."""
+        state = self._model.state
+        if state is not State.CLOSED and state is not State.METRICS_ONLY:
+            return NOTHING_SEEN
+        if self._ring is not None and now >= self._ring.due:
+            self._ring.roll(now, self._totals())
+        self._calls += 1
+        self._failures += failed
+        self._slow += slow
+        if not failed:
+            self._in_a_row = 0
+            if not slow:
+                return NOTHING_SEEN
+        quiet = sum(self._recorder.quiet_counts())
+        if failed:
+            self._in_a_row = 1 if quiet != self._quiet_seen else self._in_a_row + 1
+            self._quiet_seen = quiet
+        position = quiet - self._quiet_base + self._calls
+        if self._last is not None:
+            self._last.note(position, failed=failed, slow=slow)
+        tally = self._look(now)
+        if tally.failures + tally.slow <= 1:
+            self._first_failure = now
+        return tally
+
+    def _look(self, now: float) -> Tally:
+        totals = self._totals()
+        if self._last is not None:
+            return Tally(*self._last.tally(totals[0]), self._in_a_row)
+        if self._ring is None:
+            return NOTHING_SEEN
+        self._ring.roll(now, totals)
+        return Tally(*self._ring.within(now - _as_float(self.options.window), totals), self._in_a_row)
+
+    def _moved(self, transition: Transition, now: float) -> None:
+        """Bring switch and window in line with the new state."""
+        after = transition.after
+        if after is State.CLOSED or after is State.METRICS_ONLY:
+            self._restart(now)
+        if transition.trigger is Trigger.EXCEEDED or transition.trigger is Trigger.RELAPSED or after is State.CLOSED:
+            self._injected = False
+        if after is State.OPEN:
+            self._u = self._draws.next()
+            self._refuse_until = self._model.open_until
+            self._why = _reason(transition)
+        else:
+            self._refuse_until = _FOREVER if after is State.FORCED_OPEN else float("-inf")
+            if after is State.FORCED_OPEN:
+                self._why = "forced open by an operator"
+        self._switch.era = self._model.era
+        self._switch.hold("breaker", after is not State.CLOSED)
+
+    # -- inside, with no lock held ----------------------------------------------------------------------------------------------------
+
+    def _tell(self, transition: Transition, now: float) -> None:
+        if not self._listeners.wants(BreakerChanged):
+            return
+        wall = self._clock.time()
+        tally = transition.tally
+        self._listeners.emit(
+            BreakerChanged(
+                guard=self.name,
+                at=wall,
+                before=transition.before.value,
+                after=transition.after.value,
+                cause=transition.trigger.value,
+                calls=tally.calls,
+                failures=tally.failures,
+                slow=tally.slow,
+                first_failure_at=wall - (now - self._first_failure),
+                open_duration=None if transition.open_until is None else transition.open_until - now,
+                last_error=self.last_error,
+                injected=self._injected,
+            )
+        )
+
+
+_FOREVER = float("inf")
+
+
+def _reason(transition: Transition) -> str:
+    tally = transition.tally
+    if transition.trigger is Trigger.TRIP:
+        return "tripped by hand"
+    where = "probes" if transition.trigger is Trigger.RELAPSED else "calls"
+    slow = f", {tally.slow} slow" if tally.slow else ""
+    return f"{tally.failures} of {tally.calls} {where} failed{slow}"
+
+
+def _as_float(value: float | timedelta | None) -> float:
+    # Durations were turned into seconds when the options were made; this is for the type checker's sake and costs nothing worth naming.
+    return value if isinstance(value, float) else float(value)  # type: ignore[arg-type]

@@ -1,0 +1,63 @@
+"""Fault point: where an experiment strikes a call. The innermost policy, so that every other policy sees an injected fault as a real one.
+
+Istio injects where its own retries do not reach (istio #13705); a drill that the retries never see proves nothing about them.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from somaresil.switch import Switch
+    from somaresil.typing import Call, FaultRule, Next
+
+__all__ = ["FaultPoint"]
+
+
+class FaultPoint:
+    """The rules that are armed for one guard; usually none, and then no call comes by here."""
+
+    __slots__ = ("_lock", "_switch", "rules")
+
+    def __init__(self, switch: Switch) -> None:
+        """Nothing armed."""
+        self._switch = switch
+        self._lock = threading.Lock()
+        self.rules: tuple[FaultRule, ...] = ()
+
+    def arm(self, rule: FaultRule) -> None:
+        """Let ``rule`` look at every call from now on."""
+        with self._lock:
+            self.rules = (*self.rules, rule)
+            self._switch.hold("fault")
+
+    def disarm(self, rule: FaultRule) -> None:
+        """Forget ``rule``; the guard is quiet again when it was the last."""
+        with self._lock:
+            self.rules = tuple(armed for armed in self.rules if armed is not rule)
+            self._switch.hold("fault", held=bool(self.rules))
+
+    async def __call__(self, inner: Next, call: Call) -> Any:
+        """Strike the call, or let it pass. What goes wrong in deciding lets it pass."""
+        if call.replayed is None:
+            for rule in self.rules:
+                await self._strike(rule, call)
+        return await inner(call)
+
+    async def _strike(self, rule: FaultRule, call: Call) -> None:
+        try:
+            if not rule.live:
+                self.disarm(rule)
+                return
+            strike = rule.strike()
+        except Exception as error:  # noqa: BLE001 - the engine fails open: a defect in it must not become a fault
+            call.listeners.defect("fault point", error, call.clock.time())
+            return
+        if strike is None:
+            return
+        call.injected = True
+        if strike.delay > 0.0:
+            await rule.hold(call.runtime, strike.delay)
+        if strike.error is not None:
+            raise strike.error

@@ -1,0 +1,224 @@
+"""Retry: try again when trying again may help, after a pause that does not synchronise the callers.
+
+The vocabulary of tenacity is understood: ``wait_*``, ``stop_*`` and ``retry_if_*`` objects go where numbers and exception types go. tenacity
+itself is not entered: its happy path costs eleven microseconds and its predicates can swallow a cancellation (tenacity #529); here the policy is
+reached only after a first failure, and a ``BaseException`` that is no ``Exception`` is never caught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from somaresil.config import Checker
+from somaresil.errors import Rejected
+from somaresil.events import AttemptFailed, RetryScheduled
+from somaresil.model.backoff import exponential, full_jitter
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from somaresil.chance import Chance
+    from somaresil.typing import Call, Next
+
+__all__ = ["Retry", "RetryPolicy", "RetryState"]
+
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often, on what, and after which pause to try again.
+
+    The default pause is exponential with full jitter (a uniform draw from zero to 0.1 s · 2^n, at most 5 s), which spreads the callers best:
+    Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    A rejection by the guard itself is not tried again, unless ``on`` names a :class:`~somaresil.errors.Rejected` type. When the guard rejects a
+    further attempt, the error of the last attempt that reached the callee is raised.
+    """
+
+    attempts: int = 3
+    """How many attempts in all: 3 means the first and two more."""
+    on: Any = Exception
+    """What to try again on: exception types, a predicate on the exception, or a tenacity ``retry_if_*`` object (results included)."""
+    wait: Any = None
+    """Seconds, a function of the number of attempts so far, or a tenacity ``wait_*`` object. None: the default pause."""
+    stop: Any = None
+    """A tenacity ``stop_*`` object that ends it earlier."""
+    max_elapsed: float | timedelta | None = None
+    """No attempt begins later than this many seconds after the call."""
+
+    def __post_init__(self) -> None:
+        """Check everything, keep seconds as floats."""
+        check = Checker("Retry")
+        keep = object.__setattr__
+        check.count("attempts", self.attempts, maximum=100)
+        if isinstance(self.on, list | set | frozenset):
+            keep(self, "on", tuple(self.on))
+        types = self.on if isinstance(self.on, tuple) else (self.on,)
+        if not types:
+            check.problem("on", self.on, "at least one exception type")
+        for kind in types:
+            if isinstance(kind, type) and not issubclass(kind, BaseException):
+                check.problem("on", kind, "exception types")
+            elif isinstance(kind, type) and not issubclass(kind, Exception):
+                check.problem("on", kind, "subclasses of Exception", "cancellation and exit are never tried again")
+            elif not callable(kind) or (isinstance(self.on, tuple) and not isinstance(kind, type)):
+                check.problem("on", kind, "exception types, a predicate or a tenacity retry_if_* object")
+        if self.wait is not None and not callable(self.wait):
+            keep(self, "wait", check.seconds("wait", self.wait, exclusive=False))
+        if self.stop is not None and not callable(self.stop):
+            check.problem("stop", self.stop, "a tenacity stop_* object", "use attempts= or max_elapsed= for a number")
+        keep(self, "max_elapsed", check.seconds("max_elapsed", self.max_elapsed, optional=True))
+        check.finish()
+
+
+@dataclass(slots=True)
+class _Result:
+    """The end of an attempt, with the part of ``concurrent.futures.Future`` that tenacity's objects use."""
+
+    value: object
+    error: BaseException | None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+    def exception(self) -> BaseException | None:
+        return self.error
+
+    def result(self) -> object:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+@dataclass(slots=True)
+class RetryState:
+    """What tenacity's ``wait_*``, ``stop_*`` and ``retry_if_*`` objects look at: the attributes of its ``RetryCallState``."""
+
+    attempt_number: int
+    start_time: float
+    outcome_timestamp: float
+    outcome: _Result | None
+    idle_for: float
+    fn: object
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    upcoming_sleep: float = 0.0
+    next_action: object = None
+    retry_object: object = field(default=None)
+
+    @property
+    def seconds_since_start(self) -> float:
+        """Seconds since the first attempt began."""
+        return self.outcome_timestamp - self.start_time
+
+
+class RetryPolicy:
+    """Retries at work. Holds nothing between calls."""
+
+    def __init__(self, name: str, options: Retry, chance: Chance) -> None:
+        """Draw the pauses of this guard from ``chance``."""
+        self.options = options
+        self._draws = chance.sequence("retry.wait", name)
+        types = options.on if isinstance(options.on, tuple) else (options.on,)
+        self._types: tuple[type[Exception], ...] = tuple(kind for kind in types if isinstance(kind, type))
+        self._rejections = tuple(kind for kind in self._types if issubclass(kind, Rejected))
+        self._predicate: Callable[[Any], bool] | None = None if self._types else options.on
+        self._judges_results = _is_of_tenacity(options.on)
+        self._wait_of_tenacity = _is_of_tenacity(options.wait)
+
+    async def __call__(self, inner: Next, call: Call) -> Any:
+        """Call until it goes well, or may not be tried again; the last attempt speaks for itself."""
+        last: Exception | None = None
+        idle = 0.0
+        try:
+            while True:
+                call.attempt += 1
+                try:
+                    result = await inner(call)
+                except Exception as error:
+                    if last is not None and isinstance(error, Rejected) and error.guard == call.guard and not self._rejected_too(error):
+                        raise last from None
+                    self._report(call, error)
+                    pause = self._plan(call, None, error, idle)
+                    if pause is None:
+                        raise
+                    last = error
+                else:
+                    pause = self._plan(call, result, None, idle) if self._judges_results and not call.lasting else None
+                    if pause is None:
+                        return result
+                    last = None
+                if call.listeners.wants(RetryScheduled):
+                    kind = type(last).__qualname__ if last is not None else None
+                    call.listeners.emit(RetryScheduled(call.guard, call.clock.time(), call.attempt, pause, kind))
+                idle += pause
+                await call.runtime.sleep(pause)
+        finally:
+            # This frame is on the traceback of the error that leaves it: without this the two would keep each other alive.
+            last = None
+
+    def _plan(self, call: Call, result: object, error: Exception | None, idle: float) -> float | None:
+        """Seconds until the next attempt; None: there is none."""
+        if call.attempt >= self.options.attempts:
+            return None
+        if isinstance(error, Rejected) and not self._rejected_too(error):
+            return None
+        state = self._state(call, result, error, idle)
+        try:
+            if not self._again(state, error):
+                return None
+            pause = self._pause(state)
+        except Exception as broken:  # noqa: BLE001 - a hook that fails does not replace the error of the callee
+            call.listeners.defect(f"a retry hook of guard {call.guard}", broken, call.clock.time(), "the call was not tried again")
+            return None
+        limit = self.options.max_elapsed
+        if limit is not None and call.clock.monotonic() + pause - call.started > float(limit):  # type: ignore[arg-type]
+            return None
+        return pause
+
+    def _again(self, state: RetryState, error: Exception | None) -> bool:
+        if self.options.stop is not None and self.options.stop(state):
+            return False
+        if self._judges_results:
+            return bool(self.options.on(state))
+        return bool(self._predicate(error)) if self._predicate is not None else isinstance(error, self._types)
+
+    def _rejected_too(self, error: Rejected) -> bool:
+        return isinstance(error, self._rejections)
+
+    def _pause(self, state: RetryState) -> float:
+        wait = self.options.wait
+        if wait is None:
+            ceiling = exponential(state.attempt_number, base=_FIRST_WAIT, maximum=_LONGEST_WAIT)
+            return full_jitter(ceiling, self._draws.next())
+        if not callable(wait):
+            return float(wait)
+        return max(0.0, float(wait(state if self._wait_of_tenacity else state.attempt_number)))
+
+    @staticmethod
+    def _state(call: Call, result: object, error: Exception | None, idle: float) -> RetryState:
+        return RetryState(
+            attempt_number=call.attempt,
+            start_time=call.started,
+            outcome_timestamp=call.clock.monotonic(),
+            outcome=_Result(result, error),
+            idle_for=idle,
+            fn=call.function,
+            args=call.args,
+            kwargs=call.kwargs,
+        )
+
+    @staticmethod
+    def _report(call: Call, error: Exception) -> None:
+        if call.listeners.wants(AttemptFailed):
+            call.listeners.emit(AttemptFailed(call.guard, call.clock.time(), call.attempt, type(error).__qualname__, call.injected))
+
+
+def _is_of_tenacity(value: object) -> bool:
+    """Whether it is one of tenacity's callables, which take a state. Asked by name, so that tenacity is not imported for it."""
+    return any(base.__module__.partition(".")[0] == "tenacity" for base in type(value).__mro__)

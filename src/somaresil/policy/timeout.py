@@ -1,0 +1,223 @@
+"""Timeout: stop waiting for an answer that does not come.
+
+What it can do depends on the call. An asynchronous callee is cancelled. A synchronous one cannot be interrupted in Python without doing harm
+(an exception thrown into a pool thread may hit the next task of that thread), so there are two honest ways: let it finish and count the call
+as bad when it was late, or run it in a thread of its own and leave that thread behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from somaresil.config import Checker
+from somaresil.errors import BulkheadFull, CallTimedOut
+from somaresil.runtime import run_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from datetime import timedelta
+
+    from somaresil.typing import Call, Next
+
+__all__ = ["Timeout", "TimeoutPolicy", "within"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """How long to wait, in seconds as a number or a ``timedelta``.
+
+    Asynchronous calls are cancelled and raise :class:`~somaresil.errors.CallTimedOut`. A cancellation by the caller stays a cancellation.
+
+    Synchronous calls are not interrupted: a late answer is returned all the same and counted as bad, because work that is done helps nobody
+    when it is thrown away. With ``abandon=True`` the callee runs in a thread of its own, with a copy of the context variables; when time is
+    up the caller gets ``CallTimedOut`` and the thread is left to finish alone. At most ``max_abandoned`` threads are left behind at a time;
+    beyond that calls are rejected. The time counts from the start of that thread: there is no queue.
+    """
+
+    total: float | timedelta | None = None
+    """For the whole call; for a stream, until its last item."""
+    first_item: float | timedelta | None = None
+    """For the first item of a stream."""
+    idle: float | timedelta | None = None
+    """Between two items of a stream."""
+    abandon: bool = False
+    max_abandoned: int = 64
+
+    def __post_init__(self) -> None:
+        """Check everything, keep seconds as floats."""
+        check = Checker("Timeout")
+        for name in ("total", "first_item", "idle"):
+            object.__setattr__(self, name, check.seconds(name, getattr(self, name), optional=True, maximum=86_400.0))
+        if self.total is None and self.first_item is None and self.idle is None:
+            check.problem("total", None, "at least one of total, first_item, idle")
+        if self.abandon and self.total is None:
+            check.problem("abandon", self.abandon, "False without total", "there is nothing to wait for")
+        check.count("max_abandoned", self.max_abandoned, maximum=10_000)
+        check.finish()
+
+
+class TimeoutPolicy:
+    """Timeouts at work."""
+
+    def __init__(self, name: str, options: Timeout) -> None:
+        """Speak of the guard ``name`` in errors."""
+        self.name = name
+        self.options = options
+        self._abandoned = 0
+        self._lock = threading.Lock()
+
+    @property
+    def abandoned(self) -> int:
+        """How many threads that were left behind are still running."""
+        return self._abandoned
+
+    async def __call__(self, inner: Next, call: Call) -> Any:
+        """Let the call through for as long as it may take."""
+        limit, phase = self.first_limit(call)
+        if limit is None:
+            return await inner(call)
+        if not call.runtime.blocking:
+            if call.block:
+                return await self._around_block(inner, call, limit)
+            return await within(limit, phase, self.name, inner(call))
+        if self.options.abandon and not call.lasting:
+            return self._in_thread(inner, call, limit)
+        started = call.clock.monotonic()
+        result = await inner(call)
+        if not call.block and call.clock.monotonic() - started > limit:
+            call.late = True
+        return result
+
+    async def _around_block(self, inner: Next, call: Call, limit: float) -> Any:
+        """Begin a scope that :meth:`leave_block` ends."""
+        scope = asyncio.timeout(limit)
+        await scope.__aenter__()
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            await _close(scope, error, self.name, limit)
+            raise
+        call.scope = scope
+        return result
+
+    async def leave_block(self, call: Call, error: BaseException | None) -> None:
+        """End the scope around an ``async with`` block; raises :class:`~somaresil.errors.CallTimedOut` when it ran out."""
+        scope, call.scope = call.scope, None
+        if scope is not None:
+            await _close(scope, error, self.name, _seconds(self.options.total) or 0.0)
+
+    def first_limit(self, call: Call) -> tuple[float | None, str]:
+        """Seconds, and the name of the limit, until the answer or the first item."""
+        total = _seconds(self.options.total)
+        if not call.lasting or call.block:
+            return total, "total"
+        return _shorter((_seconds(self.options.first_item), "first_item"), (total, "total"))
+
+    def next_limit(self, call: Call) -> tuple[float | None, str]:
+        """Seconds, and the name of the limit, until the next item of a stream."""
+        total = _seconds(self.options.total)
+        left = None if total is None else max(0.0, total - (call.clock.monotonic() - call.started))
+        return _shorter((_seconds(self.options.idle), "idle"), (left, "total"))
+
+    def expired(self, call: Call, now: float) -> bool:
+        """Whether a ``with`` block took longer than it may."""
+        total = _seconds(self.options.total)
+        return total is not None and now - call.started > total
+
+    def _in_thread(self, inner: Next, call: Call, limit: float) -> Any:
+        with self._lock:
+            if self._abandoned >= self.options.max_abandoned:
+                raise BulkheadFull(self.name, None, f"{self._abandoned} timed-out threads are still running")
+        errand = _Errand(inner, call)
+        errand.thread.start()
+        if call.clock.wait(errand.done, limit):
+            return errand.collect()
+        with self._lock:
+            self._abandoned += 1
+        errand.forget(self._came_back)
+        raise CallTimedOut(self.name, limit)
+
+    def _came_back(self) -> None:
+        with self._lock:
+            self._abandoned -= 1
+
+
+class _Errand:
+    """A call in a thread of its own."""
+
+    def __init__(self, inner: Next, call: Call) -> None:
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=contextvars.copy_context().run, args=(self._run, inner, call), daemon=True)
+        self.thread.name = f"somaresil-timeout-{call.guard}"
+        self._lock = threading.Lock()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._ended = False
+        self._then: Any = None
+
+    def _run(self, inner: Next, call: Call) -> None:
+        try:
+            self._result = run_sync(inner(call))  # type: ignore[arg-type]
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
+            self._error = error
+        with self._lock:
+            self._ended = True
+            then = self._then
+        self.done.set()
+        if then is not None:
+            self._result = self._error = None
+            then()
+
+    def collect(self) -> Any:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return self._result
+        finally:
+            del error
+
+    def forget(self, then: Any) -> None:
+        """Have ``then()`` called when the thread ends, at once when it has ended."""
+        with self._lock:
+            self._then = then
+            ended = self._ended
+        if ended:
+            then()
+
+
+async def within(limit: float | None, phase: str, guard: str, awaitable: Awaitable[_T]) -> _T:
+    """Await with a limit; raises :class:`~somaresil.errors.CallTimedOut` when it was ours that ran out, and nobody else's."""
+    if limit is None:
+        return await awaitable
+    scope = asyncio.timeout(limit)
+    try:
+        async with scope:
+            return await awaitable
+    except TimeoutError as error:
+        if scope.expired() and not isinstance(error, CallTimedOut):
+            raise CallTimedOut(guard, limit, phase) from error
+        raise
+
+
+async def _close(scope: asyncio.Timeout, error: BaseException | None, guard: str, limit: float) -> None:
+    try:
+        await scope.__aexit__(type(error) if error is not None else None, error, error.__traceback__ if error is not None else None)
+    except TimeoutError as timeout:
+        raise CallTimedOut(guard, limit) from timeout
+
+
+def _shorter(*limits: tuple[float | None, str]) -> tuple[float | None, str]:
+    known = [(limit, phase) for limit, phase in limits if limit is not None]
+    return min(known) if known else (None, "total")
+
+
+def _seconds(value: float | timedelta | None) -> float | None:
+    # Durations were turned into seconds when the options were made.
+    return value  # type: ignore[return-value]

@@ -1,0 +1,139 @@
+"""Record once, view many: the counts of one guard, in cells of outcome and latency bucket.
+
+A quiet call bumps one ``itertools.count``: a single C call, atomic with and without the GIL, so nothing is lost and nothing is locked. All other
+ends are counted under a lock, in plain arrays that exist only once they are needed. The window of the breaker, every SLO on the guard, the
+Prometheus collector and the snapshot are *views* on these cells, so another SLO costs nothing a call.
+
+Bucket bounds contain every latency threshold that somebody asks about, exactly: an SLO of two seconds reads a bucket that ends at two seconds.
+A bound belongs to its bucket, as in Prometheus (``le``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from array import array
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from somaresil.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from somaresil.switch import Switch
+
+__all__ = ["Counts", "Recorder", "View"]
+
+
+class View(Protocol):
+    """Somebody who keeps windows over a recorder."""
+
+    @property
+    def due(self) -> float:
+        """Monotonic time of the next boundary of its windows."""
+        ...
+
+    def roll(self, now: float) -> None:
+        """Note the totals at every boundary passed; called before anything behind the boundary is counted, with no lock held."""
+        ...
+
+
+class Counts(NamedTuple):
+    """One reading of a recorder. ``cells`` maps (outcome, injected) to a count for each bucket; the last bucket has no upper bound."""
+
+    bounds: tuple[float, ...]
+    cells: dict[tuple[Outcome, bool], list[int]]
+
+    def total(self, *outcomes: Outcome, injected: bool | None = None) -> int:
+        """How many calls ended with one of ``outcomes`` (any when none is named), touched by an experiment or not (None: both)."""
+        return sum(
+            sum(cell)
+            for (outcome, mark), cell in self.cells.items()
+            if (not outcomes or outcome in outcomes) and (injected is None or mark is injected)
+        )
+
+    def histogram(self, *outcomes: Outcome) -> list[int]:
+        """Counts a bucket, summed over ``outcomes`` (any when none is named)."""
+        summed = [0] * (len(self.bounds) + 1)
+        for (outcome, _), cell in self.cells.items():
+            if not outcomes or outcome in outcomes:
+                summed = [a + b for a, b in zip(summed, cell, strict=True)]
+        return summed
+
+
+class Recorder:
+    """Counts of one guard or route. Exact with any number of threads."""
+
+    __slots__ = ("_counters", "_lock", "_other", "_reads", "_views", "bounds", "cells", "switch")
+
+    def __init__(self, switch: Switch, bounds: tuple[float, ...]) -> None:
+        """Nothing counted; ``bounds`` are seconds, ascending."""
+        self.switch = switch
+        self.bounds = bounds
+        self._counters: list[Callable[[], int]] = [itertools.count().__next__ for _ in range(len(bounds) + 1)]
+        self.cells: list[Callable[[], object]] = list(self._counters)
+        """What a quiet call bumps, a function for each bucket. A view may put its own function in the place of a bucket it must see."""
+        self._reads = 0
+        self._other: dict[tuple[Outcome, bool], array[int]] = {}
+        self._lock = threading.Lock()
+        self._views: tuple[View, ...] = ()
+
+    @property
+    def quiet_counters(self) -> tuple[Callable[[], object], ...]:
+        """The plain counter of each bucket, to put back into :attr:`cells`."""
+        return tuple(self._counters)
+
+    def count_quiet(self, elapsed: float) -> None:
+        """Count a good quiet call, as the quiet path does by itself."""
+        self.cells[bisect_left(self.bounds, elapsed)]()
+
+    def add(self, outcome: Outcome, elapsed: float, injected: bool = False) -> None:  # noqa: FBT001, FBT002 - hot
+        """Count a call that ended after ``elapsed`` seconds, not quietly."""
+        bucket = bisect_left(self.bounds, elapsed)
+        key = (outcome, injected)
+        with self._lock:
+            cell = self._other.get(key)
+            if cell is None:
+                cell = self._other[key] = array("q", bytes(8 * (len(self.bounds) + 1)))
+            cell[bucket] += 1
+
+    def settle(self, now: float) -> None:
+        """Roll every view that has passed a boundary. Call it before counting; with no lock held."""
+        due = float("inf")
+        for view in self._views:
+            if now >= view.due:
+                view.roll(now)
+            due = min(due, view.due)
+        self.switch.due = due
+
+    def attach(self, view: View) -> None:
+        """Keep ``view`` rolled from now on."""
+        with self._lock:
+            self._views = (*self._views, view)
+        self.switch.due = float("-inf")
+
+    def detach(self, view: View) -> None:
+        """Forget ``view``."""
+        with self._lock:
+            self._views = tuple(v for v in self._views if v is not view)
+
+    def quiet_counts(self) -> list[int]:
+        """How many quiet calls ended in each bucket."""
+        with self._lock:
+            return self._read()
+
+    def counts(self) -> Counts:
+        """Everything counted so far, one consistent reading of all cells that are locked, and at least what was counted before in the others."""
+        with self._lock:
+            quiet = self._read()
+            cells = {key: list(cell) for key, cell in self._other.items()}
+        good = cells.get((Outcome.GOOD, False))
+        cells[Outcome.GOOD, False] = quiet if good is None else [a + b for a, b in zip(quiet, good, strict=True)]
+        return Counts(self.bounds, cells)
+
+    def _read(self) -> list[int]:
+        # A counter can only be read by bumping it. Each reading bumps each counter once, so the number of readings is what is too much.
+        values = [counter() - self._reads for counter in self._counters]
+        self._reads += 1
+        return values

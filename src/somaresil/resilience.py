@@ -1,0 +1,350 @@
+"""One object a process: names lead to guards, objectives and experiments, on one clock and one source of chance.
+
+resilience = Resilience(service="gateway")
+
+@resilience.guard("llm.invoke", timeout=10.0, retry=3, breaker=True)
+async def invoke(prompt: str) -> str: ...
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from somaresil.chance import Chance
+from somaresil.chaos.engine import ChaosEngine, Place
+from somaresil.clock import ManualClock, SystemClock
+from somaresil.config import Checker, did_you_mean
+from somaresil.events import Listeners
+from somaresil.guard import Guard, GuardOptions
+from somaresil.model.breaker import State, Tally, Trigger
+from somaresil.model.histogram import merge_bounds
+from somaresil.recorder import Recorder
+from somaresil.routes import Routes
+from somaresil.slo.tracker import SLOTracker
+from somaresil.switch import Switch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from datetime import timedelta
+
+    from somaresil.chaos.run import ExperimentRun
+    from somaresil.events import Listener
+    from somaresil.outcome import Classifier
+    from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
+    from somaresil.policy.bulkhead import Bulkhead
+    from somaresil.policy.fallback import Fallback
+    from somaresil.policy.retry import Retry
+    from somaresil.policy.timeout import Timeout
+    from somaresil.recorder import Counts
+    from somaresil.slo.incidents import Incident
+    from somaresil.slo.objective import ErrorBudget
+    from somaresil.typing import Clock
+
+__all__ = ["BreakerControl", "GuardView", "Resilience", "Snapshot"]
+
+_T = TypeVar("_T")
+
+_MOST_GUARDS = 100_000
+"""Guards are made by name in the code; more than this is a name made of user input, and memory without end."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardView:
+    """One guard at one moment."""
+
+    name: str
+    pipeline: tuple[str, ...]
+    counts: Counts
+    state: State | None
+    window: Tally | None
+    held_by: frozenset[str]
+    """Why its calls take the full path at the moment; empty when it is quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole process at one moment. Frozen: nobody reads a live counter."""
+
+    service: str
+    instance: str
+    at: float
+    guards: Mapping[str, GuardView]
+    routes: Mapping[str, Counts]
+    budgets: Mapping[str, ErrorBudget]
+    incidents: tuple[Incident, ...]
+    experiments: tuple[ExperimentRun, ...]
+
+
+class BreakerControl:
+    """The write side of a breaker, for operators and game days. Dashboards get :attr:`GuardView.state`."""
+
+    __slots__ = ("_policy",)
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        """Control this breaker."""
+        self._policy = policy
+
+    @property
+    def state(self) -> State:
+        """The state now."""
+        return self._policy.state
+
+    @property
+    def era(self) -> int:
+        """Which era it is; each transition starts a new one."""
+        return self._policy.era
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until a call may be let through; None while forced open."""
+        return self._policy.retry_after()
+
+    def trip(self, duration: float | None = None) -> None:
+        """Open for ``duration`` seconds (default: its open duration). Never waits for a running call."""
+        self._policy.trip(duration)
+
+    def reset(self) -> None:
+        """Close, and forget the window."""
+        self._policy.control(Trigger.RESET)
+
+    def disable(self) -> None:
+        """Let everything through and judge nothing, until :meth:`reset`."""
+        self._policy.control(Trigger.DISABLE)
+
+    def force_open(self) -> None:
+        """Reject everything, until :meth:`reset`."""
+        self._policy.control(Trigger.FORCE_OPEN)
+
+    def observe(self) -> None:
+        """Count, but never open, until :meth:`reset`."""
+        self._policy.control(Trigger.OBSERVE)
+
+
+class Resilience:
+    """Guards, objectives, experiments and listeners of one service process.
+
+    ``instance``, ``zone``, ``region`` and ``environment`` say where this is, for blast radii and permissions; each falls back to
+    ``SOMARESIL_INSTANCE`` and so on, the instance then to ``HOSTNAME`` or the host name with the process id. ``seed`` makes every draw
+    repeatable (``SOMARESIL_SEED``).
+
+    Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        instance: str | None = None,
+        zone: str | None = None,
+        region: str | None = None,
+        environment: str | None = None,
+        clock: Clock | None = None,
+        seed: int | str | bytes | None = None,
+    ) -> None:
+        """Nothing is started: no thread, no file, no socket."""
+        check = Checker("Resilience")
+        check.name("service", service)
+        named = {"instance": instance, "zone": zone, "region": region, "environment": environment}
+        for what, value in named.items():
+            named[what] = value if value is not None else os.environ.get(f"SOMARESIL_{what.upper()}")
+            if named[what] is not None:
+                check.name(what, named[what])
+        check.finish()
+        self.service = service
+        self.instance = named["instance"] or f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
+        self.listeners = Listeners()
+        self.clock: Clock = (
+            clock if isinstance(clock, ManualClock | SystemClock) else SystemClock() if clock is None else _Guarded(clock, self.listeners)
+        )
+        self.chance = Chance(seed if seed is not None else os.environ.get("SOMARESIL_SEED"))
+        self._lock = threading.Lock()
+        self._guards: dict[str, Guard] = {}
+        self.slos = SLOTracker(self.clock, self.listeners)
+        self.routes = Routes(self.slos.thresholds, self.slos.attach)
+        self.chaos = ChaosEngine(
+            Place(service, self.instance, named["zone"], named["region"], named["environment"]),
+            lambda: self.guards,
+            clock=self.clock,
+            chance=self.chance,
+            listeners=self.listeners,
+        )
+
+    # -- guards -----------------------------------------------------------------------------------------------------------------------
+
+    def guard(
+        self,
+        name: str,
+        *,
+        slo: str | Sequence[str] | None = None,
+        classify: Classifier | None = None,
+        fallback: Callable[..., Any] | Fallback | None = None,
+        retry: int | Retry | None = None,
+        breaker: CircuitBreaker | Literal[True] | None = None,
+        bulkhead: int | Bulkhead | None = None,
+        timeout: float | timedelta | Timeout | None = None,
+    ) -> Guard:
+        """The guard called ``name``: decorator, context manager (``with``, ``async with``) and caller (``call``, ``acall``).
+
+        The first mention makes it. Later ones give the same guard, so everybody who uses a name shares one breaker and one set of counts;
+        options may be left out then, and may not differ: change them with :meth:`Guard.configure`.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        given = {
+            "slo": slo,
+            "classify": classify,
+            "fallback": fallback,
+            "retry": retry,
+            "breaker": breaker,
+            "bulkhead": bulkhead,
+            "timeout": timeout,
+        }
+        given = {key: value for key, value in given.items() if value is not None and value is not False}
+        known = self._guards.get(name)
+        if known is not None and not given:
+            return known
+        where = _caller()
+        check = Checker(f"guard({name!r})")
+        check.name("name", name)
+        check.finish()
+        options = GuardOptions.of(name, given)
+        thresholds = self.check_slos(f"guard({name!r})", options.slo)
+        with self._lock:
+            known = self._guards.get(name)
+            if known is None:
+                if len(self._guards) >= _MOST_GUARDS:
+                    check.problem("name", name, f"at most {_MOST_GUARDS} guards", "is the name made of user input?")
+                    check.finish()
+                guard = self._make(name, options, thresholds)
+                guard.where = where
+                self._guards[name] = guard
+        if known is None:
+            self.chaos.guard_added(guard)
+            return guard
+        for option in known.options.differences(options):
+            if option in given:
+                hint = f"it was made at {known.where}; change it with resilience.guard({name!r}).configure({option}=...)"
+                check.problem(option, given[option], f"the options it was made with ({getattr(known.options, option)})", hint)
+        check.finish()
+        return known
+
+    def call(self, name: str, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
+        """Call a plain function once through the guard called ``name``."""
+        return self.guard(name).call(function, *args, **kwargs)
+
+    async def acall(self, name: str, function: Callable[..., Awaitable[_T]], /, *args: Any, **kwargs: Any) -> _T:
+        """Call a coroutine function once through the guard called ``name``."""
+        return await self.guard(name).acall(function, *args, **kwargs)
+
+    @property
+    def guards(self) -> Mapping[str, Guard]:
+        """All guards by name, as they are now."""
+        return dict(self._guards)
+
+    def breaker(self, name: str) -> BreakerControl:
+        """The controls of the breaker of a guard. Raises :class:`~somaresil.errors.ConfigurationError` when there is none."""
+        guard = self._guards.get(name)
+        if guard is None or guard.breaker is None:
+            check = Checker("breaker")
+            with_breaker = [other for other, candidate in self._guards.items() if candidate.breaker is not None]
+            allowed = f"a guard with a breaker ({', '.join(with_breaker[:10]) or 'there is none'})"
+            hint = "give it one: guard(..., breaker=True)" if guard is not None else did_you_mean(name, with_breaker)
+            check.problem("name", name, allowed, hint)
+            check.finish()
+            raise KeyError(name)
+        return BreakerControl(guard.breaker)
+
+    # -- watching ---------------------------------------------------------------------------------------------------------------------
+
+    def on(self, listener: Listener, *kinds: type) -> Callable[[], None]:
+        """Call ``listener`` with every event, or with those of ``kinds``; returns a function that ends it. See :mod:`somaresil.events`."""
+        return self.listeners.add(listener, *kinds)
+
+    def snapshot(self) -> Snapshot:
+        """Everything at one moment, frozen."""
+        return Snapshot(
+            service=self.service,
+            instance=self.instance,
+            at=self.clock.time(),
+            guards={name: _view(guard) for name, guard in self.guards.items()},
+            routes={name: recorder.counts() for name, recorder in self.routes.recorders.items()},
+            budgets={name: self.slos.error_budget(name) for name in self.slos.names},
+            incidents=(*self.slos.incidents.ended, *self.slos.incidents.running),
+            experiments=self.chaos.runs,
+        )
+
+    # -- for the other parts of somaresil ---------------------------------------------------------------------------------------------
+
+    def check_slos(self, where: str, slos: tuple[str, ...]) -> tuple[float, ...]:
+        """The latency thresholds of some objectives. Raises :class:`~somaresil.errors.ConfigurationError` for those that cannot be used."""
+        check = Checker(where)
+        for slo in slos:
+            if slo not in self.slos.names:
+                known = ", ".join(self.slos.names) or "none is defined"
+                hint = did_you_mean(slo, self.slos.names) or "add it before the guard: resilience.slos.add(SLO(...))"
+                check.problem("slo", slo, f"an objective that was added ({known})", hint)
+            elif self.slos[slo].recovery is not None:
+                check.problem("slo", slo, "an objective about calls", "recovery objectives watch every breaker by themselves")
+        check.finish()
+        return self.slos.thresholds(slos)
+
+    def _make(self, name: str, options: GuardOptions, thresholds: tuple[float, ...]) -> Guard:
+        if options.breaker is not None and options.breaker.slow_call_duration is not None:
+            thresholds = (*thresholds, options.breaker.slow_call_duration)  # type: ignore[arg-type]
+        recorder = Recorder(Switch(), merge_bounds(*thresholds))
+        guard = Guard(name, options, recorder=recorder, clock=self.clock, chance=self.chance, listeners=self.listeners)
+        for slo in options.slo:
+            self.slos.attach(slo, recorder)
+        return guard
+
+
+def _view(guard: Guard) -> GuardView:
+    breaker = guard.breaker
+    return GuardView(
+        name=guard.name,
+        pipeline=guard.pipeline,
+        counts=guard.recorder.counts(),
+        state=None if breaker is None else breaker.state,
+        window=None if breaker is None else breaker.tally(),
+        held_by=guard.switch.reasons,
+    )
+
+
+def _caller() -> str:
+    """File and line of the first frame that is not ours."""
+    frame = sys._getframe(1)  # noqa: SLF001 - what logging and warnings do; inspect.stack reads source files
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "somaresil":
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class _Guarded:
+    """A user's clock, which may raise: then the last reading stands, it is reported once, and the call goes on."""
+
+    def __init__(self, clock: Clock, listeners: Listeners) -> None:
+        self._clock = clock
+        self._listeners = listeners
+        self._last = {"monotonic": 0.0, "time": 0.0}
+
+    def _read(self, what: str) -> float:
+        try:
+            value = float(getattr(self._clock, what)())
+        except Exception as broken:  # noqa: BLE001 - a clock never changes an outcome
+            self._listeners.defect(f"clock.{what}", broken, 0.0, "its last reading was used")
+            return self._last[what]
+        self._last[what] = value
+        return value
+
+    def monotonic(self) -> float:
+        return self._read("monotonic")
+
+    def time(self) -> float:
+        return self._read("time")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)

@@ -1,0 +1,136 @@
+"""The only place where synchronous and asynchronous calls differ.
+
+A policy is written once, as ``async def``. It waits only through the runtime of the call: in a synchronous call the runtime blocks and the
+coroutine never suspends, so a single ``send(None)`` runs it to its end (Polly v8 does this with completed tasks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from somaresil.typing import Clock
+
+__all__ = ["Asyncio", "Blocking", "Runtime", "Waiter", "run_sync"]
+
+
+class Waiter(Protocol):
+    """Somebody who waits to be woken, in a thread or in a task."""
+
+    def wake(self) -> None:
+        """End the wait. From any thread, as often as you like, before or after the waiting begins."""
+        ...
+
+    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - a policy has no other way to wait
+        """Whether it was woken before ``timeout`` seconds were over."""
+        ...
+
+
+class Runtime(Protocol):
+    """How a call waits."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether waiting blocks the thread."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def waiter(self) -> Waiter:
+        """Something to wait on until somebody wakes it."""
+        ...
+
+
+class Blocking:
+    """Waiting blocks the thread; everything is complete when ``await`` returns."""
+
+    __slots__ = ("_clock",)
+    blocking = True
+
+    def __init__(self, clock: Clock) -> None:
+        """Wait on this clock."""
+        self._clock = clock
+
+    async def sleep(self, seconds: float) -> None:
+        """Block this thread."""
+        self._clock.sleep(seconds)
+
+    def waiter(self) -> Waiter:
+        """Wait for a thread event."""
+        return _ThreadWaiter(self._clock)
+
+
+class Asyncio:
+    """Waiting suspends the task."""
+
+    __slots__ = ("_clock",)
+    blocking = False
+
+    def __init__(self, clock: Clock) -> None:
+        """Wait on this clock."""
+        self._clock = clock
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend this task."""
+        await self._clock.asleep(seconds)
+
+    def waiter(self) -> Waiter:
+        """Wait for a future of the running loop."""
+        return _TaskWaiter(self._clock)
+
+
+class _ThreadWaiter:
+    __slots__ = ("_clock", "_event")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._event = threading.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109
+        return self._clock.wait(self._event, timeout)
+
+
+class _TaskWaiter:
+    __slots__ = ("_clock", "_future", "_loop")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    def wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._resolve)
+        except RuntimeError:
+            # The loop is closed, so nobody waits on it any more.
+            return
+
+    def _resolve(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109
+        return await self._clock.await_(self._future, timeout)
+
+
+_T = TypeVar("_T")
+
+
+def run_sync(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine that never suspends. A policy that awaits anything but its runtime is told so."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        value: _T = done.value
+        return value
+    coroutine.close()
+    raise RuntimeError("a policy suspended in a synchronous call: wait only through call.runtime")

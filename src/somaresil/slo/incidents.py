@@ -1,0 +1,105 @@
+"""Incidents: from the first bad call that led to an open circuit until the circuit is closed again. One id, one duration.
+
+The mean of these durations is the MTTR that people ask for; each of them is an event of the recovery objective.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from somaresil.events import BreakerChanged, IncidentClosed, IncidentOpened
+
+if TYPE_CHECKING:
+    from somaresil.events import Listeners
+    from somaresil.typing import Clock
+
+__all__ = ["RECOVERY_BOUNDS", "Incident", "IncidentLog"]
+
+RECOVERY_BOUNDS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""Buckets of ``somaresil_recovery_seconds``; five minutes is a bound."""
+
+_KEPT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One outage of one guard. ``duration`` is None while it lasts; ``recovered`` is False when somebody took the breaker out of service."""
+
+    id: str
+    guard: str
+    started_at: float
+    duration: float | None = None
+    recovered: bool = False
+    injected: bool = False
+
+
+class IncidentLog:
+    """Watches the breakers. Keeps the last 256 incidents that ended, and the counts of all."""
+
+    def __init__(self, clock: Clock, listeners: Listeners) -> None:
+        """Listen for breaker transitions from now on."""
+        self._clock = clock
+        self._listeners = listeners
+        self._lock = threading.Lock()
+        self._number = 0
+        self._running: dict[str, tuple[Incident, float]] = {}
+        self._ended: deque[Incident] = deque(maxlen=_KEPT)
+        self._buckets: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        listeners.add(self._changed, BreakerChanged)
+
+    @property
+    def running(self) -> tuple[Incident, ...]:
+        """Incidents that last."""
+        with self._lock:
+            return tuple(incident for incident, _ in self._running.values())
+
+    @property
+    def ended(self) -> tuple[Incident, ...]:
+        """The last 256 incidents that are over, oldest first."""
+        with self._lock:
+            return tuple(self._ended)
+
+    def recoveries(self) -> dict[str, tuple[list[int], float]]:
+        """By guard: incidents that ended in each bucket of :data:`RECOVERY_BOUNDS` (and above), and the sum of their seconds."""
+        with self._lock:
+            return {guard: (list(buckets), self._sums[guard]) for guard, buckets in self._buckets.items()}
+
+    def overdue(self, limit: float, *, count_injected: bool = True) -> int:
+        """How many incidents have lasted longer than ``limit`` seconds and still do."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return sum(1 for i, since in self._running.values() if now - since > limit and (count_injected or not i.injected))
+
+    def _changed(self, event: BreakerChanged) -> None:
+        if event.after in {"open", "forced_open"}:
+            self._open(event)
+        elif event.after != "half_open":
+            self._close(event)
+
+    def _open(self, event: BreakerChanged) -> None:
+        with self._lock:
+            if event.guard in self._running:
+                return
+            self._number += 1
+            incident = Incident(f"{event.guard}#{self._number}", event.guard, event.first_failure_at, injected=event.injected)
+            self._running[event.guard] = (incident, self._clock.monotonic() - max(0.0, event.at - event.first_failure_at))
+        if self._listeners.wants(IncidentOpened):
+            self._listeners.emit(IncidentOpened(event.guard, event.at, incident.id, incident.started_at, incident.injected))
+
+    def _close(self, event: BreakerChanged) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            incident, since = self._running.pop(event.guard, (None, now))
+            if incident is None:
+                return
+            ended = replace(incident, duration=now - since, recovered=event.after == "closed")
+            self._ended.append(ended)
+            buckets = self._buckets.setdefault(event.guard, [0] * (len(RECOVERY_BOUNDS) + 1))
+            buckets[bisect_left(RECOVERY_BOUNDS, now - since)] += 1
+            self._sums[event.guard] = self._sums.get(event.guard, 0.0) + now - since
+        self._listeners.emit(IncidentClosed(event.guard, event.at, ended.id, now - since, ended.recovered, ended.injected))

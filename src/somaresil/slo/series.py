@@ -1,0 +1,123 @@
+"""The good and bad events of one objective, over any window: a view on recorders, or on the incident log."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from somaresil.events import IncidentClosed
+from somaresil.model.window import RingSet
+from somaresil.outcome import Outcome
+
+if TYPE_CHECKING:
+    from somaresil.recorder import Recorder
+    from somaresil.slo.incidents import IncidentLog
+    from somaresil.slo.objective import SLO
+    from somaresil.typing import Clock
+
+__all__ = ["Series"]
+
+
+class Series:
+    """Windows over the events of one objective. Locks are taken in the order series, recorder."""
+
+    def __init__(self, slo: SLO, clock: Clock, incidents: IncidentLog) -> None:
+        """Begin with no source."""
+        self.slo = slo
+        self._clock = clock
+        self._incidents = incidents
+        # Slots lie on the epoch, so that slot i means the same in every process; the wall clock is read once, steps of it do not matter.
+        self._epoch = clock.time() - clock.monotonic()
+        self._rings = RingSet(self._epoch + clock.monotonic())
+        self._lock = threading.Lock()
+        self._sources: tuple[Recorder, ...] = ()
+        self._good = self._bad = 0
+
+    @property
+    def sources(self) -> int:
+        """How many recorders feed it."""
+        return len(self._sources)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began to watch."""
+        return self._epoch + self._clock.monotonic() - self._rings.started
+
+    def feed(self, recorder: Recorder) -> None:
+        """Count what ``recorder`` counts from now on; what it counted before is not looked at."""
+        with self._lock:
+            if recorder in self._sources:
+                return
+            self._sources = (*self._sources, recorder)
+            good, bad = self._of(recorder)
+            self._good -= good
+            self._bad -= bad
+        recorder.attach(self)
+
+    def incident_ended(self, event: IncidentClosed) -> None:
+        """Count an incident, when the objective is about recovery."""
+        limit = self.slo.recovery
+        if limit is None or (event.injected and not self.slo.count_injected):
+            return
+        self.roll(self._clock.monotonic())
+        with self._lock:
+            good = event.recovered and event.duration <= float(limit)  # type: ignore[arg-type]
+            self._good += good
+            self._bad += not good
+
+    # -- view on the recorders --------------------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> float:
+        """Monotonic time of the next boundary."""
+        return self._rings.due - self._epoch
+
+    def roll(self, now: float) -> None:
+        """Note the totals at the boundaries passed."""
+        with self._lock:
+            if now >= self.due:
+                self._rings.roll(self._epoch + now, self._totals())
+
+    def totals(self) -> tuple[int, int]:
+        """Good and bad events since it began."""
+        with self._lock:
+            good, bad = self._totals()
+        return good, bad + self._overdue()
+
+    def counts(self, window: float) -> tuple[int, int]:
+        """Good and bad events of the last ``window`` seconds; the edge is off by up to one slot, under 1/30 of the window."""
+        now = self._epoch + self._clock.monotonic()
+        with self._lock:
+            totals = self._totals()
+            self._rings.roll(now, totals)
+            good, bad = self._rings.within(now, window, totals)
+        return good, bad + self._overdue()
+
+    def _overdue(self) -> int:
+        limit = self.slo.recovery
+        return 0 if limit is None else self._incidents.overdue(float(limit), count_injected=self.slo.count_injected)  # type: ignore[arg-type]
+
+    def _totals(self) -> tuple[int, int]:
+        good, bad = self._good, self._bad
+        for recorder in self._sources:
+            more_good, more_bad = self._of(recorder)
+            good += more_good
+            bad += more_bad
+        return good, bad
+
+    def _of(self, recorder: Recorder) -> tuple[int, int]:
+        counts = recorder.counts()
+        limit = self.slo.latency
+        # A threshold is a bound of the recorder, and the bound belongs to its bucket.
+        until = None if limit is None else counts.bounds.index(float(limit)) + 1  # type: ignore[arg-type]
+        good = bad = 0
+        for (outcome, injected), cell in counts.cells.items():
+            if injected and not self.slo.count_injected:
+                continue
+            if outcome is Outcome.GOOD:
+                in_time = sum(cell[:until])
+                good += in_time
+                bad += sum(cell) - in_time
+            elif outcome is Outcome.BAD or outcome is Outcome.REJECTED:
+                bad += sum(cell)
+        return good, bad

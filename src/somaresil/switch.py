@@ -1,0 +1,38 @@
+"""What a call looks at before and after: one flag, one era, one time. Nothing else is read while nothing is wrong.
+
+``quiet`` is true while nobody has a reason to look at the call: breaker closed, nothing armed, no limit that needs a say. Each part of a guard
+holds it down under its own name and lets go again, so nobody has to know the others.
+"""
+
+from __future__ import annotations
+
+import threading
+
+__all__ = ["Switch"]
+
+
+class Switch:
+    """The hot fields of one guard."""
+
+    __slots__ = ("_lock", "_reasons", "due", "era", "quiet")
+
+    def __init__(self) -> None:
+        """Quiet, in era 1, with bookkeeping due at the first call."""
+        self.quiet = True
+        self.era = 1
+        """The era of the breaker: compare before and after."""
+        self.due = float("-inf")
+        """Monotonic time from which a finished call must settle the books before it is counted."""
+        self._lock = threading.Lock()
+        self._reasons: frozenset[str] = frozenset()
+
+    @property
+    def reasons(self) -> frozenset[str]:
+        """Who needs to look at each call at the moment; empty when quiet."""
+        return self._reasons
+
+    def hold(self, reason: str, held: bool = True) -> None:  # noqa: FBT001, FBT002 - reads as `hold("breaker", state != CLOSED)`
+        """Take the quiet path away for ``reason``, or give it back as far as this reason goes."""
+        with self._lock:
+            self._reasons = self._reasons | {reason} if held else self._reasons - {reason}
+            self.quiet = not self._reasons

@@ -1,0 +1,131 @@
+"""The shapes that users and the parts of somaresil hand to one another. Protocols only: nothing here has to be inherited from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    import threading
+
+    from somaresil.events import Listeners
+    from somaresil.outcome import Outcome
+    from somaresil.runtime import Runtime
+
+__all__ = ["Call", "Clock", "FaultRule", "Next", "Policy", "Strike"]
+
+
+class Clock(Protocol):
+    """Time and waiting. :class:`~somaresil.clock.SystemClock` and :class:`~somaresil.clock.ManualClock` are ours."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never steps; for measuring."""
+        ...
+
+    def time(self) -> float:
+        """Seconds since the epoch; for stamps only."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Block the thread."""
+        ...
+
+    async def asleep(self, seconds: float) -> None:
+        """Suspend the task."""
+        ...
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        """Block until the event is set; False when the timeout came first."""
+        ...
+
+    async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109
+        """Suspend until the future is done; False when the timeout came first."""
+        ...
+
+
+class Call(Protocol):
+    """One call on its way through the policies of a guard."""
+
+    guard: str
+    """Name of the guard."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    runtime: Runtime
+    clock: Clock
+    listeners: Listeners
+    attempt: int
+    """Which attempt this is, counted from 1 by whoever repeats."""
+    injected: bool
+    """Whether an experiment has touched it."""
+    replayed: BaseException | None
+    """Set on the first pass of a call that began on the quiet path: the error that its first attempt has ended with already."""
+    started: float
+    """Monotonic time at which the call began."""
+    era: int
+    """Era of the breaker in which a replayed call was admitted."""
+    lasting: bool
+    """Whether the call goes on after the policies have returned: a stream, or a ``with`` block."""
+    block: bool
+    """Whether it is a ``with`` block: its body cannot be run again."""
+    late: bool
+    """Set when a synchronous callee answered after its time was up."""
+    scope: Any
+    """The ``asyncio.timeout`` that lies around an ``async with`` block."""
+    function: Callable[..., Any]
+    """What the user calls."""
+
+    def judge(self, result: object, error: BaseException | None) -> Outcome:
+        """How this end counts, by the guard's ``classify`` or the usual rule. Never raises."""
+        ...
+
+    def at_end(self, done: Callable[[Outcome, float], None]) -> None:
+        """Have ``done(outcome, now)`` called when a lasting call has ended."""
+        ...
+
+    def invoke(self, function: Callable[..., Any]) -> Awaitable[Any]:
+        """Call ``function`` with the arguments of the call, in the way in which its kind of function is called."""
+        ...
+
+
+Next = Callable[[Any], Awaitable[Any]]
+"""What is inside a policy: the next policy, or the callee."""
+
+
+class Policy(Protocol):
+    """Wraps a call. The first named is the outermost."""
+
+    async def __call__(self, inner: Next, call: Any, /) -> Any:
+        """Let the call through, or not, or again."""
+        ...
+
+
+class Strike(Protocol):
+    """What an experiment does to one call: first the delay, then the error."""
+
+    @property
+    def delay(self) -> float:
+        """Seconds to wait."""
+        ...
+
+    @property
+    def error(self) -> BaseException | None:
+        """What to raise, if anything."""
+        ...
+
+
+class FaultRule(Protocol):
+    """An armed experiment as a guard sees it."""
+
+    @property
+    def live(self) -> bool:
+        """Whether its lease still runs."""
+        ...
+
+    def strike(self) -> Strike | None:
+        """What to do to this call; None: leave it alone. Counts and reports what it decides."""
+        ...
+
+    async def hold(self, runtime: Runtime, seconds: float) -> None:
+        """Delay a call; ends early when the experiment ends."""
+        ...

@@ -1,0 +1,150 @@
+"""The documentation is executed: each Python block of the README and of docs/, file by file, as a reader would paste it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^(?P<indent> *)(?P<marks>`{3,}|~{3,})\s*(?P<language>[\w+-]*)")
+NOT_EXECUTED = re.compile(r"<!--\s*not executed:\s*(?P<reason>.*?)\s*-->\s*$")
+PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if page.exists()]
+
+# One process and one namespace a page. Lines keep the numbers they have in the page, so a traceback points into it.
+# `await` and `async with` are allowed at the top of a block; all blocks of a page share one event loop.
+RUN_PAGE = """
+import ast, asyncio, inspect, json, linecache, sys, types
+page, blocks = json.load(sys.stdin)
+module = types.ModuleType("page")
+sys.modules["page"] = module
+with asyncio.Runner() as runner:
+    for block in blocks:
+        code = compile("\\n" * (block["line"] - 1) + block["code"], page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        if code.co_flags & inspect.CO_COROUTINE:
+            async def block_body():
+                await eval(code, module.__dict__)
+            runner.run(block_body())
+        else:
+            exec(code, module.__dict__)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where its code begins, in which language, and why it is not executed, if it is not."""
+
+    line: int
+    language: str
+    code: str
+    excuse: str | None
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Find the fenced blocks of a page."""
+    found: list[Block] = []
+    fence: re.Match[str] | None = None
+    start, body = 0, list[str]()
+    excuse: str | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if fence is None:
+            opened = FENCE.match(line)
+            if opened:
+                fence, start, body = opened, number + 1, []
+            elif comment := NOT_EXECUTED.search(line):
+                excuse = comment["reason"]
+            elif line.strip():
+                excuse = None
+        elif line.strip().startswith(fence["marks"]) and not line.strip().strip(fence["marks"][0]):
+            found.append(Block(start, fence["language"].lower(), "\n".join(body) + "\n", excuse))
+            fence, excuse = None, None
+        else:
+            body.append(line.removeprefix(fence["indent"]))
+    return found
+
+
+def python_blocks(page: Path) -> list[Block]:
+    """Give the Python blocks of a page."""
+    return [block for block in blocks_of(page.read_text(encoding="utf-8")) if block.language in {"python", "py", "python3"}]
+
+
+def run_page(name: str, blocks: list[Block], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the blocks of one page in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", RUN_PAGE],
+        input=json.dumps([name, [asdict(block) for block in blocks]]),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def name_of(page: Path) -> str:
+    """Name a page by its path in the repository."""
+    return page.relative_to(ROOT).as_posix()
+
+
+EXCUSED = [(page, block) for page in PAGES for block in python_blocks(page) if block.excuse is not None]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=name_of)
+def test_page_runs(page, tmp_path):
+    """Every block that is not excused runs without an error, in the order of the page."""
+    blocks = [block for block in python_blocks(page) if block.excuse is None]
+    result = run_page(name_of(page), blocks, tmp_path)
+    assert result.returncode == 0, f"{name_of(page)}\n{result.stdout}\n{result.stderr}"
+
+
+@pytest.mark.parametrize(("page", "block"), EXCUSED, ids=[f"{name_of(page)}:{block.line}" for page, block in EXCUSED])
+def test_excused_block(page, block):
+    """A block that is not executed says why, and is counted as skipped."""
+    assert block.excuse, f"{name_of(page)}:{block.line}: give a reason"
+    pytest.skip(f"{name_of(page)}:{block.line} is not executed: {block.excuse}")
+
+
+@pytest.mark.parametrize("session", ["demo", "tests"])
+def test_readme_names_the_two_commands(session):
+    """The README gives both commands, and both sessions exist."""
+    command = f"python3 -m pip install nox && python3 -m nox -s {session}"
+    assert command in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\ndef {session}(" in (ROOT / "noxfile.py").read_text(encoding="utf-8")
+
+
+def test_blocks_share_a_page_and_may_await(tmp_path):
+    """Names live on from block to block, top-level `await` works, and all of a page runs in one event loop."""
+    text = (
+        "```python\nimport asyncio\nloop = None\n```\n\ntext\n\n- item\n\n  ```python\n  await asyncio.sleep(0)\n"
+        "  loop = asyncio.get_running_loop()\n  ```\n\n```python\nawait asyncio.sleep(0)\nassert loop is asyncio.get_running_loop()\n```\n"
+    )
+    blocks = blocks_of(text)
+    assert [block.line for block in blocks] == [2, 11, 16]
+    result = run_page("page.md", blocks, tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_error_points_into_the_page(tmp_path):
+    """The traceback names the page and its line."""
+    result = run_page("docs/page.md", blocks_of("# Title\n\n```python\nx = 1\n1 / 0\n```\n"), tmp_path)
+    assert result.returncode == 1
+    assert 'File "docs/page.md", line 5' in result.stderr
+
+
+def test_an_excuse_covers_only_the_next_block():
+    """The comment stands directly before its block; prose between them ends it."""
+    text = (
+        "<!-- not executed: needs a cluster -->\n\n```python\n1\n```\n```python\n2\n```\n"
+        "<!-- not executed: too far -->\nprose\n```python\n3\n```\n```console\n$ x\n```\n"
+    )
+    assert [(block.language, block.excuse) for block in blocks_of(text)] == [
+        ("python", "needs a cluster"),
+        ("python", None),
+        ("python", None),
+        ("console", None),
+    ]

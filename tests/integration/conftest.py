@@ -1,0 +1,31 @@
+"""Fixtures around real servers; each skips by name when its server is not installed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.servers import Prometheus, find_prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
+    """Give a factory: `prometheus(["127.0.0.1:9000"])` is a running server that scrapes there, stopped after the test."""
+    binary = find_prometheus()
+    if binary is None:
+        pytest.skip("prometheus is not installed: `apt-get install prometheus`, or run `nox -s tests` as root")
+    with ExitStack() as running:
+        count = 0
+
+        def start(targets: object, **options: object) -> Prometheus:
+            nonlocal count
+            count += 1
+            return running.enter_context(Prometheus(targets, folder=tmp_path / f"prometheus-{count}", binary=binary, **options))
+
+        yield start

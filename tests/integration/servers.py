@@ -1,0 +1,234 @@
+"""Real servers for tests: started as child processes on free loopback ports, probed until ready, stopped by their own process id."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    """Give a loopback port that nobody listens on now."""
+    with closing(socket.socket()) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts(port: int) -> bool:
+    """Tell whether something accepts TCP connections on this loopback port."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def answers(url: str) -> bool:
+    """Tell whether this URL answers with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as response:
+            return 200 <= response.status < 300
+    except OSError:
+        return False
+
+
+class ServerFailedError(RuntimeError):
+    """A server did not start or did not become ready; the message ends with the last lines it wrote."""
+
+
+class Server:
+    """One server process, alive inside the `with` block.
+
+    Args:
+        command: The program and its arguments.
+        port: The loopback port it listens on.
+        folder: Where its log goes.
+        ready: A path such as `/-/ready` that must answer with success; without one, an accepted TCP connection is enough.
+        environment: The whole environment of the process; without one it inherits ours.
+        start_timeout: Seconds until it must be ready.
+        stop_timeout: Seconds between the polite stop and the hard one.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        port: int,
+        folder: Path,
+        ready: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        start_timeout: float = 30.0,
+        stop_timeout: float = 10.0,
+    ) -> None:
+        self.command = [str(part) for part in command]
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+        self.log = folder / f"{Path(self.command[0]).name}-{port}.log"
+        self._ready = ready
+        self._environment = environment
+        self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; an error when it does not run."""
+        if self._process is None:
+            message = f"{self.command[0]} is not running"
+            raise ServerFailedError(message)
+        return self._process.pid
+
+    def tail(self, lines: int = 20) -> str:
+        """Give the last lines the server wrote."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+    def is_ready(self) -> bool:
+        """Probe once."""
+        return accepts(self.port) if self._ready is None else answers(self.url + self._ready)
+
+    def start(self) -> None:
+        """Start the process and return when it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._environment
+            )
+        deadline = time.monotonic() + self._start_timeout
+        while True:
+            code = self._process.poll()
+            if code is not None:
+                self._process = None
+                self._fail(f"ended with code {code} before it was ready")
+            if self.is_ready():
+                return
+            if time.monotonic() > deadline:
+                self.stop()
+                self._fail(f"was not ready within {self._start_timeout:g} s")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End this process, politely first, and wait until it is gone."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(self._stop_timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _fail(self, problem: str) -> None:
+        message = f"{' '.join(self.command)} {problem}; its last lines:\n{self.tail()}"
+        raise ServerFailedError(message)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Prometheus(Server):
+    """Debian's Prometheus with a database of its own, scraping the given targets every second.
+
+    Args:
+        targets: Either `host:port` strings, all in the job `somaresil`, or a mapping from job name to such strings.
+        folder: Where configuration, database and log go.
+        binary: The program; see `find_prometheus`.
+        metrics_path: What is scraped on each target.
+        rules: The text of a rule file, if any.
+        scrape_interval: Seconds between scrapes and between rule evaluations.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str] | Mapping[str, Sequence[str]],
+        *,
+        folder: Path,
+        binary: str = "prometheus",
+        metrics_path: str = "/metrics",
+        rules: str | None = None,
+        scrape_interval: int = 1,
+    ) -> None:
+        jobs: dict[str, Sequence[str]] = {"somaresil": targets} if not hasattr(targets, "items") else dict(targets.items())
+        configuration: dict[str, Any] = {
+            "global": {"scrape_interval": f"{scrape_interval}s", "evaluation_interval": f"{scrape_interval}s"},
+            "scrape_configs": [
+                {"job_name": job, "metrics_path": metrics_path, "static_configs": [{"targets": list(members)}]}
+                for job, members in jobs.items()
+            ],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        if rules is not None:
+            (folder / "rules.yml").write_text(rules, encoding="utf-8")
+            configuration["rule_files"] = ["rules.yml"]
+        file = folder / "prometheus.yml"
+        # JSON is YAML, so nothing has to be installed to write it.
+        file.write_text(json.dumps(configuration, indent=2), encoding="utf-8")
+        port = free_port()
+        command = [
+            binary,
+            f"--config.file={file}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={HOST}:{port}",
+            "--log.level=warn",
+        ]
+        super().__init__(command, port=port, folder=folder, ready="/-/ready")
+
+    def api(self, endpoint: str, **parameters: str) -> Any:
+        """Ask the HTTP API, and give the `data` of its answer."""
+        url = f"{self.url}/api/v1/{endpoint}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10.0) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                message = f"{url}: {error.read().decode(errors='replace')}"
+            raise ServerFailedError(message) from None
+        return answer["data"]
+
+    def query(self, promql: str, *, at: float | None = None) -> list[tuple[dict[str, str], float]]:
+        """Evaluate an instant query; give the labels and the value of each series. A scalar has no labels."""
+        data = self.api("query", query=promql, **({} if at is None else {"time": f"{at:.3f}"}))
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        return [(series["metric"], float(series["value"][1])) for series in data["result"]]
+
+    def value(self, promql: str) -> float | None:
+        """Evaluate a query that gives one number, or none as long as there is no data."""
+        result = self.query(promql)
+        if not result:
+            return None
+        ((_, value),) = result
+        return value
+
+    def wait_for(self, promql: str, *, timeout: float = 15.0) -> list[tuple[dict[str, str], float]]:
+        """Give the result of a query as soon as it is not empty."""
+        deadline = time.monotonic() + timeout
+        while not (result := self.query(promql)):
+            if time.monotonic() > deadline:
+                message = f"no data for {promql} within {timeout:g} s; targets: {json.dumps(self.api('targets'))}"
+                raise ServerFailedError(message)
+            time.sleep(0.1)
+        return result
+
+
+def find_prometheus() -> str | None:
+    """Give the path of the Prometheus binary, if it is installed."""
+    return shutil.which("prometheus")
