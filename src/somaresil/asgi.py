@@ -3,8 +3,8 @@
     app = ResilienceMiddleware(app, resilience, slo="api_availability")
 
 It wraps ``send`` and ``receive`` and changes nothing that passes through them (``BaseHTTPMiddleware`` costs 98 us a request, loses context
-variables and breaks streams). **It can never raise into a request**: every step of its own is caught and reported once. In June 2026 a metrics
-middleware that failed in its own route look-up answered every request of its users with a 500.
+variables and breaks streams). **It can never raise into a request**: every step of its own is caught and reported once. In June 2026 a
+metrics middleware that failed in its own route look-up answered every request of its users with a 500.
 
 How a request counts:
 
@@ -74,7 +74,7 @@ class ResilienceMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and watch."""
         kind = scope["type"]
-        if kind != "http" and kind != "websocket":
+        if kind not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
         exchange = _HttpExchange(self, scope, receive, send) if kind == "http" else _SocketExchange(self, scope, receive, send)
@@ -104,7 +104,7 @@ class ResilienceMiddleware:
     def _strike(self, scope: Scope) -> tuple[ExperimentRun, Hit] | None:
         try:
             return self._chaos.strike_request(scope["path"])
-        except Exception as defect:
+        except Exception as defect:  # noqa: BLE001 - never into a request
             self.report("deciding about a fault", defect)
             return None
 
@@ -149,7 +149,7 @@ class _Exchange:
         message = await self._receive()
         try:
             self.heard(message)
-        except Exception as defect:
+        except Exception as defect:  # noqa: BLE001 - never into a request
             self.middleware.report("reading a received message", defect)
         return message
 
@@ -157,7 +157,7 @@ class _Exchange:
         """Pass on what the app says."""
         try:
             cut = self.said(message)
-        except Exception as defect:
+        except Exception as defect:  # noqa: BLE001 - never into a request
             cut = False
             self.middleware.report("reading a sent message", defect)
         if cut and self.experiment is not None:
@@ -173,7 +173,7 @@ class _Exchange:
         """Book it. Never raises."""
         try:
             self.judged(error)
-        except Exception as defect:
+        except Exception as defect:  # noqa: BLE001 - never into a request
             self.middleware.report("counting a request", defect)
 
     def heard(self, message: Message) -> None:

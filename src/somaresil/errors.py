@@ -95,7 +95,12 @@ class Rejected(SomaresilError):
     # No super().__init__: BaseException.__new__ has kept the arguments, and a rejection must stay cheap (the circuit is
     # open because somebody is in trouble already).
     def __init__(
-        self, guard: str, retry_after: float | None = None, detail: str = "", last_error: str | None = None, injected: bool = False
+        self,
+        guard: str,
+        retry_after: float | None = None,
+        detail: str = "",
+        last_error: str | None = None,
+        injected: bool = False,  # noqa: FBT001, FBT002 - positional, so that BaseException keeps it for pickling
     ) -> None:
         """Keep what is known; the text is made only when somebody reads it."""
         self.guard = guard
@@ -191,6 +196,9 @@ def describe(error: BaseException) -> str:
     return (f"{name}: {text}" if text else name)[:200]
 
 
+_LONGEST_VALUE = 80
+
+
 def _brief(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

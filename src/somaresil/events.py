@@ -1,9 +1,9 @@
 """What happened, as frozen values, and the plain functions that want to know.
 
 There is no event for a call that went well: the counts say that. An event is built only when somebody listens for its kind, and a listener
-that raises is reported once and dropped; it never changes an outcome (trio's ``Instruments`` behave like this; pybreaker's listeners can keep
-a circuit from ever opening). Events are not made to be subclassed. ``at`` is wall-clock time in seconds since the epoch, for people to read;
-durations are seconds measured on the monotonic clock.
+that raises is reported once and dropped; it never changes an outcome (trio's ``Instruments`` behave like this; pybreaker's listeners can
+keep a circuit from ever opening). Events are not made to be subclassed. ``at`` is wall-clock time in seconds since the epoch, for people
+to read; durations are seconds measured on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class FallbackUsed:
 class BreakerChanged:
     """The breaker moved from state ``before`` to ``after`` because of ``cause``.
 
-    ``calls``, ``failures`` and ``slow`` are what its window showed; ``first_failure_at`` is the wall-clock time of the first failure in that
-    window; ``open_duration`` the seconds it stays open, drawn once; ``injected`` whether an experiment pulled it.
+    ``calls``, ``failures`` and ``slow`` are what its window showed; ``first_failure_at`` is the wall-clock time of the first failure in
+    that window; ``open_duration`` the seconds it stays open, drawn once; ``injected`` whether an experiment pulled it.
     """
 
     guard: str

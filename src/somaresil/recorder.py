@@ -1,11 +1,11 @@
 """Record once, view many: the counts of one guard, in cells of outcome and latency bucket.
 
-A quiet call bumps one ``itertools.count``: a single C call, atomic with and without the GIL, so nothing is lost and nothing is locked. All other
-ends are counted under a lock, in plain arrays that exist only once they are needed. The window of the breaker, every SLO on the guard, the
-Prometheus collector and the snapshot are *views* on these cells, so another SLO costs nothing a call.
+A quiet call bumps one ``itertools.count``: a single C call, atomic with and without the GIL, so nothing is lost and nothing is locked.
+All other ends are counted under a lock, in plain arrays that exist only once they are needed. The window of the breaker, every SLO on
+the guard, the Prometheus collector and the snapshot are *views* on these cells, so another SLO costs nothing a call.
 
-Bucket bounds contain every latency threshold that somebody asks about, exactly: an SLO of two seconds reads a bucket that ends at two seconds.
-A bound belongs to its bucket, as in Prometheus (``le``).
+Bucket bounds contain every latency threshold that somebody asks about, exactly: an SLO of two seconds reads a bucket that ends at two
+seconds. A bound belongs to its bucket, as in Prometheus (``le``).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Recorder:
             return self._read()
 
     def counts(self) -> Counts:
-        """Everything counted so far, one consistent reading of all cells that are locked, and at least what was counted before in the others."""
+        """Everything counted so far: one moment of the locked cells, and of the quiet ones at least what was counted before it."""
         with self._lock:
             quiet = self._read()
             cells = {key: list(cell) for key, cell in self._other.items()}

@@ -29,6 +29,7 @@ from somaresil.slo.tracker import SLOTracker
 from somaresil.switch import Switch
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import timedelta
 
@@ -215,8 +216,8 @@ class Resilience:
         options = GuardOptions.of(name, given)
         thresholds = self.check_slos(f"guard({name!r})", options.slo)
         with self._lock:
-            known = self._guards.get(name)
-            if known is None:
+            guard = known = self._guards.get(name)
+            if guard is None:
                 if len(self._guards) >= _MOST_GUARDS:
                     check.problem("name", name, f"at most {_MOST_GUARDS} guards", "is the name made of user input?")
                     check.finish()
@@ -346,5 +347,14 @@ class _Guarded:
     def time(self) -> float:
         return self._read("time")
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._clock, name)
+    def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        await self._clock.asleep(seconds)
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        return self._clock.wait(event, timeout)
+
+    async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109
+        return await self._clock.await_(future, timeout)

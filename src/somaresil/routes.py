@@ -1,7 +1,7 @@
-"""What the ASGI middleware counts: a recorder for each route, and the histogram of the OpenTelemetry conventions for method, route and status.
+"""What the ASGI middleware counts: a recorder a route, and the histogram of OpenTelemetry's conventions by method, route and status.
 
-Labels are bounded: at most 200 combinations, everything beyond that is counted under ``_other``. An unbounded label is a way to fill the memory
-of a service from outside (CVE-2023-43810 and its relatives).
+Labels are bounded: at most 200 combinations, everything beyond that is counted under ``_other``. An unbounded label is a way to fill the
+memory of a service from outside (CVE-2023-43810 and its relatives).
 """
 
 from __future__ import annotations

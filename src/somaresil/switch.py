@@ -1,7 +1,7 @@
 """What a call looks at before and after: one flag, one era, one time. Nothing else is read while nothing is wrong.
 
-``quiet`` is true while nobody has a reason to look at the call: breaker closed, nothing armed, no limit that needs a say. Each part of a guard
-holds it down under its own name and lets go again, so nobody has to know the others.
+``quiet`` is true while nobody has a reason to look at the call: breaker closed, nothing armed, no limit that needs a say. Each part of a
+guard holds it down under its own name and lets go again, so nobody has to know the others.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Call(Protocol):
     """Name of the guard."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    runtime: Runtime
     clock: Clock
     listeners: Listeners
     attempt: int
@@ -75,6 +74,11 @@ class Call(Protocol):
     function: Callable[..., Any]
     """What the user calls."""
 
+    @property
+    def runtime(self) -> Runtime:
+        """How it waits."""
+        ...
+
     def judge(self, result: object, error: BaseException | None) -> Outcome:
         """How this end counts, by the guard's ``classify`` or the usual rule. Never raises."""
         ...
@@ -88,7 +92,7 @@ class Call(Protocol):
         ...
 
 
-Next = Callable[[Any], Awaitable[Any]]
+Next = Callable[[Any], Coroutine[Any, Any, Any]]
 """What is inside a policy: the next policy, or the callee."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from somaresil.config import Checker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
 __all__ = ["BLAST_RADII", "ChaosCeilings", "ChaosConfig", "ChaosExperiment"]
@@ -43,13 +43,13 @@ AVAILABLE: Final = (
 class ChaosConfig:
     """One experiment.
 
-    ``target_component`` is the name of a guard, or a pattern over names (``llm.*``); ``http:/path/*`` means requests to the ASGI middleware by
-    their path. ``failure_rate`` is the share of calls that are struck, decided by a keyed hash, so the same seed strikes the same calls in any
-    interleaving. Every experiment is a lease: it ends after ``duration_seconds`` whatever else happens.
+    ``target_component`` is the name of a guard, or a pattern over names (``llm.*``); ``http:/path/*`` means requests to the ASGI
+    middleware by their path. ``failure_rate`` is the share of calls that are struck, decided by a keyed hash, so the same seed strikes
+    the same calls in any interleaving. Every experiment is a lease: it ends after ``duration_seconds`` whatever else happens.
 
-    ``blast_radius`` says how much of a fleet takes part when the same experiment is started everywhere: one instance, one zone or one region,
-    chosen among ``candidates`` (names of instances, zones or regions) by rendezvous hash with no coordinator. Without candidates it is this
-    instance, zone or region.
+    ``blast_radius`` says how much of a fleet takes part when the same experiment is started everywhere: one instance, one zone or one
+    region, chosen among ``candidates`` (names of instances, zones or regions) by rendezvous hash with no coordinator. Without candidates
+    it is this instance, zone or region.
 
     The defaults are shy, as Polly's are: one call in a thousand, for a minute.
     """

@@ -1,7 +1,8 @@
 """The chaos engine: arms experiments and ends them.
 
-Off by default, and it says so: it needs ``SOMARESIL_CHAOS=1`` in the environment *and* :meth:`ChaosEngine.opt_in` in the code, an environment that
-was named, and for production a second key in both places. A disarmed engine costs a guard nothing but the flag that it looks at anyway.
+Off by default, and it says so: it needs ``SOMARESIL_CHAOS=1`` in the environment *and* :meth:`ChaosEngine.opt_in` in the code, an
+environment that was named, and for production a second key in both places. A disarmed engine costs a guard nothing but the flag that it
+looks at anyway.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ class ChaosEngine:
     def opt_in(self, ceilings: ChaosCeilings | None = None, *, production: bool = False) -> None:
         """Allow experiments in this process, up to ``ceilings``.
 
-        ``production=True`` is one half of the second key; the other is the environment variable ``SOMARESIL_CHAOS_PRODUCTION`` with the name
-        of the service. The environment variable ``SOMARESIL_CHAOS=1`` is needed as well, and asked for at each start, so an operator can
-        forbid what the code allows.
+        ``production=True`` is one half of the second key; the other is the environment variable ``SOMARESIL_CHAOS_PRODUCTION`` with the
+        name of the service. The environment variable ``SOMARESIL_CHAOS=1`` is needed as well, and asked for at each start, so an
+        operator can forbid what the code allows.
         """
         self._ceilings = ceilings or ChaosCeilings()
         self._production = production
@@ -92,7 +93,7 @@ class ChaosEngine:
     def _check_permission(self, check: Checker) -> None:
         environment = self._place.environment
         if self._ceilings is None:
-            check.problem("opt_in", False, "resilience.chaos.opt_in() in the code", "chaos is off by default")
+            check.problem("opt_in", None, "resilience.chaos.opt_in() in the code", "chaos is off by default")
         if os.environ.get(SWITCH) != "1":
             check.problem(SWITCH, os.environ.get(SWITCH), "1", "chaos is off by default; set it in the environment of the process")
         if environment is None:

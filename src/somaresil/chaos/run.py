@@ -1,7 +1,8 @@
 """An armed experiment: a lease that ends by itself, and the rule that decides call by call.
 
-Nothing has to be undone when it ends. Whether it still runs is asked at every call, of a flag and a monotonic deadline, so it ends in time with
-the event loop blocked, after Ctrl-C, and without ``atexit`` (which runs only after the executor threads were joined: measured 3.1 s late).
+Nothing has to be undone when it ends. Whether it still runs is asked at every call, of a flag and a monotonic deadline, so it ends in
+time with the event loop blocked, after Ctrl-C, and without ``atexit`` (which runs only after the executor threads were joined: measured
+3.1 s late).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Guard: composes policies around a callable, as one frame while nothing is wrong."""
 
-from somaresil.guard.core import Guard, GuardOptions
+from somaresil.guard.core import Guard
+from somaresil.guard.options import GuardOptions
 
 __all__ = ["Guard", "GuardOptions"]

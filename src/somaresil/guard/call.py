@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from somaresil.guard.core import Guard
+    from somaresil.runtime import Runtime
 
 __all__ = [
     "AsyncBlockCall",
@@ -112,6 +113,11 @@ class Call:
             except Exception as broken:  # noqa: BLE001 - our defect is not the caller's
                 self.listeners.defect(f"end of a call of guard {self.guard}", broken, self.clock.time())
 
+    @property
+    def runtime(self) -> Runtime:
+        """How it waits."""
+        raise NotImplementedError
+
     async def invoke(self, function: Callable[..., Any]) -> Any:
         """Call ``function`` in the way of this kind of call."""
         raise NotImplementedError
@@ -123,7 +129,7 @@ class FunctionCall(Call):
     __slots__ = ()
 
     @property
-    def runtime(self) -> Any:
+    def runtime(self) -> Runtime:
         """It blocks."""
         return self._guard.blocking
 
@@ -141,7 +147,7 @@ class CoroutineCall(Call):
     __slots__ = ()
 
     @property
-    def runtime(self) -> Any:
+    def runtime(self) -> Runtime:
         """It suspends."""
         return self._guard.suspending
 

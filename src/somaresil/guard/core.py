@@ -1,84 +1,49 @@
 """The guard: one name, one set of policies, one state, whatever calls through it.
 
-Two paths with one meaning. While the switch is quiet a call is one frame (see :mod:`somaresil.guard.wrap`): two clock reads and one counter. In
-every other case it takes the full path here: policies in a fixed order, the outermost first ::
+Two paths with one meaning. While the switch is quiet a call is one frame (see :mod:`somaresil.guard.wrap`): two clock reads and one
+counter. In every other case it takes the full path here: policies in a fixed order, the outermost first ::
 
     record > fallback > retry > breaker > bulkhead > timeout > fault > callee
 
-A call whose first attempt failed on the quiet path and that may yet be saved goes through the full path with that failure played back to the
-policies. ``tests/property/test_two_paths.py`` holds the two paths to equal records, states, results and exceptions.
+A call whose first attempt failed on the quiet path and that may yet be saved goes through the full path with that failure played back to
+the policies. ``tests/property/test_two_paths.py`` holds the two paths to equal records, states, results and exceptions.
 """
 
 from __future__ import annotations
 
 import functools
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from somaresil.config import Checker
 from somaresil.events import CallEnded
 from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, Carried, CoroutineCall, FunctionCall, callee
+from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
 from somaresil.model.breaker import Permit
 from somaresil.outcome import Outcome, outcome_of
 from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
 from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
-from somaresil.policy.fallback import Fallback, FallbackPolicy
+from somaresil.policy.fallback import FallbackPolicy
 from somaresil.policy.fault import FaultPoint
-from somaresil.policy.retry import Retry, RetryPolicy
-from somaresil.policy.timeout import Timeout, TimeoutPolicy
+from somaresil.policy.retry import RetryPolicy
+from somaresil.policy.timeout import TimeoutPolicy
 from somaresil.runtime import Asyncio, Blocking, run_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from somaresil.chance import Chance
     from somaresil.events import Listeners
-    from somaresil.outcome import Classifier
     from somaresil.recorder import Recorder
     from somaresil.typing import Clock, Next, Policy
 
-__all__ = ["Guard", "GuardOptions"]
+__all__ = ["Guard"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardOptions:
-    """What a guard does. Shorthands are resolved by :meth:`of`."""
-
-    slo: tuple[str, ...] = ()
-    classify: Classifier | None = None
-    fallback: Fallback | None = None
-    retry: Retry | None = None
-    breaker: CircuitBreaker | None = None
-    bulkhead: Bulkhead | None = None
-    timeout: Timeout | None = None
-
-    @classmethod
-    def of(cls, name: str, given: Mapping[str, Any]) -> GuardOptions:
-        """Resolve shorthands (``timeout=10``, ``retry=3``, ``breaker=True``, ``bulkhead=8``, ``fallback=function``, ``slo="name"``).
-
-        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
-        """
-        check = Checker(f"guard({name!r})")
-        found = {key: _RESOLVE[key](check, value) for key, value in given.items()}
-        check.finish()
-        return cls(**found)
-
-    def changed(self, name: str, given: Mapping[str, Any]) -> GuardOptions:
-        """These options with some of them replaced."""
-        other = GuardOptions.of(name, given)
-        return replace(self, **{key: getattr(other, key) for key in given})
-
-    def differences(self, other: GuardOptions) -> list[str]:
-        """Names of the options that differ."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
 
 
 class Guard:
@@ -159,16 +124,10 @@ class Guard:
 
     async def acall(self, function: Callable[..., Awaitable[_T]], /, *args: Any, **kwargs: Any) -> _T:
         """Call a coroutine function, or anything that returns an awaitable, through the guard, once."""
-        if shape_of(function) is not Shape.COROUTINE:
-            inner = function
-
-            async def function(*args: Any, **kwargs: Any) -> _T:
-                return await inner(*args, **kwargs)
-
-        result: _T = await plain_wrapper(self, function)(*args, **kwargs)
+        result: _T = await plain_wrapper(self, _as_coroutine_function(function))(*args, **kwargs)
         return result
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> Self:
         """Begin a guarded block."""
         call = BlockCall(self, _block, (), {})
         self._check_block()
@@ -183,7 +142,7 @@ class Guard:
         call.late = self.timeout is not None and self.timeout.expired(call, now)
         self.end(call, call.judge(None, error), error)
 
-    async def __aenter__(self) -> Guard:
+    async def __aenter__(self) -> Self:
         """Begin a guarded block that may be cancelled when its time is up."""
         call = AsyncBlockCall(self, _block, (), {})
         self._check_block()
@@ -209,7 +168,7 @@ class Guard:
         ``guard.recorder.bounds``. Raises :class:`~somaresil.errors.ConfigurationError`, and then nothing has changed.
         """
         check = Checker(f"guard({self.name!r})")
-        _check_known(check, options)
+        check_known(check, options)
         if "slo" in options:
             check.problem("slo", options["slo"], "the SLOs it was made with", "they are views on its cells and set when the guard is made")
         check.finish()
@@ -255,13 +214,13 @@ class Guard:
 
     def rescue(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, started: float, era: int
-    ) -> Any:  # noqa: E501
+    ) -> Any:
         """A quiet call of a plain function failed, and retry or fallback may save it."""
         return self.drive(_played_back(FunctionCall(self, function, args, kwargs), error, started, era))
 
     async def arescue(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, started: float, era: int
-    ) -> Any:  # noqa: E501
+    ) -> Any:
         """A quiet call of a coroutine function failed, and retry or fallback may save it."""
         return await self.adrive(_played_back(CoroutineCall(self, function, args, kwargs), error, started, era))
 
@@ -319,33 +278,17 @@ class Guard:
             self.listeners.emit(CallEnded(self.name, self.clock.time(), outcome.value, kind, elapsed, injected))
 
     def _apply(self, options: GuardOptions) -> None:
-        before, breaker = self.options, options.breaker
-        if breaker is not None and breaker.slow_call_duration is not None and breaker.slow_call_duration not in self.recorder.bounds:
+        """Take options over; raises before anything has changed."""
+        slow = None if options.breaker is None else options.breaker.slow_call_duration
+        if slow is not None and slow not in self.recorder.bounds:
             check = Checker(f"guard({self.name!r}).breaker")
-            check.problem(
-                "slow_call_duration",
-                breaker.slow_call_duration,
-                f"one of the bounds {self.recorder.bounds}",
-                "set it when the guard is made",
-            )
+            check.problem("slow_call_duration", slow, f"one of the bounds {self.recorder.bounds}", "set it when the guard is made")
             check.finish()
-        if breaker is None:
-            if self.breaker is not None:
-                self.breaker.retire()
-            self.breaker = None
-        elif self.breaker is None:
-            self.breaker = BreakerPolicy(self.name, breaker, self.recorder, self.clock, self._chance, self.listeners)
-        elif breaker != before.breaker:
-            self.breaker.reconfigure(breaker)
-        if options.bulkhead is None:
-            self.bulkhead = None
-        elif self.bulkhead is None:
-            self.bulkhead = BulkheadPolicy(self.name, options.bulkhead)
-        elif options.bulkhead != before.bulkhead:
-            self.bulkhead.resize(options.bulkhead)
-        if options.timeout is None or options.timeout != before.timeout:
+        before, self.options = self.options, options
+        self._place_breaker(before.breaker, options.breaker)
+        self._place_bulkhead(before.bulkhead, options.bulkhead)
+        if options.timeout != before.timeout:
             self.timeout = None if options.timeout is None else TimeoutPolicy(self.name, options.timeout)
-        self.options = options
         retry = None if options.retry is None else RetryPolicy(self.name, options.retry, self._chance)
         fallback = None if options.fallback is None else FallbackPolicy(options.fallback)
         chain: Next = callee
@@ -359,6 +302,24 @@ class Guard:
         self._refuses = self.breaker is not None and not self.rescues
         for reason, held in (("timeout", self.timeout), ("bulkhead", self.bulkhead), ("classify", options.classify)):
             self.switch.hold(reason, held is not None)
+
+    def _place_breaker(self, before: CircuitBreaker | None, options: CircuitBreaker | None) -> None:
+        if options is None:
+            if self.breaker is not None:
+                self.breaker.retire()
+            self.breaker = None
+        elif self.breaker is None:
+            self.breaker = BreakerPolicy(self.name, options, self.recorder, self.clock, self._chance, self.listeners)
+        elif options != before:
+            self.breaker.reconfigure(options)
+
+    def _place_bulkhead(self, before: Bulkhead | None, options: Bulkhead | None) -> None:
+        if options is None:
+            self.bulkhead = None
+        elif self.bulkhead is None:
+            self.bulkhead = BulkheadPolicy(self.name, options)
+        elif options != before:
+            self.bulkhead.resize(options)
 
     def _check_fallback(self, target: object) -> None:
         fallback = self.options.fallback
@@ -382,15 +343,26 @@ class Guard:
             check.finish()
 
     def _pop_block(self) -> Call:
-        call, outer = _open_blocks.get() or (None, None)
-        if call is None or call.guard != self.name:
+        innermost = _open_blocks.get()
+        if innermost is None or innermost[0].guard != self.name:
             raise RuntimeError(f"the `with` block of guard {self.name!r} ends in another context than it began in")
+        call, outer = innermost
         _open_blocks.set(outer)
         return call
 
 
-_open_blocks: ContextVar[Any] = ContextVar("somaresil_blocks", default=None)
+_open_blocks: ContextVar[tuple[Call, Any] | None] = ContextVar("somaresil_blocks", default=None)
 """The blocks that are open in this context, innermost first, as a linked list: a guard is one object, its blocks are many."""
+
+
+def _as_coroutine_function(function: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:
+    if shape_of(function) is Shape.COROUTINE:
+        return function
+
+    async def awaits(*args: Any, **kwargs: Any) -> _T:
+        return await function(*args, **kwargs)
+
+    return awaits
 
 
 def _block() -> None:
@@ -413,84 +385,3 @@ def _foreign(trace: TracebackType | None) -> TracebackType | None:
     while rest is not None and rest.tb_frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         rest = rest.tb_next
     return trace if rest is None else rest
-
-
-def _resolve_slo(check: Checker, value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value or ())
-    return tuple(check.name("slo", name) for name in names)
-
-
-def _resolve_classify(check: Checker, value: Any) -> Any:
-    if value is not None and not callable(value):
-        check.problem("classify", value, "a function of (result, error) that returns an Outcome or None")
-    return value
-
-
-def _resolve_fallback(check: Checker, value: Any) -> Fallback | None:
-    if value is None or isinstance(value, Fallback):
-        return value
-    if callable(value):
-        return Fallback(value)
-    check.problem("fallback", value, "a function or a Fallback", "to answer with a constant, write lambda *args, **kwargs: value")
-    return None
-
-
-def _resolve_retry(check: Checker, value: Any) -> Retry | None:
-    if value is None or value is False or isinstance(value, Retry):
-        return value or None
-    if isinstance(value, int) and not isinstance(value, bool):
-        attempts = check.count("retry", value, maximum=100)
-        return Retry(attempts=attempts)
-    check.problem("retry", value, "a number of attempts or a Retry")
-    return None
-
-
-def _resolve_breaker(check: Checker, value: Any) -> CircuitBreaker | None:
-    if value is True:
-        return CircuitBreaker()
-    if value is None or value is False or isinstance(value, CircuitBreaker):
-        return value or None
-    check.problem(
-        "breaker",
-        value,
-        "True, None or a CircuitBreaker",
-        "a pybreaker.CircuitBreaker is taken over by somaresil.integrations.pybreaker.adopt",
-    )
-    return None
-
-
-def _resolve_bulkhead(check: Checker, value: Any) -> Bulkhead | None:
-    if value is None or isinstance(value, Bulkhead):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Bulkhead(check.count("bulkhead", value, maximum=1_000_000))
-    check.problem("bulkhead", value, "a number of calls or a Bulkhead")
-    return None
-
-
-def _resolve_timeout(check: Checker, value: Any) -> Timeout | None:
-    if value is None or isinstance(value, Timeout):
-        return value
-    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
-        return Timeout(check.seconds("timeout", value, maximum=86_400.0))
-    check.problem("timeout", value, "seconds, a timedelta or a Timeout")
-    return None
-
-
-_RESOLVE: dict[str, Callable[[Checker, Any], Any]] = {
-    "slo": _resolve_slo,
-    "classify": _resolve_classify,
-    "fallback": _resolve_fallback,
-    "retry": _resolve_retry,
-    "breaker": _resolve_breaker,
-    "bulkhead": _resolve_bulkhead,
-    "timeout": _resolve_timeout,
-}
-
-
-def _check_known(check: Checker, options: Mapping[str, Any]) -> None:
-    from somaresil.config import did_you_mean
-
-    for name in options:
-        if name not in _RESOLVE:
-            check.problem(name, options[name], f"one of {', '.join(_RESOLVE)}", did_you_mean(name, _RESOLVE))

@@ -1,7 +1,7 @@
 """What kind of callable somebody wants to have guarded.
 
-Asked once, at decoration. What cannot be guarded is refused there, with the way to mend it: a breaker around the wrong thing is decoration only
-(pybreaker around an ``async def`` counts the creation of the coroutine as a success and never opens).
+Asked once, at decoration. What cannot be guarded is refused there, with the way to mend it: a breaker around the wrong thing is
+decoration only (pybreaker around an ``async def`` counts the creation of the coroutine as a success and never opens).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Streams: generators and async generators, judged by how they end.
 
-The policies are passed with the first item, so retry and fallback may still begin a stream anew; after the first item nothing is ever repeated
-(stamina and others restart the stream, and the reader sees its beginning twice). Permits are held until the stream ends. A reader that leaves
-early has abandoned the stream; that says nothing about its source.
+The policies are passed with the first item, so retry and fallback may still begin a stream anew; after the first item nothing is ever
+repeated (stamina and others restart the stream, and the reader sees its beginning twice). Permits are held until the stream ends. A
+reader that leaves early has abandoned the stream; that says nothing about its source.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The quiet path: what every guarded call runs through while nothing is wrong. One frame, two clock reads, one counter.
 
-The plain function and the coroutine function are written out twice on purpose: this is the code whose every nanosecond is paid on every call
-of a service, and a shared helper would cost a frame. Everything that is not quiet is written once, behind :class:`~somaresil.guard.core.Guard`.
+The plain function and the coroutine function are written out twice on purpose: this is the code whose every nanosecond is paid on every
+call of a service, and a shared helper would cost a frame. Everything that is not quiet is written once, behind
+:class:`~somaresil.guard.core.Guard`.
 """
 
 from __future__ import annotations
@@ -115,7 +116,13 @@ def _wraps(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
 
 
 def _transparent(target: Any, wrapper: Callable[..., Any]) -> Any:
-    """A stand-in for a callable object that still has its attributes. wrapt costs 0.4 us a call, so only here, and it is imported only here."""
+    """A stand-in for a callable object that still has its attributes.
+
+    wrapt costs 0.4 us a call, so it is used, and imported, only here.
+    """
     import wrapt
 
-    return wrapt.FunctionWrapper(target, lambda _wrapped, _instance, args, kwargs: wrapper(*args, **kwargs))
+    def through(_wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return wrapper(*args, **kwargs)
+
+    return wrapt.FunctionWrapper(target, through)

@@ -1,14 +1,14 @@
 """The circuit breaker as a transition table, with no clock, lock, chance or call of its own.
 
-Everything that decides about a state lives in this file, as much of it as possible in :data:`TRANSITIONS`; a missing row *is* the error. The
-caller hands in what time it is and what the window shows, and turns the returned :class:`Transition` into events after it has let go of its
-lock.
+Everything that decides about a state lives in this file, as much of it as possible in :data:`TRANSITIONS`; a missing row *is* the error.
+The caller hands in what time it is and what the window shows, and turns the returned :class:`Transition` into events after it has let go
+of its lock.
 
 Two ideas keep late and lost answers harmless:
 
-- **Eras.** Every transition starts a new era. A result that was admitted in an earlier era changes nothing: a call from before the trip that
-  ends well does not close the circuit (circuitbreaker does that), and a late failure does not re-open it while it is being probed (pybreaker,
-  aiobreaker and pyresilience do that).
+- **Eras.** Every transition starts a new era. A result that was admitted in an earlier era changes nothing: a call from before the trip
+  that ends well does not close the circuit (circuitbreaker does that), and a late failure does not re-open it while it is being probed
+  (pybreaker, aiobreaker and pyresilience do that).
 - **Leases.** A half-open probe is lent for ``probe_timeout`` seconds. A hung probe's slot is lent again after that, and what the hung probe
   says in the end is not counted; a cancelled probe gives its slot back with no verdict.
 """
@@ -245,8 +245,7 @@ class Breaker:
 
     def trip(self, now: float, duration: float) -> Transition:
         """Open for exactly ``duration`` seconds."""
-        transition = self._move(Trigger.TRIP, open_until=now + duration)
-        return transition
+        return self._move(Trigger.TRIP, open_until=now + duration)
 
     def cut_short(self, now: float) -> None:
         """End the open time now: the next caller is a probe."""

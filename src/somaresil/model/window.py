@@ -129,8 +129,8 @@ class RingSet:
 class CountWindow:
     """How many of the last ``size`` calls failed, and how many were slow, kept as the positions of those calls.
 
-    Successes are not told to it, so it costs the quiet path nothing: a position is the number of calls counted so far. Holds at most ``size``
-    positions of each kind.
+    Successes are not told to it, so it costs the quiet path nothing: a position is the number of calls counted so far. Holds at most
+    ``size`` positions of each kind.
     """
 
     __slots__ = ("_failed", "_slow", "size")

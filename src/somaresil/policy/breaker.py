@@ -1,7 +1,7 @@
 """Circuit breaker: stop calling what is failing, and find out gently when it is back.
 
-It judges by a window over time or over the last calls, by failure rate, slow-call rate or failures in a row. The quiet path does not tell it
-about successes: it reads them from the guard's recorder when a failure makes it look.
+It judges by a window over time or over the last calls, by failure rate, slow-call rate or failures in a row. The quiet path does not
+tell it about successes: it reads them from the guard's recorder when a failure makes it look.
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ class BreakerPolicy:
         """Type and message of the error that opened it."""
         self._injected = False
         self._first_failure = 0.0
+        self._slow_from: float | None = None
         self._apply(options)
         self._model = Breaker(options.thresholds)
         self._restart(clock.monotonic())
@@ -332,7 +333,7 @@ class BreakerPolicy:
         self._quiet_seen = self._quiet_base
         self._calls = self._failures = self._slow = self._in_a_row = 0
         options = self.options
-        self._last = None if options.window_calls is None else CountWindow(options.window_calls)
+        self._last: CountWindow | None = None if options.window_calls is None else CountWindow(options.window_calls)
         self._ring = PrefixRing(_as_float(options.window) / _SLOTS, _SLOTS + 2, 3, now) if options.window_calls is None else None
         self._switch.due = float("-inf")
         self._refuse_until = float("-inf")
@@ -370,11 +371,12 @@ class BreakerPolicy:
     def _look(self, now: float) -> Tally:
         totals = self._totals()
         if self._last is not None:
-            return Tally(*self._last.tally(totals[0]), self._in_a_row)
+            return Tally(*self._last.tally(totals[0]), consecutive=self._in_a_row)
         if self._ring is None:
             return NOTHING_SEEN
         self._ring.roll(now, totals)
-        return Tally(*self._ring.within(now - _as_float(self.options.window), totals), self._in_a_row)
+        calls, failures, slow = self._ring.within(now - _as_float(self.options.window), totals)
+        return Tally(calls, failures, slow, self._in_a_row)
 
     def _moved(self, transition: Transition, now: float) -> None:
         """Bring switch and window in line with the new state."""

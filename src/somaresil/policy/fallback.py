@@ -1,12 +1,11 @@
 """Fallback: a lesser answer instead of none.
 
-The outermost policy but for recording, so it also answers for calls that were rejected or timed out, and the call counts as good: the caller was
-served. The event says that it was the fallback that served.
+The outermost policy but for recording, so it also answers for calls that were rejected or timed out, and the call counts as good: the
+caller was served. The event says that it was the fallback that served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from somaresil.config import Checker
 from somaresil.events import FallbackUsed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from somaresil.typing import Call, Next
 
 __all__ = ["Fallback", "FallbackPolicy"]

@@ -1,15 +1,14 @@
 """Retry: try again when trying again may help, after a pause that does not synchronise the callers.
 
-The vocabulary of tenacity is understood: ``wait_*``, ``stop_*`` and ``retry_if_*`` objects go where numbers and exception types go. tenacity
-itself is not entered: its happy path costs eleven microseconds and its predicates can swallow a cancellation (tenacity #529); here the policy is
-reached only after a first failure, and a ``BaseException`` that is no ``Exception`` is never caught.
+The vocabulary of tenacity is understood: ``wait_*``, ``stop_*`` and ``retry_if_*`` objects go where numbers and exception types go.
+tenacity itself is not entered: its happy path costs eleven microseconds and its predicates can swallow a cancellation (tenacity #529);
+here the policy is reached only after a first failure, and a ``BaseException`` that is no ``Exception`` is never caught.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from somaresil.config import Checker
 from somaresil.errors import Rejected
@@ -17,6 +16,7 @@ from somaresil.events import AttemptFailed, RetryScheduled
 from somaresil.model.backoff import exponential, full_jitter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
     from somaresil.chance import Chance
@@ -32,11 +32,11 @@ _LONGEST_WAIT = 5.0
 class Retry:
     """How often, on what, and after which pause to try again.
 
-    The default pause is exponential with full jitter (a uniform draw from zero to 0.1 s · 2^n, at most 5 s), which spreads the callers best:
-    Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    The default pause is exponential with full jitter (a uniform draw from zero to 0.1 s · 2^n, at most 5 s), which spreads the callers
+    best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
-    A rejection by the guard itself is not tried again, unless ``on`` names a :class:`~somaresil.errors.Rejected` type. When the guard rejects a
-    further attempt, the error of the last attempt that reached the callee is raised.
+    A rejection by the guard itself is not tried again, unless ``on`` names a :class:`~somaresil.errors.Rejected` type. When the guard
+    rejects a further attempt, the error of the last attempt that reached the callee is raised.
     """
 
     attempts: int = 3
@@ -127,7 +127,7 @@ class RetryPolicy:
         types = options.on if isinstance(options.on, tuple) else (options.on,)
         self._types: tuple[type[Exception], ...] = tuple(kind for kind in types if isinstance(kind, type))
         self._rejections = tuple(kind for kind in self._types if issubclass(kind, Rejected))
-        self._predicate: Callable[[Any], bool] | None = None if self._types else options.on
+        self._predicate: Callable[[Any], bool] | None = None if isinstance(options.on, type | tuple) else options.on
         self._judges_results = _is_of_tenacity(options.on)
         self._wait_of_tenacity = _is_of_tenacity(options.wait)
 
@@ -197,8 +197,9 @@ class RetryPolicy:
             ceiling = exponential(state.attempt_number, base=_FIRST_WAIT, maximum=_LONGEST_WAIT)
             return full_jitter(ceiling, self._draws.next())
         if not callable(wait):
-            return float(wait)
-        return max(0.0, float(wait(state if self._wait_of_tenacity else state.attempt_number)))
+            return float(cast("float", wait))
+        asked: Any = wait(state if self._wait_of_tenacity else state.attempt_number)
+        return max(0.0, float(asked))
 
     @staticmethod
     def _state(call: Call, result: object, error: Exception | None, idle: float) -> RetryState:

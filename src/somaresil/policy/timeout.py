@@ -1,8 +1,8 @@
 """Timeout: stop waiting for an answer that does not come.
 
-What it can do depends on the call. An asynchronous callee is cancelled. A synchronous one cannot be interrupted in Python without doing harm
-(an exception thrown into a pool thread may hit the next task of that thread), so there are two honest ways: let it finish and count the call
-as bad when it was late, or run it in a thread of its own and leave that thread behind.
+What it can do depends on the call. An asynchronous callee is cancelled. A synchronous one cannot be interrupted in Python without doing
+harm (an exception thrown into a pool thread may hit the next task of that thread), so there are two honest ways: let it finish and count
+the call as bad when it was late, or run it in a thread of its own and leave that thread behind.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class _Errand:
 
     def _run(self, inner: Next, call: Call) -> None:
         try:
-            self._result = run_sync(inner(call))  # type: ignore[arg-type]
+            self._result = run_sync(inner(call))
         except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
             self._error = error
         with self._lock:

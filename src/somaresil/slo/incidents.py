@@ -27,7 +27,10 @@ _KEPT: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One outage of one guard. ``duration`` is None while it lasts; ``recovered`` is False when somebody took the breaker out of service."""
+    """One outage of one guard.
+
+    ``duration`` is None while it lasts; ``recovered`` is False when somebody took the breaker out of service.
+    """
 
     id: str
     guard: str

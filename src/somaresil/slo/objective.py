@@ -22,12 +22,12 @@ class SLO:
 
     What an event is depends on the indicator:
 
-    - by default **availability**: a call is good when it ended well, bad when it failed or was rejected. A rejection is bad because the caller
-      got no answer: a circuit that opens must not make the numbers look better;
+    - by default **availability**: a call is good when it ended well, bad when it failed or was rejected. A rejection is bad because the
+      caller got no answer: a circuit that opens must not make the numbers look better;
     - with ``latency`` (seconds): good when it ended well *and* within that time. ``target_percentage=95, latency=2`` says that 95 % of the
       calls are answered in two seconds; it is not "a p95 value";
-    - with ``recovery`` (seconds): the events are incidents, good when the breaker was closed again within that time of the first bad call. An
-      incident that is open for longer is bad already.
+    - with ``recovery`` (seconds): the events are incidents, good when the breaker was closed again within that time of the first bad
+      call. An incident that is open for longer is bad already.
 
     Abandoned and ignored calls are not events. Calls that an experiment touched count, because callers felt them, unless
     ``count_injected=False``.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from somaresil.events import IncidentClosed
 from somaresil.model.window import RingSet
 from somaresil.outcome import Outcome
 
 if TYPE_CHECKING:
+    from somaresil.events import IncidentClosed
     from somaresil.recorder import Recorder
     from somaresil.slo.incidents import IncidentLog
     from somaresil.slo.objective import SLO

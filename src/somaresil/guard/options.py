@@ -1,0 +1,134 @@
+"""What a guard is told to do, and the shorthands for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from somaresil.config import Checker, did_you_mean
+from somaresil.policy.breaker import CircuitBreaker
+from somaresil.policy.bulkhead import Bulkhead
+from somaresil.policy.fallback import Fallback
+from somaresil.policy.retry import Retry
+from somaresil.policy.timeout import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from somaresil.outcome import Classifier
+
+__all__ = ["GuardOptions", "check_known"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardOptions:
+    """What a guard does. Shorthands are resolved by :meth:`of`."""
+
+    slo: tuple[str, ...] = ()
+    classify: Classifier | None = None
+    fallback: Fallback | None = None
+    retry: Retry | None = None
+    breaker: CircuitBreaker | None = None
+    bulkhead: Bulkhead | None = None
+    timeout: Timeout | None = None
+
+    @classmethod
+    def of(cls, name: str, given: Mapping[str, Any]) -> GuardOptions:
+        """Resolve shorthands (``timeout=10``, ``retry=3``, ``breaker=True``, ``bulkhead=8``, ``fallback=function``, ``slo="name"``).
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        check = Checker(f"guard({name!r})")
+        found = {key: _RESOLVE[key](check, value) for key, value in given.items()}
+        check.finish()
+        return cls(**found)
+
+    def changed(self, name: str, given: Mapping[str, Any]) -> GuardOptions:
+        """These options with some of them replaced."""
+        other = GuardOptions.of(name, given)
+        return replace(self, **{key: getattr(other, key) for key in given})
+
+    def differences(self, other: GuardOptions) -> list[str]:
+        """Names of the options that differ."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
+
+def _resolve_slo(check: Checker, value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value or ())
+    return tuple(check.name("slo", name) for name in names)
+
+
+def _resolve_classify(check: Checker, value: Any) -> Any:
+    if value is not None and not callable(value):
+        check.problem("classify", value, "a function of (result, error) that returns an Outcome or None")
+    return value
+
+
+def _resolve_fallback(check: Checker, value: Any) -> Fallback | None:
+    if value is None or isinstance(value, Fallback):
+        return value
+    if callable(value):
+        return Fallback(value)
+    check.problem("fallback", value, "a function or a Fallback", "to answer with a constant, write lambda *args, **kwargs: value")
+    return None
+
+
+def _resolve_retry(check: Checker, value: Any) -> Retry | None:
+    if value is None or value is False or isinstance(value, Retry):
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        attempts = check.count("retry", value, maximum=100)
+        return Retry(attempts=attempts)
+    check.problem("retry", value, "a number of attempts or a Retry")
+    return None
+
+
+def _resolve_breaker(check: Checker, value: Any) -> CircuitBreaker | None:
+    if value is True:
+        return CircuitBreaker()
+    if value is None or value is False or isinstance(value, CircuitBreaker):
+        return value or None
+    check.problem(
+        "breaker",
+        value,
+        "True, None or a CircuitBreaker",
+        "a pybreaker.CircuitBreaker is taken over by somaresil.integrations.pybreaker.adopt",
+    )
+    return None
+
+
+def _resolve_bulkhead(check: Checker, value: Any) -> Bulkhead | None:
+    if value is None or isinstance(value, Bulkhead):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Bulkhead(check.count("bulkhead", value, maximum=1_000_000))
+    check.problem("bulkhead", value, "a number of calls or a Bulkhead")
+    return None
+
+
+def _resolve_timeout(check: Checker, value: Any) -> Timeout | None:
+    if value is None or isinstance(value, Timeout):
+        return value
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        return Timeout(check.seconds("timeout", value, maximum=86_400.0))
+    check.problem("timeout", value, "seconds, a timedelta or a Timeout")
+    return None
+
+
+_RESOLVE: dict[str, Callable[[Checker, Any], Any]] = {
+    "slo": _resolve_slo,
+    "classify": _resolve_classify,
+    "fallback": _resolve_fallback,
+    "retry": _resolve_retry,
+    "breaker": _resolve_breaker,
+    "bulkhead": _resolve_bulkhead,
+    "timeout": _resolve_timeout,
+}
+
+
+def check_known(check: Checker, options: Mapping[str, Any]) -> None:
+    """Note every option that does not exist."""
+    for name in options:
+        if name not in _RESOLVE:
+            check.problem(name, options[name], f"one of {', '.join(_RESOLVE)}", did_you_mean(name, _RESOLVE))
