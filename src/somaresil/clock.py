@@ -45,7 +45,7 @@ class ManualClock:
 
     def __init__(self, monotonic: float = 1_000_000.0, time: float = 1_700_000_000.0) -> None:
         """Start at the given readings, in seconds."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._monotonic = monotonic
         self._wall = time
 

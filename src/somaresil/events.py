@@ -190,7 +190,7 @@ class Listeners:
 
     def __init__(self) -> None:
         """Start with nobody listening."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._entries: tuple[tuple[Listener, tuple[type, ...] | None], ...] = ()
         self._reported: set[str] = set()
 

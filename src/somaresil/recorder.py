@@ -76,7 +76,9 @@ class Recorder:
         """What a quiet call bumps, a function for each bucket. A view may put its own function in the place of a bucket it must see."""
         self._reads = 0
         self._other: dict[tuple[Outcome, bool], array[int]] = {}
-        self._lock = threading.Lock()
+        # All locks of somaresil are reentrant. The collector may end a forgotten stream, and a signal handler may pull the kill switch, in the
+        # middle of a locked section of the same thread; with a plain lock either would wait for itself for ever.
+        self._lock = threading.RLock()
         self._views: tuple[View, ...] = ()
 
     @property

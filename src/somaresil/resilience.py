@@ -163,7 +163,7 @@ class Resilience:
             clock if isinstance(clock, ManualClock | SystemClock) else SystemClock() if clock is None else _Guarded(clock, self.listeners)
         )
         self.chance = Chance(seed if seed is not None else os.environ.get("SOMARESIL_SEED"))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}
         self.slos = SLOTracker(self.clock, self.listeners)
         self.routes = Routes(self.slos.thresholds, self.slos.attach)

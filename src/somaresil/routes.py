@@ -54,7 +54,7 @@ class RouteCell:
         self._durations = array("q", bytes(8 * size))
         self._first_bytes = array("q", bytes(8 * size))
         self._seconds = self._first_seconds = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def add(self, outcome: Outcome, elapsed: float, first_byte: float | None, now: float, *, injected: bool) -> None:
         """Count a request that ended at ``now`` after ``elapsed`` seconds; ``first_byte``: seconds to the first byte of its body."""
@@ -86,7 +86,7 @@ class Routes:
         """Ask for the latency thresholds of objectives, and attach recorders to objectives, through these."""
         self._thresholds = thresholds
         self._attach = attach
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._cells: dict[RouteKey, RouteCell] = {}
         self._recorders: dict[tuple[str, tuple[str, ...]], Recorder] = {}
 

@@ -23,7 +23,7 @@ class Switch:
         """The era of the breaker: compare before and after."""
         self.due = float("-inf")
         """Monotonic time from which a finished call must settle the books before it is counted."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._reasons: frozenset[str] = frozenset()
 
     @property

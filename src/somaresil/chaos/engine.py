@@ -69,7 +69,7 @@ class ChaosEngine:
         self._clock = clock
         self._chance = chance
         self._listeners = listeners
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ceilings: ChaosCeilings | None = None
         self._production = False
         self._number = 0

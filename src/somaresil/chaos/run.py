@@ -48,7 +48,7 @@ class ExperimentRun:
         self._listeners = listeners
         self._deadline = clock.monotonic() + float(config.duration_seconds)  # type: ignore[arg-type]
         self._draws = chance.sequence("chaos", identity)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ended: str | None = None if selected else "outside the blast radius"
         self._waiters: set[Waiter] = set()
         self._release: list[Callable[[], None]] = []

@@ -136,7 +136,7 @@ class BreakerPolicy:
         self._listeners = listeners
         self._draws = chance.sequence("breaker.open_jitter", name)
         self._u = self._draws.next()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.last_error: str | None = None
         """Type and message of the error that opened it."""
         self._injected = False
@@ -380,7 +380,8 @@ class BreakerPolicy:
 
     def _moved(self, transition: Transition, now: float) -> None:
         """Bring switch and window in line with the new state."""
-        after = transition.after
+        # The state now, not the one that the step led to: the lock may have been entered a second time meanwhile (see Recorder).
+        after = self._model.state
         if after is State.CLOSED or after is State.METRICS_ONLY:
             self._restart(now)
         if transition.trigger is Trigger.EXCEEDED or transition.trigger is Trigger.RELAPSED or after is State.CLOSED:

@@ -62,7 +62,7 @@ class BulkheadPolicy:
         """All slots free."""
         self.name = name
         self.options = options
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._active = 0
         self._line: deque[_Place] = deque()
 

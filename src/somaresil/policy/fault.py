@@ -23,7 +23,7 @@ class FaultPoint:
     def __init__(self, switch: Switch) -> None:
         """Nothing armed."""
         self._switch = switch
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.rules: tuple[FaultRule, ...] = ()
 
     def arm(self, rule: FaultRule) -> None:

@@ -70,7 +70,7 @@ class TimeoutPolicy:
         self.name = name
         self.options = options
         self._abandoned = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def abandoned(self) -> int:
@@ -155,7 +155,7 @@ class _Errand:
         self.done = threading.Event()
         self.thread = threading.Thread(target=contextvars.copy_context().run, args=(self._run, inner, call), daemon=True)
         self.thread.name = f"somaresil-timeout-{call.guard}"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._result: Any = None
         self._error: BaseException | None = None
         self._ended = False

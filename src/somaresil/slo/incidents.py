@@ -47,7 +47,7 @@ class IncidentLog:
         """Listen for breaker transitions from now on."""
         self._clock = clock
         self._listeners = listeners
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._number = 0
         self._running: dict[str, tuple[Incident, float]] = {}
         self._ended: deque[Incident] = deque(maxlen=_KEPT)

@@ -29,7 +29,7 @@ class Series:
         # Slots lie on the epoch, so that slot i means the same in every process; the wall clock is read once, steps of it do not matter.
         self._epoch = clock.time() - clock.monotonic()
         self._rings = RingSet(self._epoch + clock.monotonic())
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._sources: tuple[Recorder, ...] = ()
         self._good = self._bad = 0
 

@@ -29,7 +29,7 @@ class SLOTracker:
     def __init__(self, clock: Clock, listeners: Listeners) -> None:
         """Begin without objectives."""
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._series: dict[str, Series] = {}
         self.incidents = IncidentLog(clock, listeners)
         listeners.add(self._incident_ended, IncidentClosed)
