@@ -8,11 +8,12 @@ metrics middleware that failed in its own route look-up answered every request o
 
 How a request counts:
 
-- bad: an exception out of the app, a status of 500 or more, a response that was begun and not finished;
-- abandoned: the client left (disconnect, or a ``send`` that fails), or the request was cancelled;
+- bad: a status of 500 or more, a response that was begun and not finished, an exception out of the app before the response was complete;
+- abandoned: the client left (disconnect, or a ``send`` that fails) or the request was cancelled before the response was complete;
 - good: the rest. A 404 is a good answer to a bad question.
 
-The route label is read after the app has routed, from what the framework left in the scope; nothing is matched a second time.
+A request ends with the last chunk of its response, so background tasks are no part of it. The route label is read then, from what the
+framework left in the scope; nothing is matched a second time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from somaresil.config import Checker
 from somaresil.errors import InjectedFault
 from somaresil.outcome import Outcome
+from somaresil.routes import WEBSOCKET
 from somaresil.runtime import Asyncio
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ UNMATCHED: Final = "__unmatched__"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _SERVER_ERROR: Final = 500
 _INTERNAL_ERROR: Final = 1011
+# A member of an enumeration is looked up through its metaclass, at twice the price of a name of this module.
+_GOOD: Final = Outcome.GOOD
+_BAD: Final = Outcome.BAD
 _LEFT_PROPERLY: Final = frozenset({1000, 1001, 1005})
 
 
@@ -73,65 +78,92 @@ class ResilienceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and watch."""
-        kind = scope["type"]
-        if kind not in {"http", "websocket"}:
+        exchange: _Exchange | None = None
+        try:
+            kind = scope["type"]
+            if kind == "http":
+                exchange = _HttpExchange(self, scope, receive, send)
+            elif kind == "websocket":
+                exchange = _SocketExchange(self, scope, receive, send)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.report("beginning a request", defect)
+        if exchange is None:
             await self.app(scope, receive, send)
             return
-        exchange = _HttpExchange(self, scope, receive, send) if kind == "http" else _SocketExchange(self, scope, receive, send)
-        struck = self._strike(scope) if self._chaos.http else None
         try:
-            if struck is None:
+            if not self._chaos.http or not await self._faulted(exchange):
                 await self.app(scope, exchange.receive, exchange.send)
-            else:
-                await self._faulted(scope, exchange, *struck)
         except BaseException as error:
             exchange.end(error)
             raise
         exchange.end(None)
 
-    async def _faulted(self, scope: Scope, exchange: _Exchange, run: ExperimentRun, hit: Hit) -> None:
-        exchange.experiment = run
-        if hit.delay > 0.0:
-            await run.hold(Asyncio(self._resilience.clock), hit.delay)
-        if hit.status is not None and scope["type"] == "http":
-            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-somaresil-chaos", run.id.encode())]
-            await exchange.send({"type": "http.response.start", "status": hit.status, "headers": headers})
-            await exchange.send({"type": "http.response.body", "body": f"fault injected by chaos experiment {run.id}\n".encode()})
-            return
-        exchange.cut_after = hit.cut_after
-        await self.app(scope, exchange.receive, exchange.send)
-
-    def _strike(self, scope: Scope) -> tuple[ExperimentRun, Hit] | None:
+    async def _faulted(self, exchange: _Exchange) -> bool:
+        """Whether an experiment has answered in place of the app. What goes wrong in deciding leaves the request alone."""
+        scope = exchange.scope
+        messages: list[Message] = []
         try:
-            return self._chaos.strike_request(scope["path"])
+            struck = self._chaos.strike_request(scope["path"], exchange.root)
+            if struck is None:
+                return False
+            run, hit = struck
+            exchange.struck(run, hit)
+            if hit.delay > 0.0:
+                await run.hold(Asyncio(self._resilience.clock), hit.delay)
+            if hit.status is not None:
+                messages = exchange.refusal(run.id, hit.status)
         except Exception as defect:  # noqa: BLE001 - never into a request
-            self.report("deciding about a fault", defect)
-            return None
+            self.report("injecting a fault", defect)
+        # What the server says to these is not ours to catch.
+        if messages and scope["type"] == "websocket" and (await exchange.receive())["type"] != "websocket.connect":
+            return True
+        for message in messages:
+            await exchange.send(message)
+        return bool(messages)
 
     def report(self, step: str, defect: Exception) -> None:
-        """Say once that a step of ours failed; the request goes on."""
-        self._resilience.listeners.defect(f"ASGI middleware, {step}", defect, 0.0, "the request went on without it")
+        """Say once that a step of ours failed; the request goes on. Never raises: a logging filter may."""
+        try:
+            self._resilience.listeners.defect(f"ASGI middleware, {step}", defect, 0.0, "the request went on without it")
+        except Exception:  # noqa: BLE001 - there is nobody left to tell
+            return
 
     def count(self, exchange: _Exchange, status: int, outcome: Outcome, first_byte: float | None, slos: tuple[str, ...]) -> None:
         """Book a request that has ended."""
         now = self._monotonic()
         scope = exchange.scope
-        method = scope.get("method", "WEBSOCKET")
-        if method not in _METHODS and scope["type"] == "http":
+        method = scope.get("method", "") if scope["type"] == "http" else WEBSOCKET
+        if method not in _METHODS and method is not WEBSOCKET:
             method = "_OTHER"
         run = exchange.experiment
         route = route_template(scope, exchange.root)
-        if route == UNMATCHED and run is not None:
+        if run is not None and route == UNMATCHED:
             route = run.config.target_component.removeprefix("http:")
         cell = self._routes.cell(method, route, status, slos)
         since = exchange.started
-        cell.add(outcome, now - since, None if first_byte is None else first_byte - since, now, injected=run is not None)
+        cell.add(outcome, now - since, None if first_byte is None else first_byte - since, now, run is not None)
 
 
 class _Exchange:
     """One request or conversation while it lasts."""
 
-    __slots__ = ("_receive", "_send", "cut_after", "experiment", "gone", "middleware", "root", "scope", "started")
+    __slots__ = (
+        "_chunks",
+        "_cut",
+        "_ended",
+        "_first_byte",
+        "_receive",
+        "_send",
+        "_status",
+        "cut_after",
+        "experiment",
+        "gone",
+        "last",
+        "middleware",
+        "root",
+        "scope",
+        "started",
+    )
 
     def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self.middleware = middleware
@@ -140,8 +172,18 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self.gone = False
+        """The client has left."""
+        self.last = False
+        """What is being sent completes the response."""
         self.cut_after: int | None = None
+        self._cut: ExperimentRun | None = None
         self.experiment: ExperimentRun | None = None
+        """The experiment that has touched it."""
+        self._ended = False
+        # Of a response; a second constructor for what only http needs would be a tenth of what the middleware costs.
+        self._status = 0
+        self._first_byte: float | None = None
+        self._chunks = 0
         self.started = middleware._monotonic()  # noqa: SLF001 - one module, one clock
 
     async def receive(self) -> Message:
@@ -158,28 +200,54 @@ class _Exchange:
         try:
             cut = self.said(message)
         except Exception as defect:  # noqa: BLE001 - never into a request
-            cut = False
+            cut = None
             self.middleware.report("reading a sent message", defect)
-        if cut and self.experiment is not None:
-            raise InjectedFault(self.experiment.config.target_component, self.experiment.id)
+        if cut is not None:
+            raise cut
         try:
             await self._send(message)
         except OSError:
             # The server could not write: it is the client that is gone, not we who failed.
             self.gone = True
             raise
+        if self.last:
+            self.end(None)
+
+    def struck(self, run: ExperimentRun, hit: Hit) -> None:
+        """Remember what an experiment does to it. A response that is to be cut is not touched before it is."""
+        if hit.cut_after is None:
+            self.experiment = run
+        else:
+            self._cut = run
+            self.cut_after = hit.cut_after
+
+    def cut(self) -> InjectedFault | None:
+        """What breaks the response off, here and now; None: the experiment is over."""
+        run = self._cut
+        if run is None or not (self.experiment is run or run.claim()):
+            return None
+        self.experiment = run
+        self.last = False
+        return InjectedFault(run.config.target_component, run.id)
 
     def end(self, error: BaseException | None) -> None:
-        """Book it. Never raises."""
+        """Book it, once. Never raises."""
+        if self._ended:
+            return
+        self._ended = True
         try:
             self.judged(error)
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.middleware.report("counting a request", defect)
 
+    def refusal(self, experiment: str, status: int) -> list[Message]:
+        """The messages of an answer in place of the app's."""
+        return _response(experiment, status, "http")
+
     def heard(self, message: Message) -> None:
         raise NotImplementedError
 
-    def said(self, message: Message) -> bool:
+    def said(self, message: Message) -> InjectedFault | None:
         raise NotImplementedError
 
     def judged(self, error: BaseException | None) -> None:
@@ -187,52 +255,53 @@ class _Exchange:
 
 
 class _HttpExchange(_Exchange):
-    __slots__ = ("_chunks", "_complete", "_first_byte", "_status")
-
-    def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(middleware, scope, receive, send)
-        self._status = 0
-        self._first_byte: float | None = None
-        self._complete = False
-        self._chunks = 0
+    __slots__ = ()
 
     def heard(self, message: Message) -> None:
         # After the last chunk every server reports a disconnect; only before that it means that the client left.
-        if message["type"] == "http.disconnect" and not self._complete:
+        if message["type"] == "http.disconnect" and not self.last:
             self.gone = True
 
-    def said(self, message: Message) -> bool:
+    def said(self, message: Message) -> InjectedFault | None:
         kind = message["type"]
         if kind == "http.response.body":
             if self._first_byte is None and message.get("body"):
                 self._first_byte = self.middleware._monotonic()  # noqa: SLF001
             if not message.get("more_body", False):
-                self._complete = True
+                self.last = True
             if self.cut_after is not None:
                 if self._chunks >= self.cut_after:
-                    self._complete = False
-                    return True
+                    return self.cut()
                 self._chunks += bool(message.get("body"))
         elif kind == "http.response.start":
             self._status = message["status"]
-        return False
+        elif kind in _FILES:
+            # Extensions with which the server sends a file by itself.
+            if self._first_byte is None:
+                self._first_byte = self.middleware._monotonic()  # noqa: SLF001
+            self.last = not message.get("more_body", False)
+        return None
 
     def judged(self, error: BaseException | None) -> None:
         status = self._status if self._status or error is None or not isinstance(error, Exception) else _SERVER_ERROR
-        if self._complete and error is None:
-            outcome = Outcome.BAD if status >= _SERVER_ERROR else Outcome.GOOD
-        elif (self.gone and not self._complete) or (error is not None and not isinstance(error, Exception)):
+        if self.last and not self.gone and error is None:
+            outcome = _BAD if status >= _SERVER_ERROR else _GOOD
+        elif self.gone or (error is not None and not isinstance(error, Exception)):
             outcome = Outcome.ABANDONED
         else:
-            outcome = Outcome.BAD
+            outcome = _BAD
         self.middleware.count(self, status, outcome, self._first_byte, self.middleware._slos)  # noqa: SLF001
 
 
+_FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+
+
 class _SocketExchange(_Exchange):
-    __slots__ = ("_code", "_left")
+    __slots__ = ("_begun", "_code", "_left")
 
     def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(middleware, scope, receive, send)
+        self._begun = False
         self._code: int | None = None
         self._left: int | None = None
 
@@ -240,16 +309,28 @@ class _SocketExchange(_Exchange):
         if message["type"] == "websocket.disconnect":
             self._left = message.get("code", 1005)
 
-    def said(self, message: Message) -> bool:
+    def said(self, message: Message) -> InjectedFault | None:
         kind = message["type"]
-        if kind == "websocket.close":
+        if kind == "websocket.send":
+            if self.cut_after is not None:
+                if self.cut_after <= 0:
+                    return self.cut()
+                self.cut_after -= 1
+        elif kind == "websocket.accept":
+            self._begun = True
+        elif kind == "websocket.close":
+            self._begun = True
             self._code = message.get("code", 1000)
         elif kind == "websocket.http.response.start":
+            self._begun = True
             self._code = _INTERNAL_ERROR if message["status"] >= _SERVER_ERROR else 1000
-        elif kind == "websocket.send" and self.cut_after is not None:
-            self.cut_after -= 1
-            return self.cut_after < 0
-        return False
+        return None
+
+    def refusal(self, experiment: str, status: int) -> list[Message]:
+        if "websocket.http.response" in (self.scope.get("extensions") or {}):
+            return _response(experiment, status, "websocket.http")
+        # Without that extension of the server a handshake can only be refused with its 403.
+        return [{"type": "websocket.close", "code": _INTERNAL_ERROR}]
 
     def judged(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Exception):
@@ -259,38 +340,86 @@ class _SocketExchange(_Exchange):
             outcome = Outcome.GOOD if self._left in _LEFT_PROPERLY else Outcome.ABANDONED
         elif self.gone:
             outcome = Outcome.ABANDONED
-        elif error is not None or self._code == _INTERNAL_ERROR:
+        elif error is not None or self._code == _INTERNAL_ERROR or not self._begun:
             outcome = Outcome.BAD
         else:
             outcome = Outcome.GOOD
         self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos)  # noqa: SLF001
 
 
+def _response(experiment: str, status: int, kind: str) -> list[Message]:
+    body = f"fault injected by chaos experiment {experiment}\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-somaresil-chaos", experiment.encode()),
+    ]
+    return [
+        {"type": f"{kind}.response.start", "status": status, "headers": headers},
+        {"type": f"{kind}.response.body", "body": body, "more_body": False},
+    ]
+
+
 def route_template(scope: Scope, root: str = "") -> str:
     """The route that took a request, as a template: ``/v1/items/{id}``. ``root`` is the root path before routing.
 
-    FastAPI keeps the full template aside when routers are nested; a mounted app leaves its prefix in ``root_path`` with real values in it,
-    which are put back into the names of the path parameters.
+    FastAPI keeps the full template aside when routers are nested. A mounted app leaves its prefix in ``root_path`` with real values in it,
+    which are put back into the names of the path parameters; what is below a mount without a route of its own is ``/static/*``.
     """
-    fastapi = scope.get("fastapi")
-    if fastapi is not None:
-        context = fastapi.get("effective_route_context") if hasattr(fastapi, "get") else None
-        path = getattr(context, "path", None)
-        if isinstance(path, str):
-            return _mounted(scope, root) + path
-    path = getattr(scope.get("route"), "path", None)
-    if isinstance(path, str):
-        return _mounted(scope, root) + path
+    route = scope.get("route")
+    path = getattr(route, "path", None)
+    context = _fastapi_context(scope) if "fastapi" in scope else None
+    if context is not None:
+        original, own = getattr(context, "original_route", None), getattr(context, "starlette_route", None)
+        # It stays in the scope when the request went on into a mounted app with routes of its own.
+        if route is None or route is original or route is own:
+            route = original
+            path = getattr(context, "path", None) or getattr(own, "path", None)
+    if isinstance(path, str) and not hasattr(route, "routes"):
+        return path if scope.get("root_path", "") == root else _prefix(scope, root, path) + path
+    prefix = _prefix(scope, root, "")
+    if prefix:
+        return f"{prefix}/*"
     endpoint = scope.get("endpoint")
-    if endpoint is not None:
-        return f"endpoint:{getattr(endpoint, '__module__', '?')}.{getattr(endpoint, '__qualname__', type(endpoint).__qualname__)}"
-    return UNMATCHED
+    name = getattr(endpoint, "__qualname__", None)
+    return UNMATCHED if name is None else f"endpoint:{getattr(endpoint, '__module__', '?')}.{name}"
 
 
-def _mounted(scope: Scope, root: str) -> str:
-    now = scope.get("root_path", "")
+def _fastapi_context(scope: Scope) -> Any:
+    fastapi = scope.get("fastapi")
+    return fastapi.get("effective_route_context") if isinstance(fastapi, dict) else None
+
+
+def _prefix(scope: Scope, root: str, path: str) -> str:
+    """The template of the mounts above a route: each of their parameters once, for they come first in the path."""
+    now = str(scope.get("root_path", ""))
     if now == root:
         return ""
-    prefix = str(now).removeprefix(root)
-    names = {str(value): name for name, value in (scope.get("path_params") or {}).items()}
-    return "/".join("{" + names[part] + "}" if part in names else part for part in prefix.split("/"))
+    parts: list[str] = now.removeprefix(root).split("/")
+    for name, value in reversed((scope.get("path_params") or {}).items()):
+        if f"{{{name}}}" not in path and f"{{{name}:" not in path and not _put_back(parts, name, value):
+            # A converter has made something of it that cannot be found again; its raw text would be a label without end.
+            return "/{mount}"
+    return "/".join(parts)
+
+
+def _put_back(parts: list[str], name: str, value: object) -> bool:
+    """Whether ``value`` was found in ``parts`` and replaced by the name; from the right, where parameters are more often."""
+    wanted = str(value).split("/")
+    length = len(wanted)
+    for start in range(len(parts) - length, 0, -1):
+        found = parts[start : start + length]
+        if found == wanted or (length == 1 and _reads_as(found[0], value)):
+            parts[start : start + length] = [f"{{{name}}}"]
+            return True
+    return False
+
+
+def _reads_as(text: str, value: object) -> bool:
+    """Whether a converter of the framework makes ``value`` of ``text``: ``007`` and 7, ``1.50`` and 1.5, a UUID in capitals."""
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return not isinstance(value, str) and text.casefold() == str(value).casefold()

@@ -98,6 +98,8 @@ class BreakerChanged:
     open_duration: float | None
     last_error: str | None
     injected: bool
+    era: int = 0
+    """The era that began. Two threads may tell of two steps in the wrong order: the one with the higher era is the later one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ class ExperimentStarted:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentEnded:
-    """An experiment is over; ``reason`` is ``expired``, ``stopped`` or ``stop_all``."""
+    """An experiment is over; ``reason`` is ``expired``, ``stopped``, ``stop_all``, ``used up`` or ``failed``."""
 
     component: str
     at: float
@@ -192,23 +194,25 @@ class Listeners:
         """Start with nobody listening."""
         self._lock = threading.RLock()
         self._entries: tuple[tuple[Listener, tuple[type, ...] | None], ...] = ()
+        self._wanted: frozenset[type] | None = frozenset()
         self._reported: set[str] = set()
 
     def add(self, listener: Listener, *kinds: type) -> Callable[[], None]:
         """Call ``listener`` with every event of ``kinds`` (of every kind when none is named); returns a function that ends it."""
         entry = (listener, kinds or None)
         with self._lock:
-            self._entries = (*self._entries, entry)
+            self._keep(*self._entries, entry)
 
         def remove() -> None:
             with self._lock:
-                self._entries = tuple(e for e in self._entries if e is not entry)
+                self._keep(*(e for e in self._entries if e is not entry))
 
         return remove
 
     def wants(self, kind: type) -> bool:
         """Whether anybody listens for this kind: ask before building the event."""
-        return any(kinds is None or kind in kinds for _, kinds in self._entries)
+        wanted = self._wanted
+        return wanted is None or kind in wanted
 
     def emit(self, event: Event) -> None:
         """Tell everybody who wants this kind. Call it with no lock held. Never raises an ``Exception``."""
@@ -220,8 +224,14 @@ class Listeners:
                     listener(event)
                 except Exception as error:  # noqa: BLE001 - a listener never changes an outcome
                     with self._lock:
-                        self._entries = tuple(e for e in self._entries if e is not entry)
+                        self._keep(*(e for e in self._entries if e is not entry))
                     self.defect(f"listener {_name_of(listener)}", error, getattr(event, "at", 0.0), "it was dropped")
+
+    def _keep(self, *entries: tuple[Listener, tuple[type, ...] | None]) -> None:
+        """These and no others, from now on. The kinds are gathered here, so that :meth:`wants` is one look; None stands for every kind."""
+        named = [kinds for _, kinds in entries]
+        self._entries = entries
+        self._wanted = None if None in named else frozenset(kind for kinds in named if kinds is not None for kind in kinds)
 
     def defect(self, where: str, error: BaseException, at: float = 0.0, consequence: str = "the call went on without it") -> None:
         """Report something that raised where nothing may raise: once for each place, in the log and as an event."""

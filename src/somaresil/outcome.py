@@ -21,6 +21,9 @@ __all__ = ["Classifier", "Outcome", "outcome_of"]
 class Outcome(StrEnum):
     """How a call ended."""
 
+    # The hash of Enum is a Python function, and counts are kept by outcome. Equality is that of str anyway.
+    __hash__ = str.__hash__
+
     GOOD = "good"
     BAD = "bad"
     REJECTED = "rejected"

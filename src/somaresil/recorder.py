@@ -1,6 +1,6 @@
 """Record once, view many: the counts of one guard, in cells of outcome and latency bucket.
 
-A quiet call bumps one ``itertools.count``: a single C call, atomic with and without the GIL, so nothing is lost and nothing is locked.
+A quiet call takes the ``next`` of one ``itertools.count``: a single C call, atomic with and without the GIL, so nothing is lost and nothing is locked.
 All other ends are counted under a lock, in plain arrays that exist only once they are needed. The window of the breaker, every SLO on
 the guard, the Prometheus collector and the snapshot are *views* on these cells, so another SLO costs nothing a call.
 
@@ -10,6 +10,7 @@ seconds. A bound belongs to its bucket, as in Prometheus (``le``).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from array import array
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from somaresil.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from somaresil.switch import Switch
 
@@ -65,15 +66,16 @@ class Counts(NamedTuple):
 class Recorder:
     """Counts of one guard or route. Exact with any number of threads."""
 
-    __slots__ = ("_counters", "_lock", "_other", "_reads", "_views", "bounds", "cells", "switch")
+    __slots__ = ("_counters", "_lock", "_other", "_reads", "_refused", "_views", "bounds", "cells", "switch")
 
     def __init__(self, switch: Switch, bounds: tuple[float, ...]) -> None:
         """Nothing counted; ``bounds`` are seconds, ascending."""
         self.switch = switch
-        self.bounds = bounds
-        self._counters: list[Callable[[], int]] = [itertools.count().__next__ for _ in range(len(bounds) + 1)]
-        self.cells: list[Callable[[], object]] = list(self._counters)
-        """What a quiet call bumps, a function for each bucket. A view may put its own function in the place of a bucket it must see."""
+        self.bounds = _shared(bounds)
+        self._counters: tuple[Iterator[int], ...] = tuple([itertools.count() for _ in range(len(bounds) + 1)])
+        self._refused: Iterator[int] | None = None
+        self.cells: list[Iterator[object]] = list(self._counters)
+        """What a quiet call takes the ``next`` of, one for each bucket. A view may put its own iterator in the place of a bucket it must see."""
         self._reads = 0
         self._other: dict[tuple[Outcome, bool], array[int]] = {}
         # All locks of somaresil are reentrant. The collector may end a forgotten stream, and a signal handler may pull the kill switch, in the
@@ -82,13 +84,22 @@ class Recorder:
         self._views: tuple[View, ...] = ()
 
     @property
-    def quiet_counters(self) -> tuple[Callable[[], object], ...]:
+    def quiet_counters(self) -> tuple[Iterator[object], ...]:
         """The plain counter of each bucket, to put back into :attr:`cells`."""
-        return tuple(self._counters)
+        return self._counters
+
+    @property
+    def refusals(self) -> Iterator[object]:
+        """The counter of calls that are refused at once: a good part of what a rejection may cost is the lock of :meth:`add`."""
+        with self._lock:
+            if self._refused is None:
+                # As if it had been read as often as the others.
+                self._refused = itertools.count(self._reads)
+            return self._refused
 
     def count_quiet(self, elapsed: float) -> None:
         """Count a good quiet call, as the quiet path does by itself."""
-        self.cells[bisect_left(self.bounds, elapsed)]()
+        next(self.cells[bisect_left(self.bounds, elapsed)])
 
     def add(self, outcome: Outcome, elapsed: float, injected: bool = False) -> None:  # noqa: FBT001, FBT002 - hot
         """Count a call that ended after ``elapsed`` seconds, not quietly."""
@@ -123,19 +134,29 @@ class Recorder:
     def quiet_counts(self) -> list[int]:
         """How many quiet calls ended in each bucket."""
         with self._lock:
-            return self._read()
+            return self._read()[0]
 
     def counts(self) -> Counts:
         """Everything counted so far: one moment of the locked cells, and of the quiet ones at least what was counted before it."""
         with self._lock:
-            quiet = self._read()
+            quiet, refused = self._read()
             cells = {key: list(cell) for key, cell in self._other.items()}
+        if refused:
+            # No time passes in a call that is refused at once: all of them are in the first bucket.
+            cells.setdefault((Outcome.REJECTED, False), [0] * len(quiet))[0] += refused
         good = cells.get((Outcome.GOOD, False))
         cells[Outcome.GOOD, False] = quiet if good is None else [a + b for a, b in zip(quiet, good, strict=True)]
         return Counts(self.bounds, cells)
 
-    def _read(self) -> list[int]:
+    def _read(self) -> tuple[list[int], int]:
         # A counter can only be read by bumping it. Each reading bumps each counter once, so the number of readings is what is too much.
-        values = [counter() - self._reads for counter in self._counters]
+        values = [next(counter) - self._reads for counter in self._counters]
+        refused = 0 if self._refused is None else next(self._refused) - self._reads
         self._reads += 1
-        return values
+        return values, refused
+
+
+@functools.lru_cache(maxsize=1_000)
+def _shared(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    # Most guards have the same bounds; each would hold a tuple of its own.
+    return bounds

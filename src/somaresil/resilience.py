@@ -273,7 +273,7 @@ class Resilience:
             instance=self.instance,
             at=self.clock.time(),
             guards={name: _view(guard) for name, guard in self.guards.items()},
-            routes={name: recorder.counts() for name, recorder in self.routes.recorders.items()},
+            routes=self.routes.counts(),
             budgets={name: self.slos.error_budget(name) for name in self.slos.names},
             incidents=(*self.slos.incidents.ended, *self.slos.incidents.running),
             experiments=self.chaos.runs,
@@ -348,13 +348,27 @@ class _Guarded:
         return self._read("time")
 
     def sleep(self, seconds: float) -> None:
-        self._clock.sleep(seconds)
+        try:
+            self._clock.sleep(seconds)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.sleep", broken, 0.0, "nobody slept")
 
     async def asleep(self, seconds: float) -> None:
-        await self._clock.asleep(seconds)
+        try:
+            await self._clock.asleep(seconds)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.asleep", broken, 0.0, "nobody slept")
 
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
-        return self._clock.wait(event, timeout)
+        try:
+            return self._clock.wait(event, timeout)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.wait", broken, 0.0, "nobody waited")
+            return event.is_set()
 
     async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109
-        return await self._clock.await_(future, timeout)
+        try:
+            return await self._clock.await_(future, timeout)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.await_", broken, 0.0, "nobody waited")
+            return future.done()

@@ -6,23 +6,29 @@ memory of a service from outside (CVE-2023-43810 and its relatives).
 
 from __future__ import annotations
 
+import itertools
 import threading
-from array import array
 from bisect import bisect_left
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from somaresil.model.histogram import merge_bounds
 from somaresil.outcome import Outcome
-from somaresil.recorder import Recorder
+from somaresil.recorder import Counts, Recorder
 from somaresil.switch import Switch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-__all__ = ["OTHER", "RouteCell", "RouteKey", "RouteView", "Routes"]
+__all__ = ["OTHER", "WEBSOCKET", "RouteCell", "RouteKey", "RouteView", "Routes"]
 
 OTHER: Final = "_other"
+WEBSOCKET: Final = "WEBSOCKET"
+"""Method label of a conversation."""
 _MOST: Final = 200
+_WAITING: Final = 64
+"""How many requests of a bucket may wait to be summed up."""
+_GOOD: Final = Outcome.GOOD
 
 
 class RouteKey(NamedTuple):
@@ -34,8 +40,9 @@ class RouteKey(NamedTuple):
 
 
 class RouteView(NamedTuple):
-    """One reading of a :class:`RouteCell`: counts a bucket, and sums in seconds."""
+    """One reading of a :class:`RouteCell`: bounds of the buckets in seconds, counts a bucket, and sums in seconds."""
 
+    bounds: tuple[float, ...]
     durations: list[int]
     seconds: float
     first_bytes: list[int]
@@ -45,38 +52,61 @@ class RouteView(NamedTuple):
 class RouteCell:
     """Counts of the requests with the same labels."""
 
-    __slots__ = ("_durations", "_first_bytes", "_first_seconds", "_lock", "_seconds", "recorder")
+    # Written to without a lock, which would be a tenth of what the middleware costs: a bucket is a counter as in Recorder, and the seconds
+    # wait in a queue, whose append is atomic, until they are summed up.
+    __slots__ = ("_durations", "_first_bytes", "_first_seconds", "_lock", "_reads", "_seconds", "_waiting", "recorder")
 
     def __init__(self, recorder: Recorder) -> None:
         """Nothing counted; ``recorder`` is shared by all cells of the route."""
         self.recorder = recorder
         size = len(recorder.bounds) + 1
-        self._durations = array("q", bytes(8 * size))
-        self._first_bytes = array("q", bytes(8 * size))
+        self._durations = [itertools.count() for _ in range(size)]
+        self._first_bytes = [itertools.count() for _ in range(size)]
+        self._reads = 0
+        self._waiting: deque[tuple[float, float | None]] = deque()
         self._seconds = self._first_seconds = 0.0
         self._lock = threading.RLock()
 
-    def add(self, outcome: Outcome, elapsed: float, first_byte: float | None, now: float, *, injected: bool) -> None:
+    def add(self, outcome: Outcome, elapsed: float, first_byte: float | None, now: float, injected: bool = False) -> None:  # noqa: FBT001, FBT002 - hot
         """Count a request that ended at ``now`` after ``elapsed`` seconds; ``first_byte``: seconds to the first byte of its body."""
         recorder = self.recorder
         if now >= recorder.switch.due:
             recorder.settle(now)
         bucket = bisect_left(recorder.bounds, elapsed)
-        if outcome is Outcome.GOOD and not injected:
-            recorder.cells[bucket]()
+        if outcome is _GOOD and not injected:
+            next(recorder.cells[bucket])
         else:
             recorder.add(outcome, elapsed, injected)
-        with self._lock:
-            self._durations[bucket] += 1
-            self._seconds += elapsed
-            if first_byte is not None:
-                self._first_bytes[bisect_left(recorder.bounds, first_byte)] += 1
-                self._first_seconds += first_byte
+        if first_byte is not None:
+            # The first byte is not later than the end, so there is nothing to look for when that is in the first bucket.
+            next(self._first_bytes[bisect_left(recorder.bounds, first_byte, 0, bucket) if bucket else 0])
+        self._waiting.append((elapsed, first_byte))
+        if next(self._durations[bucket]) % _WAITING == 0:
+            self._sum_up()
 
     def view(self) -> RouteView:
-        """A consistent reading."""
+        """A reading of what was counted before it; what is being counted meanwhile may be in one figure and not yet in another."""
         with self._lock:
-            return RouteView(list(self._durations), self._seconds, list(self._first_bytes), self._first_seconds)
+            # A counter can only be read by bumping it; see Recorder.
+            durations = [next(counter) - self._reads for counter in self._durations]
+            first_bytes = [next(counter) - self._reads for counter in self._first_bytes]
+            self._reads += 1
+            self._sum_up()
+            return RouteView(self.recorder.bounds, durations, self._seconds, first_bytes, self._first_seconds)
+
+    def _sum_up(self) -> None:
+        seconds = first_seconds = 0.0
+        take = self._waiting.popleft
+        with self._lock:
+            try:
+                while True:
+                    elapsed, first_byte = take()
+                    seconds += elapsed
+                    if first_byte is not None:
+                        first_seconds += first_byte
+            except IndexError:
+                self._seconds += seconds
+                self._first_seconds += first_seconds
 
 
 class Routes:
@@ -87,36 +117,77 @@ class Routes:
         self._thresholds = thresholds
         self._attach = attach
         self._lock = threading.RLock()
-        self._cells: dict[RouteKey, RouteCell] = {}
+        # Plain tuples: to make a RouteKey takes longer than all the rest of finding a cell. The objectives are part of the key, for a
+        # request of another middleware may have the same labels and must not count for the objectives of whoever came first.
+        self._cells: dict[tuple[str, str, int, tuple[str, ...]], RouteCell] = {}
         self._recorders: dict[tuple[str, tuple[str, ...]], Recorder] = {}
 
     def cell(self, method: str, route: str, status: int, slos: tuple[str, ...]) -> RouteCell:
-        """The cell of these labels; the one of ``_other`` when there are too many."""
-        key = RouteKey(method, route, status)
-        return self._cells.get(key) or self._make(key, slos)
+        """The cell of these labels that counts for these objectives; the one of ``_other`` when there are too many."""
+        return self._cells.get((method, route, status, slos)) or self._make(method, route, status, slos)
 
-    @property
-    def cells(self) -> Mapping[RouteKey, RouteCell]:
-        """All cells, as they are now."""
+    def views(self) -> dict[RouteKey, RouteView]:
+        """A reading of every cell, by labels."""
         with self._lock:
-            return dict(self._cells)
+            cells = [(RouteKey(method, route, status), cell) for (method, route, status, _), cell in self._cells.items()]
+        views: dict[RouteKey, RouteView] = {}
+        for key, cell in cells:
+            view = cell.view()
+            views[key] = _joined(views[key], view) if key in views else view
+        return views
 
-    @property
-    def recorders(self) -> Mapping[str, Recorder]:
-        """The recorders by route."""
+    def counts(self) -> dict[str, Counts]:
+        """The counts of every route."""
         with self._lock:
-            return {route: recorder for (route, _), recorder in self._recorders.items()}
+            recorders = [(route, recorder) for (route, _), recorder in self._recorders.items()]
+        counts: dict[str, Counts] = {}
+        for route, recorder in recorders:
+            count = recorder.counts()
+            counts[route] = _summed(counts[route], count) if route in counts else count
+        return counts
 
-    def _make(self, key: RouteKey, slos: tuple[str, ...]) -> RouteCell:
+    def _make(self, method: str, route: str, status: int, slos: tuple[str, ...]) -> RouteCell:
         with self._lock:
+            key = (method, route, status, slos)
             if key not in self._cells:
                 if len(self._cells) >= _MOST:
-                    key = RouteKey(OTHER, OTHER, 0)
-                recorder = self._recorders.get((key.route, slos))
+                    route = OTHER
+                    key = (method if method == WEBSOCKET else OTHER, OTHER, 0, slos)
+                recorder = self._recorders.get((route, slos))
                 if recorder is None:
                     recorder = Recorder(Switch(), merge_bounds(*self._thresholds(slos)))
-                    self._recorders[key.route, slos] = recorder
+                    self._recorders[route, slos] = recorder
                     for slo in slos:
                         self._attach(slo, recorder)
                 self._cells.setdefault(key, RouteCell(recorder))
             return self._cells[key]
+
+
+def _joined(one: RouteView, other: RouteView) -> RouteView:
+    bounds = _common(one.bounds, other.bounds)
+    return RouteView(
+        bounds,
+        _sum(bounds, (one.bounds, one.durations), (other.bounds, other.durations)),
+        one.seconds + other.seconds,
+        _sum(bounds, (one.bounds, one.first_bytes), (other.bounds, other.first_bytes)),
+        one.first_byte_seconds + other.first_byte_seconds,
+    )
+
+
+def _summed(one: Counts, other: Counts) -> Counts:
+    bounds = _common(one.bounds, other.bounds)
+    keys = {**one.cells, **other.cells}
+    return Counts(bounds, {key: _sum(bounds, *((c.bounds, c.cells[key]) for c in (one, other) if key in c.cells)) for key in keys})
+
+
+def _common(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+    """The bounds that both have: only on these can their buckets be added exactly."""
+    return tuple(sorted({*one} & {*other}))
+
+
+def _sum(bounds: tuple[float, ...], *histograms: tuple[tuple[float, ...], list[int]]) -> list[int]:
+    total = [0] * (len(bounds) + 1)
+    for own, counts in histograms:
+        for bound, count in zip((*own, float("inf")), counts, strict=True):
+            total[bisect_left(bounds, bound)] += count
+    return total

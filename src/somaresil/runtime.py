@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-
+    from types import TracebackType
     from somaresil.typing import Clock
 
-__all__ = ["Asyncio", "Blocking", "Runtime", "Waiter", "run_sync"]
+__all__ = ["Asyncio", "Blocking", "Carried", "Runtime", "Waiter", "foreign", "original", "raise_again", "run_sync"]
 
 
 class Waiter(Protocol):
@@ -123,6 +123,43 @@ class _TaskWaiter:
 
 
 _T = TypeVar("_T")
+_E = TypeVar("_E", bound=BaseException)
+
+
+class Carried(Exception):
+    """Carries a ``StopIteration`` of the callee through coroutines, which would turn it into a ``RuntimeError`` (PEP 479; pluggy #544)."""
+
+    def __init__(self, error: StopIteration) -> None:
+        """Keep what is carried."""
+        super().__init__(error)
+        self.error = error
+
+
+def original(error: _E) -> _E | StopIteration:
+    """What the callee raised, whether it is carried or not."""
+    return error.error if isinstance(error, Carried) else error
+
+
+def raise_again(error: BaseException) -> NoReturn:
+    """Raise an error that was caught before, and leave its history as it is: Python would note what the caller handles just now."""
+    context = error.__context__
+    try:
+        raise Carried(error) if isinstance(error, StopIteration) else error
+    finally:
+        error.__context__ = context
+        # This frame is on the traceback of the error: without this the two would keep each other alive.
+        del error, context
+
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def foreign(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that is not ours; all of it when every frame is. People look for their own code."""
+    rest = trace
+    while rest is not None and rest.tb_frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        rest = rest.tb_next
+    return trace if rest is None else rest
 
 
 def run_sync(coroutine: Coroutine[Any, Any, _T]) -> _T:

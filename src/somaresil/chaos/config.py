@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.config import Checker
+from somaresil.errors import InjectedFault, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +47,10 @@ class ChaosConfig:
     """One experiment.
 
     ``target_component`` is the name of a guard, or a pattern over names (``llm.*``); ``http:/path/*`` means requests to the ASGI
-    middleware by their path. ``failure_rate`` is the share of calls that are struck, decided by a keyed hash, so the same seed strikes
-    the same calls in any interleaving. Every experiment is a lease: it ends after ``duration_seconds`` whatever else happens.
+    middleware by their path. ``failure_rate`` is the share of calls that are struck, decided by a keyed hash, so with the same
+    seed the n-th call of a component is decided alike in every run, however the calls of several components interleave (requests share one
+    sequence). A circuit trip opens every breaker that matches and is not open, whatever the rate. Every experiment is a lease: it ends
+    after ``duration_seconds`` whatever else happens.
 
     ``blast_radius`` says how much of a fleet takes part when the same experiment is started everywhere: one instance, one zone or one
     region, chosen among ``candidates`` (names of instances, zones or regions) by rendezvous hash with no coordinator. Without candidates
@@ -61,13 +66,13 @@ class ChaosConfig:
     blast_radius: str = "single_instance"
     _: KW_ONLY
     delay_seconds: float | timedelta = 0.0
-    """How long a struck call is delayed (latency)."""
+    """How long a struck call is delayed (latency; before the error, if any)."""
     error: type[BaseException] | BaseException | Callable[[], BaseException] | None = None
     """What a struck call raises: a type, an exception, or a function that makes one. None: :class:`~somaresil.errors.InjectedFault`."""
     status: int = 503
-    """What a struck request is answered (error on ``http:``)."""
+    """What a struck request is answered (error on ``http:``); a websocket is refused with it if the server can, else closed with 1011."""
     after_items: int = 1
-    """After how many body chunks a struck response breaks off."""
+    """After how many body chunks a struck response breaks off, or a websocket after so many messages; what is shorter is not struck."""
     max_injections: int | None = None
     """End after so many strikes."""
     candidates: tuple[str, ...] = ()
@@ -76,8 +81,9 @@ class ChaosConfig:
         """Check everything, keep seconds as floats."""
         check = Checker("ChaosConfig")
         keep = object.__setattr__
+        known = self.experiment in tuple(ChaosExperiment)
         keep(self, "experiment", check.one_of("experiment", self.experiment, tuple(ChaosExperiment)))
-        if self.experiment in ChaosExperiment and self.experiment not in AVAILABLE:
+        if self.experiment not in AVAILABLE:
             check.problem("experiment", str(self.experiment), " | ".join(AVAILABLE), "the plan names it; this version cannot do it yet")
         check.pattern("target_component", self.target_component)
         check.ratio("failure_rate", self.failure_rate)
@@ -85,17 +91,50 @@ class ChaosConfig:
         radius = "zone" if self.blast_radius == "az" else self.blast_radius
         keep(self, "blast_radius", check.one_of("blast_radius", radius, BLAST_RADII))
         keep(self, "delay_seconds", check.seconds("delay_seconds", self.delay_seconds, exclusive=False))
-        if self.experiment == ChaosExperiment.LATENCY_INJECTION and not self.delay_seconds:
-            check.problem("delay_seconds", self.delay_seconds, "seconds > 0 for a latency experiment")
-        if not (self.error is None or callable(self.error) or isinstance(self.error, Exception)):
-            check.problem("error", self.error, "an exception type, an exception or a function that makes one")
-        elif isinstance(self.error, type) and not issubclass(self.error, Exception):
-            check.problem("error", self.error, "a subclass of Exception", "an experiment does not pretend that the caller went away")
+        self._check_error(check)
         check.count("status", self.status, minimum=400, maximum=599)
         check.count("after_items", self.after_items, minimum=0, maximum=1_000_000)
         check.count("max_injections", self.max_injections, optional=True)
-        keep(self, "candidates", tuple(self.candidates))
+        if isinstance(self.candidates, str | bytes) or not isinstance(self.candidates, Iterable):
+            check.problem("candidates", self.candidates, "names of instances, zones or regions", "a list or tuple, also for a single name")
+        else:
+            keep(self, "candidates", tuple(check.name("candidates", name) for name in self.candidates))
+        if known:
+            self._check_options(check)
         check.finish()
+
+    def _check_error(self, check: Checker) -> None:
+        error = self.error
+        if error is None:
+            return
+        if not (callable(error) or isinstance(error, Exception)):
+            check.problem("error", error, "an exception type, an exception or a function that makes one")
+            return
+        kind = error if isinstance(error, type) else type(error)
+        if isinstance(error, type) and not issubclass(error, Exception):
+            check.problem("error", error, "a subclass of Exception", "an experiment does not pretend that the caller went away")
+        elif issubclass(kind, StopIteration | StopAsyncIteration):
+            check.problem("error", error, "an exception that a call may raise", "this one only ends iterations")
+        elif issubclass(kind, Exception):
+            try:
+                self.make_error("", "")
+            except Exception as broken:  # noqa: BLE001 - it is user code; what it cannot do now, it cannot do for a struck call
+                hint = f"{describe(broken)}; give a function that makes one"
+                check.problem("error", error, "an exception that can be made again for each struck call", hint)
+
+    def _check_options(self, check: Checker) -> None:
+        """What does not go together: an option that is not looked at is a mistake about what the experiment does."""
+        experiment = self.experiment
+        if experiment is ChaosExperiment.LATENCY_INJECTION and not self.delay_seconds:
+            check.problem("delay_seconds", self.delay_seconds, "seconds > 0 for a latency experiment")
+        if experiment in {ChaosExperiment.CIRCUIT_TRIP, ChaosExperiment.STREAM_CUT} and self.delay_seconds:
+            check.problem("delay_seconds", self.delay_seconds, f"0 for {experiment.value}", "start a latency experiment beside it")
+        if experiment is ChaosExperiment.CIRCUIT_TRIP and self.max_injections is not None:
+            check.problem("max_injections", self.max_injections, "None for circuit_trip", "it opens each breaker once")
+        if self.error is not None and experiment is not ChaosExperiment.ERROR_INJECTION:
+            check.problem("error", self.error, f"None for {experiment.value}", "start an error experiment beside it")
+        if self.error is not None and self.on_http:
+            check.problem("error", self.error, "None on http:", "requests are answered with status=")
 
     @property
     def on_http(self) -> bool:
@@ -104,15 +143,24 @@ class ChaosConfig:
 
     def make_error(self, component: str, experiment: str) -> BaseException:
         """A fresh exception for each struck call."""
-        from somaresil.errors import InjectedFault
-
         error: Any = self.error
         if error is None:
             return InjectedFault(component, experiment)
         if isinstance(error, BaseException):
-            return type(error)(*error.args)
+            return _anew(error)
         made = error()
         return made if isinstance(made, Exception) else InjectedFault(component, experiment)
+
+
+def _anew(error: BaseException) -> BaseException:
+    """An exception like this one, with arguments and attributes and without its history."""
+    try:
+        return copy.copy(error)
+    except Exception:  # noqa: BLE001 - whatever its constructor says
+        # Its class cannot be called with its arguments (httpx.HTTPStatusError takes keywords): made without __init__, attributes put in.
+        other = type(error).__new__(type(error), *error.args)
+        other.__dict__.update(error.__dict__)
+        return other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,4 +182,6 @@ class ChaosCeilings:
         check.ratio("rate", self.rate)
         object.__setattr__(self, "delay", check.seconds("delay", self.delay))
         check.count("experiments", self.experiments, maximum=1_000)
+        if isinstance(self.protected_paths, str) or not all(isinstance(path, str) and path for path in self.protected_paths):
+            check.problem("protected_paths", self.protected_paths, "path patterns", "a tuple such as ('/admin/*',), also for a single one")
         check.finish()

@@ -7,22 +7,23 @@ time with the event loop blocked, after Ctrl-C, and without ``atexit`` (which ru
 
 from __future__ import annotations
 
-import itertools
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from somaresil.chaos.config import ChaosConfig, ChaosExperiment
 from somaresil.events import ExperimentEnded, FaultInjected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from somaresil.chance import Chance
+    from somaresil.chance import Chance, ChanceSequence
     from somaresil.events import Listeners
     from somaresil.runtime import Runtime, Waiter
     from somaresil.typing import Clock
 
-__all__ = ["ExperimentRun", "Hit"]
+__all__ = ["ExperimentRun", "Hit", "Rule"]
+
+USED_UP: Final = "used up"
 
 
 class Hit(NamedTuple):
@@ -46,13 +47,16 @@ class ExperimentRun:
         self.started_at = clock.time()
         self._clock = clock
         self._listeners = listeners
+        self._chance = chance
         self._deadline = clock.monotonic() + float(config.duration_seconds)  # type: ignore[arg-type]
-        self._draws = chance.sequence("chaos", identity)
+        self._draws = self._draws_of("")
         self._lock = threading.RLock()
         self._ended: str | None = None if selected else "outside the blast radius"
+        self._halted = not selected
+        """Calls that are being delayed go on. Not so when the last strike was made: that call still gets its delay."""
         self._waiters: set[Waiter] = set()
         self._release: list[Callable[[], None]] = []
-        self._struck = itertools.count(1)
+        self._armed: set[str] = set()
         self.injected = 0
         """How many calls were struck so far."""
 
@@ -75,29 +79,24 @@ class ExperimentRun:
 
     @property
     def end_reason(self) -> str | None:
-        """``expired``, ``stopped``, ``stop_all``, ``used up``; None while it runs."""
+        """``expired``, ``stopped``, ``stop_all``, ``used up`` (its last injection was made) or ``failed``; None while it runs."""
         return self._ended
+
+    @property
+    def delaying(self) -> int:
+        """How many calls it is holding up at the moment."""
+        return len(self._waiters)
 
     def end(self, reason: str = "stopped") -> None:
         """End it now, from any thread: delayed calls go on, no further call is struck."""
         with self._lock:
-            if self._ended is not None:
-                return
-            self._ended = reason
+            first = self._ended is None
+            self._ended = self._ended or reason
+            self._halted = True
             waiters, self._waiters = self._waiters, set()
-            release, self._release = self._release, []
-        for waiter in waiters:
-            waiter.wake()
-        for undo in release:
-            try:
-                undo()
-            except Exception as defect:  # noqa: BLE001 - ending must reach everybody
-                self._listeners.defect(f"end of chaos experiment {self.id}", defect, self._clock.time())
-        if self._listeners.wants(ExperimentEnded):
-            config = self.config
-            self._listeners.emit(
-                ExperimentEnded(config.target_component, self._clock.time(), config.experiment.value, self.id, reason, self.injected)
-            )
+        self._run_all(waiter.wake for waiter in waiters)
+        if first:
+            self._let_go(reason)
 
     def on_end(self, undo: Callable[[], None]) -> None:
         """Have ``undo()`` called when it ends; at once when it has."""
@@ -109,32 +108,47 @@ class ExperimentRun:
 
     # -- rule -------------------------------------------------------------------------------------------------------------------------
 
-    def strike(self) -> Hit | None:
-        """Decide about one call; counts and reports a hit."""
-        config = self.config
-        if not self._draws.hit(config.failure_rate):
-            return None
-        number = next(self._struck)
-        if config.max_injections is not None and number > config.max_injections:
-            self.end("used up")
+    def rule(self, component: str) -> Rule:
+        """The experiment as one component sees it, with draws of its own."""
+        return Rule(self, self._draws_of(component))
+
+    def first_arming(self, component: str) -> bool:
+        """True once for each component: two threads may want to arm the same one."""
+        with self._lock:
+            if component in self._armed:
+                return False
+            self._armed.add(component)
+            return True
+
+    def strike(self, draws: ChanceSequence | None = None) -> Hit | None:
+        """Decide about one call; counts and reports a hit. A response to be cut counts when it is cut: :meth:`claim`."""
+        if not (draws or self._draws).hit(self.config.failure_rate):
             return None
         hit = self._hit()
-        self.struck()
-        return hit
+        return hit if hit.cut_after is not None or self.claim() else None
 
-    def struck(self) -> None:
-        """Count and report one strike."""
+    def claim(self) -> bool:
+        """Count and report one strike. False when it is over, or its last injection was made; then there is none."""
+        config = self.config
         with self._lock:
+            if self._ended is not None:
+                return False
             self.injected += 1
+            last = self.injected == config.max_injections
+            if last:
+                # Nobody else may slip in before it has ended.
+                self._ended = USED_UP
         if self._listeners.wants(FaultInjected):
-            config = self.config
             self._listeners.emit(FaultInjected(config.target_component, self._clock.time(), config.experiment.value, self.id))
+        if last:
+            self._let_go(USED_UP)
+        return True
 
     async def hold(self, runtime: Runtime, seconds: float) -> None:
         """Delay a call by ``seconds``, at most until the experiment ends."""
         waiter = runtime.waiter()
         with self._lock:
-            if self._ended is not None:
+            if self._halted:
                 return
             self._waiters.add(waiter)
         try:
@@ -143,13 +157,63 @@ class ExperimentRun:
             with self._lock:
                 self._waiters.discard(waiter)
 
+    # -- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def _let_go(self, reason: str) -> None:
+        with self._lock:
+            release, self._release = self._release, []
+        self._run_all(release)
+        if self._listeners.wants(ExperimentEnded):
+            config = self.config
+            self._listeners.emit(
+                ExperimentEnded(config.target_component, self._clock.time(), config.experiment.value, self.id, reason, self.injected)
+            )
+
+    def _run_all(self, steps: Iterable[Callable[[], None]]) -> None:
+        for step in steps:
+            try:
+                step()
+            except Exception as defect:  # noqa: BLE001 - ending must reach everybody
+                self._listeners.defect(f"end of chaos experiment {self.id}", defect, self._clock.time())
+
+    def _draws_of(self, component: str) -> ChanceSequence:
+        return self._chance.sequence(f"chaos.{self.id}", component)
+
     def _hit(self) -> Hit:
         config = self.config
         delay = float(config.delay_seconds)  # type: ignore[arg-type]
         if config.experiment is ChaosExperiment.STREAM_CUT:
-            return Hit(delay, cut_after=config.after_items)
+            return Hit(cut_after=config.after_items)
         if config.experiment is ChaosExperiment.ERROR_INJECTION:
             if config.on_http:
                 return Hit(delay, status=config.status)
             return Hit(delay, config.make_error(config.target_component, self.id))
         return Hit(delay)
+
+
+class Rule:
+    """What is armed at a guard (:class:`somaresil.typing.FaultRule`).
+
+    Each component has draws of its own, so how the calls of different guards interleave decides nothing: with the same seed the n-th
+    call of a component is decided alike in every run.
+    """
+
+    __slots__ = ("_draws", "run")
+
+    def __init__(self, run: ExperimentRun, draws: ChanceSequence) -> None:
+        """Decide for ``run`` by ``draws``."""
+        self.run = run
+        self._draws = draws
+
+    @property
+    def live(self) -> bool:
+        """Whether the lease still runs."""
+        return self.run.live
+
+    def strike(self) -> Hit | None:
+        """What to do to this call; None: leave it alone."""
+        return self.run.strike(self._draws)
+
+    async def hold(self, runtime: Runtime, seconds: float) -> None:
+        """Delay a call; ends early when the experiment is stopped."""
+        await self.run.hold(runtime, seconds)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from somaresil.outcome import Outcome, outcome_of
-
+from somaresil.runtime import Carried, raise_again
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from collections.abc import AsyncIterator, Callable, Iterable
     from somaresil.guard.core import Guard
     from somaresil.runtime import Runtime
 
@@ -17,22 +16,12 @@ __all__ = [
     "AsyncStreamCall",
     "BlockCall",
     "Call",
-    "Carried",
     "CoroutineCall",
     "FunctionCall",
     "Opened",
     "StreamCall",
     "callee",
 ]
-
-
-class Carried(Exception):
-    """Carries a ``StopIteration`` of the callee through coroutines, which would turn it into a ``RuntimeError`` (PEP 479; pluggy #544)."""
-
-    def __init__(self, error: StopIteration) -> None:
-        """Keep what is carried."""
-        super().__init__(error)
-        self.error = error
 
 
 class Opened(NamedTuple):
@@ -62,6 +51,7 @@ class Call:
         "replayed",
         "scope",
         "started",
+        "timed_from",
     )
     lasting = False
     block = False
@@ -82,7 +72,7 @@ class Call:
         self.era = 0
         self.scope: Any = None
         self._ends: list[Callable[[Outcome, float], None]] = []
-        self.started = guard.monotonic()
+        self.started = self.timed_from = guard.monotonic()
 
     def judge(self, result: object, error: BaseException | None) -> Outcome:
         """How this end counts. Never raises."""
@@ -179,8 +169,11 @@ class AsyncStreamCall(CoroutineCall):
     lasting = True
 
     async def invoke(self, function: Callable[..., Any]) -> Opened:
-        """Begin the stream."""
-        source = function(*self.args, **self.kwargs).__aiter__()
+        """Begin the stream. A fallback may answer with any iterable, or have to be awaited for it."""
+        answer = function(*self.args, **self.kwargs)
+        if hasattr(answer, "__await__"):
+            answer = await answer
+        source = (answer if hasattr(answer, "__aiter__") else _each(answer)).__aiter__()
         try:
             return Opened(source, await source.__anext__())
         except StopAsyncIteration:
@@ -215,13 +208,18 @@ class AsyncBlockCall(CoroutineCall):
         """Let the block begin."""
 
 
+async def _each(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
+
+
 async def callee(call: Call) -> Any:
     """The innermost end of every chain of policies."""
     if call.replayed is not None:
         # The first attempt was made on the quiet path and has failed: every policy shall see that as if it had been here.
         error, call.replayed = call.replayed, None
         try:
-            raise error
+            raise_again(error)
         finally:
             del error
     return await call.invoke(call.function)

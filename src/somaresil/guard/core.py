@@ -11,32 +11,34 @@ the policies. ``tests/property/test_two_paths.py`` holds the two paths to equal 
 
 from __future__ import annotations
 
-import functools
+import threading
 from contextvars import ContextVar
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from somaresil.config import Checker
 from somaresil.events import CallEnded
-from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, Carried, CoroutineCall, FunctionCall, callee
+from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, CoroutineCall, FunctionCall, callee
 from somaresil.guard.options import GuardOptions, check_known
-from somaresil.guard.shape import Shape, shape_of
+from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
 from somaresil.model.breaker import Permit
 from somaresil.outcome import Outcome, outcome_of
-from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
 from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
 from somaresil.policy.fallback import FallbackPolicy
 from somaresil.policy.fault import FaultPoint
 from somaresil.policy.retry import RetryPolicy
-from somaresil.policy.timeout import TimeoutPolicy
-from somaresil.runtime import Asyncio, Blocking, run_sync
+from somaresil.policy.timeout import TimeoutPolicy, leave_block
+from somaresil.runtime import Asyncio, Blocking, Carried, foreign, run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from somaresil.chance import Chance
+    from somaresil.errors import CircuitOpen
     from somaresil.events import Listeners
+    from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
     from somaresil.recorder import Recorder
     from somaresil.typing import Clock, Next, Policy
 
@@ -50,6 +52,7 @@ class Guard:
     """Guards calls under one name. Made by :meth:`Resilience.guard`; decorator, context manager and caller in one."""
 
     __slots__ = (
+        "_blocks",
         "_chain",
         "_chance",
         "_refuses",
@@ -87,6 +90,7 @@ class Guard:
         self.breaker: BreakerPolicy | None = None
         self.bulkhead: BulkheadPolicy | None = None
         self.timeout: TimeoutPolicy | None = None
+        self._blocks: dict[Call, None] | None = None
         self.options = GuardOptions()
         self._apply(options)
 
@@ -113,6 +117,7 @@ class Guard:
 
     def call(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
         """Call a plain function through the guard, once."""
+        self._check_callable(function)
         shape = shape_of(function)
         if shape is not Shape.FUNCTION:
             check = Checker(f"guard({self.name!r})")
@@ -124,6 +129,7 @@ class Guard:
 
     async def acall(self, function: Callable[..., Awaitable[_T]], /, *args: Any, **kwargs: Any) -> _T:
         """Call a coroutine function, or anything that returns an awaitable, through the guard, once."""
+        self._check_callable(function)
         result: _T = await plain_wrapper(self, _as_coroutine_function(function))(*args, **kwargs)
         return result
 
@@ -132,12 +138,12 @@ class Guard:
         call = BlockCall(self, _block, (), {})
         self._check_block()
         self.drive(call)
-        _open_blocks.set((call, _open_blocks.get()))
+        self._open_block(call)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Judge the block."""
-        call = self._pop_block()
+        call = self._pop_block(BlockCall)
         now = self.monotonic()
         call.late = self.timeout is not None and self.timeout.expired(call, now)
         self.end(call, call.judge(None, error), error)
@@ -147,15 +153,14 @@ class Guard:
         call = AsyncBlockCall(self, _block, (), {})
         self._check_block()
         await self.adrive(call)
-        _open_blocks.set((call, _open_blocks.get()))
+        self._open_block(call)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Judge the block."""
-        call = self._pop_block()
+        call = self._pop_block(AsyncBlockCall)
         try:
-            if self.timeout is not None:
-                await self.timeout.leave_block(call, error)
+            await leave_block(call, error)
         except TimeoutError as late:
             self.end(call, call.judge(None, late), late)
             raise
@@ -172,7 +177,8 @@ class Guard:
         if "slo" in options:
             check.problem("slo", options["slo"], "the SLOs it was made with", "they are views on its cells and set when the guard is made")
         check.finish()
-        self._apply(self.options.changed(self.name, options))
+        with _configuring:
+            self._apply(self.options.changed(self.name, options))
 
     # -- the quiet path comes by here when it is not quiet ----------------------------------------------------------------------------
 
@@ -180,7 +186,7 @@ class Guard:
         """Count a good quiet call when a boundary was passed or the era has changed under it."""
         try:
             if now >= self.switch.due:
-                self.recorder.settle(now)
+                self._roll(now)
             if self.switch.era == era:
                 self.recorder.count_quiet(elapsed)
             else:
@@ -202,42 +208,62 @@ class Guard:
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of a plain function that is not quiet."""
-        if self._refuses:
-            self._refuse()
-        return self.drive(FunctionCall(self, function, args, kwargs))
+        if self._refuses and (rejection := self._refusal()) is not None:
+            raise rejection
+        try:
+            return self.drive(FunctionCall(self, function, args, kwargs))
+        except BaseException as error:
+            error.__traceback__ = foreign(error.__traceback__)
+            raise
 
-    async def arun(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def arun(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """A call of a coroutine function that is not quiet."""
-        if self._refuses:
-            self._refuse()
-        return await self.adrive(CoroutineCall(self, function, args, kwargs))
+        if self._refuses and (rejection := self._refusal()) is not None:
+            raise rejection
+        return self.adrive(CoroutineCall(self, function, args, kwargs))
 
     def rescue(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, started: float, era: int
     ) -> Any:
         """A quiet call of a plain function failed, and retry or fallback may save it."""
-        return self.drive(_played_back(FunctionCall(self, function, args, kwargs), error, started, era))
+        call = _played_back(FunctionCall(self, function, args, kwargs), error, started, era)
+        # This frame may get on the traceback of the error: without this the two would keep each other alive.
+        del error
+        try:
+            return self.drive(call)
+        except BaseException as final:
+            final.__traceback__ = foreign(final.__traceback__)
+            raise
 
-    async def arescue(
+    def arescue(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, started: float, era: int
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """A quiet call of a coroutine function failed, and retry or fallback may save it."""
-        return await self.adrive(_played_back(CoroutineCall(self, function, args, kwargs), error, started, era))
+        return self.adrive(_played_back(CoroutineCall(self, function, args, kwargs), error, started, era))
 
     def drive(self, call: Call) -> Any:
         """Take a synchronous call through the policies."""
         try:
             result = run_sync(self._chain(call))
-        except BaseException as caught:
-            error = caught.error if isinstance(caught, Carried) else caught
+        except Carried as carried:
+            stop = carried.error
+        except BaseException as error:
             self.end(call, call.judge(None, error), error)
-            error.__traceback__ = _foreign(error.__traceback__)
-            if error is caught:
-                raise
-            raise error from None
-        if not call.lasting:
-            self.end(call, call.judge(result, None), None)
-        return result
+            error.__traceback__ = foreign(error.__traceback__)
+            raise
+        else:
+            if not call.lasting:
+                self.end(call, call.judge(result, None), None)
+            return result
+        self.end(call, call.judge(None, stop), stop)
+        stop.__traceback__ = foreign(stop.__traceback__)
+        context = stop.__context__
+        try:
+            raise stop
+        finally:
+            # As in raise_again, which would carry it once more.
+            stop.__context__ = context
+            del stop, context
 
     async def adrive(self, call: Call) -> Any:
         """Take an asynchronous call through the policies."""
@@ -245,7 +271,7 @@ class Guard:
             result = await self._chain(call)
         except BaseException as error:
             self.end(call, call.judge(None, error), error)
-            error.__traceback__ = _foreign(error.__traceback__)
+            error.__traceback__ = foreign(error.__traceback__)
             raise
         if not call.lasting:
             self.end(call, call.judge(result, None), None)
@@ -262,20 +288,33 @@ class Guard:
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
-    def _refuse(self) -> None:
-        """Raise at once while the circuit is open: nothing outside the breaker has a say."""
-        if self.breaker is not None and (rejection := self.breaker.refusal()) is not None:
-            now = self.monotonic()
-            self._book(Outcome.REJECTED, 0.0, now, rejection, injected=rejection.injected)
-            raise rejection
+    def _refusal(self) -> CircuitOpen | None:
+        """A rejection, counted, while the circuit is open: nothing outside the breaker has a say then. The hot path of bad times."""
+        breaker, now = self.breaker, self.monotonic()
+        if breaker is None or (rejection := breaker.refusal(now)) is None:
+            return None
+        try:
+            if now >= self.switch.due or rejection.injected or self.listeners.wants(CallEnded):
+                self._book(Outcome.REJECTED, 0.0, now, rejection, injected=rejection.injected)
+            else:
+                next(breaker.refusals)
+        except Exception as defect:  # noqa: BLE001 - the caller gets the rejection, not our defect
+            self.listeners.defect("booking a rejected call", defect, self.clock.time())
+        return rejection
 
     def _book(self, outcome: Outcome, elapsed: float, now: float, error: BaseException | None, *, injected: bool) -> None:
         if now >= self.switch.due:
-            self.recorder.settle(now)
+            self._roll(now)
         self.recorder.add(outcome, elapsed, injected)
         if (outcome is not Outcome.GOOD or injected) and self.listeners.wants(CallEnded):
             kind = None if error is None else type(error).__qualname__
             self.listeners.emit(CallEnded(self.name, self.clock.time(), outcome.value, kind, elapsed, injected))
+
+    def _roll(self, now: float) -> None:
+        try:
+            self.recorder.settle(now)
+        except Exception as defect:  # noqa: BLE001 - a window that cannot be rolled must not cost the count of this call as well
+            self.listeners.defect("rolling the windows", defect, self.clock.time())
 
     def _apply(self, options: GuardOptions) -> None:
         """Take options over; raises before anything has changed."""
@@ -295,13 +334,15 @@ class Guard:
         layers: list[Policy | None] = [fallback, retry, self.breaker, self.bulkhead, self.timeout, self.faults]
         for policy in reversed(layers):
             if policy is not None:
-                chain = functools.partial(policy.__call__, chain)
+                # A method bound twice, to the policy and to what is inside it: half the size of a functools.partial, and called faster.
+                chain = MethodType(policy.__call__, chain)
         self._chain = chain
         self.rescues = fallback is not None or retry is not None
         """Whether a call that failed once may still end well."""
         self._refuses = self.breaker is not None and not self.rescues
         for reason, held in (("timeout", self.timeout), ("bulkhead", self.bulkhead), ("classify", options.classify)):
             self.switch.hold(reason, held is not None)
+        self.switch.hold("retry of results", held=retry is not None and retry.judges_results)
 
     def _place_breaker(self, before: CircuitBreaker | None, options: CircuitBreaker | None) -> None:
         if options is None:
@@ -309,7 +350,7 @@ class Guard:
                 self.breaker.retire()
             self.breaker = None
         elif self.breaker is None:
-            self.breaker = BreakerPolicy(self.name, options, self.recorder, self.clock, self._chance, self.listeners)
+            self.breaker = options.build(self.name, self.recorder, self.clock, self._chance, self.listeners)
         elif options != before:
             self.breaker.reconfigure(options)
 
@@ -320,6 +361,11 @@ class Guard:
             self.bulkhead = BulkheadPolicy(self.name, options)
         elif options != before:
             self.bulkhead.resize(options)
+
+    def _check_callable(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            check_decoratable(self.name, function)
+        self._check_fallback(function)
 
     def _check_fallback(self, target: object) -> None:
         fallback = self.options.fallback
@@ -342,17 +388,42 @@ class Guard:
             )
             check.finish()
 
-    def _pop_block(self) -> Call:
-        innermost = _open_blocks.get()
-        if innermost is None or innermost[0].guard != self.name:
-            raise RuntimeError(f"the `with` block of guard {self.name!r} ends in another context than it began in")
-        call, outer = innermost
-        _open_blocks.set(outer)
-        return call
+    def _open_block(self, call: Call) -> None:
+        if self._blocks is None:
+            self._blocks = {}
+        self._blocks[call] = None
+        _open_blocks.set((call, _open_blocks.get()))
+
+    def _pop_block(self, kind: type[Call]) -> Call:
+        """The call of the block that ends now: the innermost of this guard in this context."""
+        blocks = self._blocks or {}
+        inner: list[Call] = []
+        entry = _open_blocks.get()
+        while entry is not None:
+            call, outer = entry
+            if call in blocks and isinstance(call, kind):
+                for other in reversed(inner):
+                    outer = (other, outer)
+                _open_blocks.set(outer)
+                del blocks[call]
+                return call
+            inner.append(call)
+            entry = outer
+        # It ends in another context than it began in, as a generator does that frameworks run piece by piece in threads (dependencies of
+        # FastAPI, fixtures of pytest-asyncio). Blocks of one guard can stand in for one another: every permit is given back once.
+        for call in reversed(list(blocks)):
+            if isinstance(call, kind):
+                del blocks[call]
+                return call
+        raise RuntimeError(f"a `with` block of guard {self.name!r} ends that has not begun")
 
 
 _open_blocks: ContextVar[tuple[Call, Any] | None] = ContextVar("somaresil_blocks", default=None)
 """The blocks that are open in this context, innermost first, as a linked list: a guard is one object, its blocks are many."""
+
+
+_configuring = threading.RLock()
+"""One for all guards: it is taken when somebody changes options, and guards are many."""
 
 
 def _as_coroutine_function(function: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:
@@ -376,12 +447,4 @@ def _played_back(call: Call, error: BaseException, started: float, era: int) -> 
     return call
 
 
-_PACKAGE = __name__.partition(".")[0]
 
-
-def _foreign(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame on that is not ours; all of it when every frame is. People look for their own code."""
-    rest = trace
-    while rest is not None and rest.tb_frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
-        rest = rest.tb_next
-    return trace if rest is None else rest

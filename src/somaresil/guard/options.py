@@ -84,9 +84,12 @@ def _resolve_retry(check: Checker, value: Any) -> Retry | None:
     return None
 
 
+_USUAL_BREAKER = CircuitBreaker()
+
+
 def _resolve_breaker(check: Checker, value: Any) -> CircuitBreaker | None:
     if value is True:
-        return CircuitBreaker()
+        return _USUAL_BREAKER
     if value is None or value is False or isinstance(value, CircuitBreaker):
         return value or None
     check.problem(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from somaresil.guard.call import AsyncStreamCall, StreamCall
 from somaresil.policy.timeout import within
-
+from somaresil.runtime import foreign
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,15 +45,18 @@ def stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., 
                             raise
                         item = throw(thrown)
                     else:
-                        asked = guard.monotonic()
-                        item = next(source) if sent is None else source.send(sent)
-                        if guard.timeout is not None:
-                            limit, _ = guard.timeout.next_limit(call)
-                            call.late = call.late or (limit is not None and guard.monotonic() - asked > limit)
+                        timeout, asked = guard.timeout, guard.monotonic()
+                        limit = None if timeout is None else timeout.next_limit(call)[0]
+                        try:
+                            item = next(source) if sent is None else source.send(sent)
+                        finally:
+                            if limit is not None and guard.monotonic() - asked > limit:
+                                call.late = True
         except StopIteration as stop:
             value = stop.value
         except BaseException as error:
             guard.end(call, call.judge(None, error), error)
+            error.__traceback__ = foreign(error.__traceback__)
             raise
         guard.end(call, call.judge(value, None), None)
         return value
@@ -80,17 +83,23 @@ def async_stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable
                         throw = getattr(source, "athrow", None)
                         if throw is None:
                             raise
-                        item = await throw(thrown)
+                        step = throw(thrown)
                     else:
                         step = source.__anext__() if sent is None else source.asend(sent)
-                        limit, phase = (None, "") if guard.timeout is None else guard.timeout.next_limit(call)
-                        item = await (step if limit is None else within(limit, phase, guard.name, step))
+                    timeout = guard.timeout
+                    limit, phase = (None, "") if timeout is None else timeout.next_limit(call)
+                    item = await (step if limit is None else within(limit, phase, guard.name, step))
         except StopAsyncIteration:
             pass
         except BaseException as error:
-            # The source is closed before the books are, so that its own cleaning up is part of the call.
-            await _aclose(source)
+            try:
+                # The source is closed before the books are, so that its own cleaning up is part of the call.
+                await _aclose(source)
+            except BaseException as worse:
+                guard.end(call, call.judge(None, worse), worse)
+                raise
             guard.end(call, call.judge(None, error), error)
+            error.__traceback__ = foreign(error.__traceback__)
             raise
         guard.end(call, call.judge(None, None), None)
 

@@ -61,7 +61,7 @@ def _function_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..
             if now >= switch.due or switch.era != era:
                 guard.settle(now, now - started, era)
             else:
-                cells[bisect_left(bounds, now - started)]()
+                next(cells[bisect_left(bounds, now - started)])
             return result
         try:
             return guard.rescue(function, args, kwargs, error, started, era)
@@ -92,7 +92,7 @@ def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[.
             if now >= switch.due or switch.era != era:
                 guard.settle(now, now - started, era)
             else:
-                cells[bisect_left(bounds, now - started)]()
+                next(cells[bisect_left(bounds, now - started)])
             return result
         try:
             return await guard.arescue(function, args, kwargs, error, started, era)

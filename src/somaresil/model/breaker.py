@@ -215,7 +215,7 @@ class Breaker:
             return None
         if self.state is State.HALF_OPEN:
             # A probe whose lease ran out has no say: its slot may be lent to another by now.
-            if permit.probe is None or self._leases.pop(permit.probe, -1.0) < now:
+            if permit.probe is None or self._leases.pop(permit.probe, _NEVER) < now:
                 return None
             self._good += not failed
             self._failed += failed
@@ -237,9 +237,7 @@ class Breaker:
             return True
         if tally.calls < limits.minimum_calls:
             return False
-        if limits.failure_rate is not None and tally.failures >= limits.failure_rate * tally.calls:
-            return tally.failures > 0
-        return limits.slow_call_rate is not None and tally.slow > 0 and tally.slow >= limits.slow_call_rate * tally.calls
+        return _reached(limits.failure_rate, tally.failures, tally.calls) or _reached(limits.slow_call_rate, tally.slow, tally.calls)
 
     # -- controls ---------------------------------------------------------------------------------------------------------------------
 
@@ -267,9 +265,8 @@ class Breaker:
         calls = limits.half_open_calls
         seen = Tally(self._good + self._failed, self._failed, self._slow, 0)
         # Without a failure rate (consecutive mode) the first failed probe decides.
-        relapsed = self._failed > 0 and (limits.failure_rate is None or self._failed >= limits.failure_rate * calls)
-        crawling = limits.slow_call_rate is not None and self._slow > 0 and self._slow >= limits.slow_call_rate * calls
-        if relapsed or crawling:
+        relapsed = self._failed > 0 if limits.failure_rate is None else _reached(limits.failure_rate, self._failed, calls)
+        if relapsed or _reached(limits.slow_call_rate, self._slow, calls):
             return self._open(Trigger.RELAPSED, now, u, seen)
         if self._good + self._failed >= calls:
             return self._move(Trigger.RECOVERED, seen)
@@ -287,7 +284,7 @@ class Breaker:
         )
         return self._move(trigger, tally, open_until=now + duration)
 
-    def _move(self, trigger: Trigger, tally: Tally = NOTHING_SEEN, open_until: float | None = None) -> Transition:
+    def _move(self, trigger: Trigger, tally: Tally = NOTHING_SEEN, open_until: float = 0.0) -> Transition:
         before = self.state
         after = TRANSITIONS.get((before, trigger))
         if after is None:
@@ -298,10 +295,19 @@ class Breaker:
         self._good = self._failed = self._slow = 0
         if after is State.OPEN:
             self.openings += 1
-            self.open_until = open_until if open_until is not None else 0.0
+            self.open_until = open_until
         elif after is not State.HALF_OPEN:
             self.openings = 0
         return Transition(before, after, trigger, self.era, tally, self.open_until if after is State.OPEN else None)
+
+
+_NEVER = float("-inf")
+
+
+def _reached(rate: float | None, part: int, whole: int) -> bool:
+    # Divided, since the quotient of two whole numbers rounds to the same float as the decimal fraction that somebody wrote: 7 of 100 is 0.07,
+    # while 0.07 times 100 is more than 7.
+    return rate is not None and part > 0 and part / whole >= rate
 
 
 def diagram() -> str:

@@ -28,13 +28,16 @@ class PrefixRing:
     process. Takes 8 bytes a slot and column.
     """
 
-    __slots__ = ("_columns", "_current", "_first", "resolution", "slots")
+    __slots__ = ("_columns", "_current", "_first", "_marks", "resolution", "slots")
 
     def __init__(self, resolution: float, slots: int, columns: int, now: float) -> None:
         """Begin at time ``now`` with every total at zero."""
         self.resolution = resolution
         self.slots = slots
-        self._columns = [array("q", bytes(8 * slots)) for _ in range(columns)]
+        self._columns = columns
+        # The totals at one boundary stand next to one another: one array is smaller than one a column. Made by multiplication it has no room to
+        # grow, which would be a sixteenth of it.
+        self._marks = array("q", [0]) * (slots * columns)
         self._current = int(now // resolution)
         self._first = self._current
 
@@ -49,8 +52,9 @@ class PrefixRing:
         if slot <= self._current:
             return
         for index in range(max(self._current + 1, slot - self.slots + 1), slot + 1):
-            for column, total in zip(self._columns, totals, strict=True):
-                column[index % self.slots] = total
+            start = index % self.slots * self._columns
+            for place, total in zip(range(start, start + self._columns), totals, strict=True):
+                self._marks[place] = total
         self._current = slot
 
     def reaches(self, since: float) -> bool:
@@ -66,9 +70,9 @@ class PrefixRing:
         if boundary <= self._first:
             return list(totals)
         if boundary > self._current:
-            return [0] * len(self._columns)
-        boundary = max(boundary, self._current - self.slots + 1)
-        return [total - column[boundary % self.slots] for total, column in zip(totals, self._columns, strict=True)]
+            return [0] * self._columns
+        start = max(boundary, self._current - self.slots + 1) % self.slots * self._columns
+        return [total - mark for total, mark in zip(totals, self._marks[start : start + self._columns], strict=True)]
 
     def _boundary(self, since: float) -> int:
         return -int(-since // self.resolution)

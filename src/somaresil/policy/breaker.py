@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from somaresil.config import Checker
 from somaresil.errors import CircuitOpen, describe
@@ -16,9 +16,10 @@ from somaresil.events import BreakerChanged
 from somaresil.model.breaker import NOTHING_SEEN, Breaker, Permit, State, Tally, Thresholds, Transition, Trigger
 from somaresil.model.window import CountWindow, PrefixRing
 from somaresil.outcome import Outcome
+from somaresil.runtime import original
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from datetime import timedelta
 
     from somaresil.chance import Chance
@@ -104,6 +105,10 @@ class CircuitBreaker:
         keep(self, "probe_timeout", check.seconds("probe_timeout", self.probe_timeout))
         check.finish()
 
+    def build(self, name: str, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> BreakerPolicy:
+        """The breaker at work; adapters of other libraries' breakers build one of their own kind."""
+        return BreakerPolicy(name, self, recorder, clock, chance, listeners)
+
     @property
     def thresholds(self) -> Thresholds:
         """What the model needs to know."""
@@ -127,6 +132,40 @@ class BreakerPolicy:
     It is a view on the recorder: quiet calls are counted there and read here. Locks are taken in the order breaker, recorder, switch.
     """
 
+    __slots__ = (
+        "_calls",
+        "_clock",
+        "_draws",
+        "_entered",
+        "_failures",
+        "_first_failure",
+        "_in_a_row",
+        "_injected",
+        "_last",
+        "_listeners",
+        "_lock",
+        "_model",
+        "_onsets",
+        "_quiet_base",
+        "_quiet_seen",
+        "_recorder",
+        "_refuse_until",
+        "_ring",
+        "_slow",
+        "_slow_from",
+        "_switch",
+        "_u",
+        "_why",
+        "last_error",
+        "name",
+        "options",
+        "refusals",
+    )
+    rejection: ClassVar[type[CircuitOpen]] = CircuitOpen
+    """What a call is refused with."""
+    refusals: Iterator[object]
+    """Its ``next`` counts a call that :meth:`refusal` refused. There when it first opens."""
+
     def __init__(self, name: str, options: CircuitBreaker, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> None:
         """Start closed. ``recorder.bounds`` must contain ``options.slow_call_duration``."""
         self.name = name
@@ -140,10 +179,15 @@ class BreakerPolicy:
         self.last_error: str | None = None
         """Type and message of the error that opened it."""
         self._injected = False
+        self._entered: dict[State, int] = {}
+        self._refuse_until = float("-inf")
+        self._why = ""
         self._first_failure = 0.0
         self._slow_from: float | None = None
         self._apply(options)
         self._model = Breaker(options.thresholds)
+        # A breaker that is given to a guard later goes on in the era where an earlier one has left off, for quiet calls carry that number.
+        self._model.era = self._switch.era
         self._restart(clock.monotonic())
         recorder.attach(self)
 
@@ -158,6 +202,11 @@ class BreakerPolicy:
     def era(self) -> int:
         """Which era it is; each transition starts a new one."""
         return self._model.era
+
+    def transitions(self) -> dict[State, int]:
+        """How often it has moved into each state since it was made."""
+        with self._lock:
+            return {state: self._entered.get(state, 0) for state in State}
 
     def tally(self) -> Tally:
         """What the window shows now."""
@@ -188,7 +237,7 @@ class BreakerPolicy:
             result = await inner(call)
         except BaseException as error:
             now = self._clock.monotonic()
-            self.settle(permit, call.judge(None, error), now - started, now, error)
+            self.settle(permit, call.judge(None, error), now - started, now, original(error))
             raise
         if call.lasting:
             call.at_end(lambda outcome, now: self.settle(permit, outcome, now - started, now))
@@ -197,46 +246,52 @@ class BreakerPolicy:
             self.settle(permit, call.judge(result, None), now - started, now)
         return result
 
-    def refusal(self) -> CircuitOpen | None:
-        """A rejection when the circuit is open and stays so at this moment; None: ask :meth:`admit`. Takes no lock."""
-        wait = self._refuse_until - self._clock.monotonic()
+    def refusal(self, now: float) -> CircuitOpen | None:
+        """A rejection when the circuit is open at time ``now`` and stays so; None: ask :meth:`admit`. Takes no lock."""
+        wait = self._refuse_until - now
         if wait <= 0.0:
             return None
-        return CircuitOpen(self.name, None if wait == _FOREVER else wait, self._why, self.last_error, self._injected)
+        return self.rejection(self.name, None if wait == _FOREVER else wait, self._why, self.last_error, self._injected)
 
     def admit(self) -> Permit:
         """Leave to call, to be settled; raises :class:`~somaresil.errors.CircuitOpen`."""
         now = self._clock.monotonic()
-        with self._lock:
-            permit, transition = self._model.admit(now)
+        try:
+            with self._lock:
+                permit, transition = self._model.admit(now)
+                if transition is not None:
+                    self._moved(transition, now)
+                retry_after = self._model.retry_after(now) if permit is None else None
             if transition is not None:
-                self._moved(transition, now)
-            retry_after = self._model.retry_after(now) if permit is None else None
-        if transition is not None:
-            self._tell(transition, now)
+                self._tell(transition, now)
+        except Exception as defect:  # noqa: BLE001 - fail open: a defect of ours must not keep a call from its dependency
+            self._listeners.defect(f"breaker of guard {self.name}", defect, self._clock.time())
+            return _NO_SAY
         if permit is None:
-            raise CircuitOpen(self.name, retry_after, self._why, self.last_error, self._injected)
+            raise self.rejection(self.name, retry_after, self._why, self.last_error, self._injected)
         return permit
 
     def settle(self, permit: Permit, outcome: Outcome, elapsed: float, now: float, error: BaseException | None = None) -> None:
-        """Say how a permitted call ended. Only good and bad are verdicts; anything else gives the permit back."""
-        transition = None
-        with self._lock:
-            if outcome is not Outcome.GOOD and outcome is not Outcome.BAD:
-                self._model.cancel(permit)
-                return
-            if permit.era != self._model.era:
-                return
-            failed = outcome is Outcome.BAD
-            slow = self._slow_from is not None and elapsed > self._slow_from
-            tally = self._note(now, failed=failed, slow=slow)
-            transition = self._model.settle(permit, failed=failed, slow=slow, now=now, tally=tally, u=self._u)
+        """Say how a permitted call ended. Only good and bad are verdicts; anything else gives the permit back. Never raises."""
+        try:
+            with self._lock:
+                if outcome is not Outcome.GOOD and outcome is not Outcome.BAD:
+                    self._model.cancel(permit)
+                    return
+                if permit.era != self._model.era:
+                    return
+                failed = outcome is Outcome.BAD
+                slow = self._slow_from is not None and elapsed > self._slow_from
+                tally = self._note(now, failed=failed, slow=slow)
+                transition = self._model.settle(permit, failed=failed, slow=slow, now=now, tally=tally, u=self._u)
+                if transition is not None:
+                    self._moved(transition, now)
             if transition is not None:
-                self._moved(transition, now)
-        if transition is not None:
-            if transition.after is State.OPEN:
-                self.last_error = None if error is None else describe(error)
-            self._tell(transition, now)
+                if transition.after is State.OPEN:
+                    self.last_error = None if error is None else describe(error)
+                self._tell(transition, now)
+        except Exception as defect:  # noqa: BLE001 - the caller gets its result or its own error whatever happens to our books
+            self._listeners.defect(f"breaker of guard {self.name}", defect, self._clock.time())
 
     # -- controls ---------------------------------------------------------------------------------------------------------------------
 
@@ -285,6 +340,15 @@ class BreakerPolicy:
 
     def retire(self) -> None:
         """Let go of recorder and switch: the guard has no breaker any more."""
+        with self._lock:
+            closed = self.state is State.CLOSED
+            if closed:
+                # Calls that it has let in may still end, and retries may still begin: none of them may open it.
+                self._model.control(Trigger.DISABLE)
+                self._switch.era = self._model.era
+        if not closed:
+            # Whoever follows an incident must hear that nobody will close this circuit.
+            self.control(Trigger.DISABLE)
         self._recorder.detach(self)
         self._slow_from = None
         self._watch_slow()
@@ -311,21 +375,25 @@ class BreakerPolicy:
         self._watch_slow()
 
     def _watch_slow(self) -> None:
-        """A quiet call that was slow must be seen: put our own function in the place of the cells above the threshold."""
+        """A quiet call that was slow must be seen: put an iterator of our own in the place of the cells above the threshold."""
         for bucket, counter in enumerate(self._recorder.quiet_counters):
             lower = self._recorder.bounds[bucket - 1] if bucket else 0.0
             watched = self._slow_from is not None and lower >= self._slow_from
             self._recorder.cells[bucket] = self._slow_call(bucket) if watched else counter
 
-    def _slow_call(self, bucket: int) -> Callable[[], None]:
+    def _slow_call(self, bucket: int) -> Iterator[object]:
         bounds = self._recorder.bounds
         elapsed = bounds[bucket] if bucket < len(bounds) else _FOREVER
 
         def count() -> None:
-            self._recorder.add(Outcome.GOOD, elapsed)
+            try:
+                self._recorder.add(Outcome.GOOD, elapsed)
+            except Exception as defect:  # noqa: BLE001 - the quiet path has no net of its own
+                self._listeners.defect(f"counting a slow call of guard {self.name}", defect, self._clock.time())
             self.settle(Permit(self._switch.era, None), Outcome.GOOD, elapsed, self._clock.monotonic())
 
-        return count
+        # An iterator that calls each time and never ends: what it gives is never the sentinel.
+        return iter(count, _NEVER)
 
     def _restart(self, now: float) -> None:
         """Begin an empty window."""
@@ -335,10 +403,8 @@ class BreakerPolicy:
         options = self.options
         self._last: CountWindow | None = None if options.window_calls is None else CountWindow(options.window_calls)
         self._ring = PrefixRing(_as_float(options.window) / _SLOTS, _SLOTS + 2, 3, now) if options.window_calls is None else None
+        self._onsets: list[tuple[float, float]] = []
         self._switch.due = float("-inf")
-        self._refuse_until = float("-inf")
-        self._why = ""
-
     def _totals(self) -> tuple[int, int, int]:
         return sum(self._recorder.quiet_counts()) - self._quiet_base + self._calls, self._failures, self._slow
 
@@ -363,29 +429,46 @@ class BreakerPolicy:
         position = quiet - self._quiet_base + self._calls
         if self._last is not None:
             self._last.note(position, failed=failed, slow=slow)
-        tally = self._look(now)
-        if tally.failures + tally.slow <= 1:
-            self._first_failure = now
-        return tally
+        self._note_onset(now, position)
+        return self._look(now)
+
+    def _note_onset(self, now: float, position: int) -> None:
+        """Keep the times of the first bad calls, one a slot or position, as long as they are in the window: an incident begins with the oldest."""
+        if self._ring is not None:
+            mark, since = self._ring.due, now - _as_float(self.options.window)
+            self._onsets = [onset for onset in self._onsets if onset[1] >= since]
+        else:
+            mark, oldest = float(position), position - (self.options.window_calls or 0)
+            self._onsets = [onset for onset in self._onsets if onset[0] > oldest]
+        if not self._onsets or self._onsets[-1][0] != mark:
+            self._onsets.append((mark, now))
+        self._first_failure = self._onsets[0][1]
 
     def _look(self, now: float) -> Tally:
         totals = self._totals()
+        # A quiet call since the last failure has ended the row, and nobody was told.
+        quiet = totals[0] - self._calls + self._quiet_base
+        in_a_row = self._in_a_row if quiet == self._quiet_seen else 0
         if self._last is not None:
-            return Tally(*self._last.tally(totals[0]), consecutive=self._in_a_row)
+            return Tally(*self._last.tally(totals[0]), consecutive=in_a_row)
         if self._ring is None:
             return NOTHING_SEEN
         self._ring.roll(now, totals)
         calls, failures, slow = self._ring.within(now - _as_float(self.options.window), totals)
-        return Tally(calls, failures, slow, self._in_a_row)
+        return Tally(calls, failures, slow, in_a_row)
 
     def _moved(self, transition: Transition, now: float) -> None:
         """Bring switch and window in line with the new state."""
         # The state now, not the one that the step led to: the lock may have been entered a second time meanwhile (see Recorder).
         after = self._model.state
+        self._entered[transition.after] = self._entered.get(transition.after, 0) + 1
         if after is State.CLOSED or after is State.METRICS_ONLY:
             self._restart(now)
         if transition.trigger is Trigger.EXCEEDED or transition.trigger is Trigger.RELAPSED or after is State.CLOSED:
             self._injected = False
+        if after is State.OPEN or after is State.FORCED_OPEN:
+            # Before anybody can be refused.
+            self.refusals = self._recorder.refusals
         if after is State.OPEN:
             self._u = self._draws.next()
             self._refuse_until = self._model.open_until
@@ -418,12 +501,15 @@ class BreakerPolicy:
                 open_duration=None if transition.open_until is None else transition.open_until - now,
                 last_error=self.last_error,
                 injected=self._injected,
+                era=transition.era,
             )
         )
 
 
 _FOREVER = float("inf")
-
+_NEVER = object()
+_NO_SAY = Permit(0, None)
+"""Leave to call in an era that never was: what comes of the call changes nothing."""
 
 def _reason(transition: Transition) -> str:
     tally = transition.tally

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from somaresil.config import Checker
 from somaresil.events import FallbackUsed
-
+from somaresil.runtime import original
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +25,8 @@ class Fallback:
     """``handler`` is called with the arguments of the call when it failed with one of ``on``.
 
     It is of the same kind as the guarded function: a coroutine function or a plain one for a coroutine function, something that returns an
-    iterable for a generator. Cancellation and exit are not answered.
+    iterable for a generator, and for an async generator something that returns, now or when awaited, an iterable of either kind.
+    Cancellation and exit are not answered.
     """
 
     handler: Callable[..., Any]
@@ -53,8 +54,10 @@ class FallbackPolicy:
         """The answer of the callee, or that of the handler."""
         try:
             return await inner(call)
-        except self.options.on as error:
-            kind = type(error).__qualname__
+        except Exception as caught:
+            if not isinstance(original(caught), self.options.on):
+                raise
+            kind = type(original(caught)).__qualname__
             if call.listeners.wants(FallbackUsed):
                 call.listeners.emit(FallbackUsed(call.guard, call.clock.time(), kind))
             return await call.invoke(self.options.handler)

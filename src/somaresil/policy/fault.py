@@ -58,6 +58,9 @@ class FaultPoint:
             return
         call.injected = True
         if strike.delay > 0.0:
-            await rule.hold(call.runtime, strike.delay)
+            try:
+                await rule.hold(call.runtime, strike.delay)
+            except Exception as error:  # noqa: BLE001 - as above
+                call.listeners.defect("delay of the fault point", error, call.clock.time())
         if strike.error is not None:
             raise strike.error

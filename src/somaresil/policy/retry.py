@@ -14,6 +14,7 @@ from somaresil.config import Checker
 from somaresil.errors import Rejected
 from somaresil.events import AttemptFailed, RetryScheduled
 from somaresil.model.backoff import exponential, full_jitter
+from somaresil.runtime import original, raise_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from somaresil.typing import Call, Next
 
 __all__ = ["Retry", "RetryPolicy", "RetryState"]
+
+_ABOUT_ERRORS = frozenset(
+    {"retry_if_exception", "retry_if_exception_type", "retry_if_not_exception_type", "retry_if_exception_message", "_retry_never"}
+)
+"""Rules of tenacity that never want a result again. The others may: `retry_unless_exception_type` wants every result again."""
 
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
@@ -35,8 +41,8 @@ class Retry:
     The default pause is exponential with full jitter (a uniform draw from zero to 0.1 s · 2^n, at most 5 s), which spreads the callers
     best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
-    A rejection by the guard itself is not tried again, unless ``on`` names a :class:`~somaresil.errors.Rejected` type. When the guard
-    rejects a further attempt, the error of the last attempt that reached the callee is raised.
+    A rejection, by this guard or one inside it, is not tried again, unless ``on`` names a :class:`~somaresil.errors.Rejected` type. When
+    the guard rejects a further attempt, the error of the last attempt that reached the callee is raised.
     """
 
     attempts: int = 3
@@ -128,28 +134,32 @@ class RetryPolicy:
         self._types: tuple[type[Exception], ...] = tuple(kind for kind in types if isinstance(kind, type))
         self._rejections = tuple(kind for kind in self._types if issubclass(kind, Rejected))
         self._predicate: Callable[[Any], bool] | None = None if isinstance(options.on, type | tuple) else options.on
-        self._judges_results = _is_of_tenacity(options.on)
+        self._asks_tenacity = _is_of_tenacity(options.on)
+        self.judges_results = self._asks_tenacity and type(options.on).__name__ not in _ABOUT_ERRORS
+        """Whether a call that ended well may be tried again: then no call is quiet."""
         self._wait_of_tenacity = _is_of_tenacity(options.wait)
 
     async def __call__(self, inner: Next, call: Call) -> Any:
         """Call until it goes well, or may not be tried again; the last attempt speaks for itself."""
         last: Exception | None = None
+        error: Exception | None = None
         idle = 0.0
         try:
             while True:
                 call.attempt += 1
                 try:
                     result = await inner(call)
-                except Exception as error:
+                except Exception as caught:
+                    error = original(caught)
                     if last is not None and isinstance(error, Rejected) and error.guard == call.guard and not self._rejected_too(error):
-                        raise last from None
+                        raise_again(last)
                     self._report(call, error)
                     pause = self._plan(call, None, error, idle)
                     if pause is None:
                         raise
                     last = error
                 else:
-                    pause = self._plan(call, result, None, idle) if self._judges_results and not call.lasting else None
+                    pause = self._plan(call, result, None, idle) if self.judges_results and not call.lasting else None
                     if pause is None:
                         return result
                     last = None
@@ -160,7 +170,7 @@ class RetryPolicy:
                 await call.runtime.sleep(pause)
         finally:
             # This frame is on the traceback of the error that leaves it: without this the two would keep each other alive.
-            last = None
+            last = error = None
 
     def _plan(self, call: Call, result: object, error: Exception | None, idle: float) -> float | None:
         """Seconds until the next attempt; None: there is none."""
@@ -172,7 +182,9 @@ class RetryPolicy:
         try:
             if not self._again(state, error):
                 return None
-            pause = self._pause(state)
+            pause = state.upcoming_sleep = self._pause(state)
+            if self.options.stop is not None and self.options.stop(state):
+                return None
         except Exception as broken:  # noqa: BLE001 - a hook that fails does not replace the error of the callee
             call.listeners.defect(f"a retry hook of guard {call.guard}", broken, call.clock.time(), "the call was not tried again")
             return None
@@ -182,9 +194,7 @@ class RetryPolicy:
         return pause
 
     def _again(self, state: RetryState, error: Exception | None) -> bool:
-        if self.options.stop is not None and self.options.stop(state):
-            return False
-        if self._judges_results:
+        if self._asks_tenacity:
             return bool(self.options.on(state))
         return bool(self._predicate(error)) if self._predicate is not None else isinstance(error, self._types)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from somaresil.typing import Call, Next
 
-__all__ = ["Timeout", "TimeoutPolicy", "within"]
+__all__ = ["Timeout", "TimeoutPolicy", "leave_block", "within"]
 
 _T = TypeVar("_T")
 
@@ -36,12 +36,12 @@ class Timeout:
 
     Synchronous calls are not interrupted: a late answer is returned all the same and counted as bad, because work that is done helps nobody
     when it is thrown away. With ``abandon=True`` the callee runs in a thread of its own, with a copy of the context variables; when time is
-    up the caller gets ``CallTimedOut`` and the thread is left to finish alone. At most ``max_abandoned`` threads are left behind at a time;
-    beyond that calls are rejected. The time counts from the start of that thread: there is no queue.
+    up the caller gets ``CallTimedOut`` and the thread is left to finish alone. While ``max_abandoned`` threads are left behind, further
+    calls are rejected (those that run already may still be left behind). The time counts from the start of that thread: there is no queue.
     """
 
     total: float | timedelta | None = None
-    """For the whole call; for a stream, until its last item."""
+    """For each attempt (the timeout stands inside the retry); for a stream, until its last item."""
     first_item: float | timedelta | None = None
     """For the first item of a stream."""
     idle: float | timedelta | None = None
@@ -85,17 +85,17 @@ class TimeoutPolicy:
         if not call.runtime.blocking:
             if call.block:
                 return await self._around_block(inner, call, limit)
+            call.timed_from = call.clock.monotonic()
             return await within(limit, phase, self.name, inner(call))
         if self.options.abandon and not call.lasting:
             return self._in_thread(inner, call, limit)
-        started = call.clock.monotonic()
+        call.timed_from = call.clock.monotonic()
         result = await inner(call)
-        if not call.block and call.clock.monotonic() - started > limit:
-            call.late = True
+        call.late = not call.block and call.clock.monotonic() - call.timed_from > limit
         return result
 
     async def _around_block(self, inner: Next, call: Call, limit: float) -> Any:
-        """Begin a scope that :meth:`leave_block` ends."""
+        """Begin a scope that :func:`leave_block` ends."""
         scope = asyncio.timeout(limit)
         await scope.__aenter__()
         try:
@@ -103,15 +103,8 @@ class TimeoutPolicy:
         except BaseException as error:
             await _close(scope, error, self.name, limit)
             raise
-        call.scope = scope
+        call.scope = scope, limit
         return result
-
-    async def leave_block(self, call: Call, error: BaseException | None) -> None:
-        """End the scope around an ``async with`` block; raises :class:`~somaresil.errors.CallTimedOut` when it ran out."""
-        scope, call.scope = call.scope, None
-        if scope is not None:
-            await _close(scope, error, self.name, _seconds(self.options.total) or 0.0)
-
     def first_limit(self, call: Call) -> tuple[float | None, str]:
         """Seconds, and the name of the limit, until the answer or the first item."""
         total = _seconds(self.options.total)
@@ -122,13 +115,13 @@ class TimeoutPolicy:
     def next_limit(self, call: Call) -> tuple[float | None, str]:
         """Seconds, and the name of the limit, until the next item of a stream."""
         total = _seconds(self.options.total)
-        left = None if total is None else max(0.0, total - (call.clock.monotonic() - call.started))
+        left = None if total is None else max(0.0, total - (call.clock.monotonic() - call.timed_from))
         return _shorter((_seconds(self.options.idle), "idle"), (left, "total"))
 
     def expired(self, call: Call, now: float) -> bool:
         """Whether a ``with`` block took longer than it may."""
         total = _seconds(self.options.total)
-        return total is not None and now - call.started > total
+        return total is not None and now - call.timed_from > total
 
     def _in_thread(self, inner: Next, call: Call, limit: float) -> Any:
         with self._lock:
@@ -190,6 +183,13 @@ class _Errand:
             ended = self._ended
         if ended:
             then()
+
+
+async def leave_block(call: Call, error: BaseException | None) -> None:
+    """End the scope around an ``async with`` block, if there is one; raises :class:`~somaresil.errors.CallTimedOut` when it ran out."""
+    if call.scope is not None:
+        (scope, limit), call.scope = call.scope, None
+        await _close(scope, error, call.guard, limit)
 
 
 async def within(limit: float | None, phase: str, guard: str, awaitable: Awaitable[_T]) -> _T:

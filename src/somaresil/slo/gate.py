@@ -80,26 +80,24 @@ class Verdict:
         return "\n  ".join([self.decision.value.upper(), *self.reasons])
 
 
-def weigh(budget: ErrorBudget, conditions: tuple[Condition, ...], policy: DeploymentPolicy, *, sources: int, indicator: str) -> Evidence:
-    """Decide about one objective."""
+def weigh(
+    budget: ErrorBudget, conditions: tuple[Condition, ...], policy: DeploymentPolicy, *, sources: int, pending: int, recovery: bool
+) -> Evidence:
+    """Decide about one objective. ``pending``: incidents that last and may yet end in time; ``recovery``: whether it is about incidents."""
 
     def say(decision: Decision, reason: str) -> Evidence:
         return Evidence(budget.slo_name, decision, f"{budget.slo_name}: {reason}", budget, conditions)
 
     events = budget.good + budget.bad
-    if sources == 0 and indicator != "recovery":
+    left = budget.remaining_share
+    if not recovery and sources == 0:
         return say(Decision.UNKNOWN, "nothing records into it; name it in guard(..., slo=...) or in the middleware")
-    if indicator == "recovery" and events == 0:
-        return say(Decision.ALLOW, "no incident")
-    if events < policy.minimum_events and indicator != "recovery":
+    if not recovery and events < policy.minimum_events:
         return say(Decision.UNKNOWN, f"{events} events, fewer than {policy.minimum_events}")
     if budget.coverage < policy.minimum_coverage:
         return say(Decision.UNKNOWN, f"{budget.coverage:.2%} of the period observed, less than {policy.minimum_coverage:.2%}")
-    left = budget.remaining_share
-    if left is None:
-        return say(Decision.UNKNOWN, "no events")
     # The budget is decided on before burn rates: what is gone is gone, however calm the last hours were.
-    if left < policy.minimum_remaining:
+    if left is not None and left < policy.minimum_remaining:
         return say(
             Decision.BLOCK, f"{left:.1%} of the error budget left, less than {policy.minimum_remaining:.0%} ({budget.bad} bad of {events})"
         )
@@ -108,6 +106,10 @@ def weigh(budget: ErrorBudget, conditions: tuple[Condition, ...], policy: Deploy
         if condition.firing and condition.long_burn is not None and condition.long_burn > 1.0:
             window = f"{condition.long:g} s and {condition.short:g} s"
             return say(Decision.BLOCK, f"burning {condition.long_burn:.1f} times too fast over {window} (limit {condition.factor:.3g})")
+    if pending:
+        return say(Decision.UNKNOWN, f"{pending} incident{'s' if pending > 1 else ''} under way, and nobody knows how it will end")
+    if left is None:
+        return say(Decision.ALLOW, "no incident")
     return say(Decision.ALLOW, f"{left:.1%} of the error budget left ({budget.bad} bad of {events})")
 
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 from somaresil.events import BreakerChanged, IncidentClosed, IncidentOpened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from somaresil.events import Listeners
     from somaresil.typing import Clock
 
-__all__ = ["RECOVERY_BOUNDS", "Incident", "IncidentLog"]
+__all__ = ["RECOVERY_BOUNDS", "Incident", "IncidentLog", "Recoveries"]
 
 RECOVERY_BOUNDS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Buckets of ``somaresil_recovery_seconds``; five minutes is a bound."""
@@ -40,6 +42,30 @@ class Incident:
     injected: bool = False
 
 
+class Recoveries:
+    """Incidents as one objective sees them: good when the circuit was closed again within ``limit`` seconds, bad otherwise."""
+
+    __slots__ = ("bad", "count_injected", "good", "limit", "roll")
+
+    def __init__(self, limit: float, *, count_injected: bool, roll: Callable[[float], None]) -> None:
+        """None seen. ``roll`` is called before one is counted, to note the totals at the boundaries passed."""
+        self.limit = limit
+        self.count_injected = count_injected
+        self.roll = roll
+        self.good = self.bad = 0
+
+    def concerns(self, incident: Incident) -> bool:
+        """Whether it counts for the objective."""
+        return self.count_injected or not incident.injected
+
+    def add(self, incident: Incident, duration: float) -> None:
+        """Count one that has ended."""
+        if self.concerns(incident):
+            in_time = incident.recovered and duration <= self.limit
+            self.good += in_time
+            self.bad += not in_time
+
+
 class IncidentLog:
     """Watches the breakers. Keeps the last 256 incidents that ended, and the counts of all."""
 
@@ -53,6 +79,8 @@ class IncidentLog:
         self._ended: deque[Incident] = deque(maxlen=_KEPT)
         self._buckets: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
+        self._eras: dict[str, int] = {}
+        self._objectives: tuple[Recoveries, ...] = ()
         listeners.add(self._changed, BreakerChanged)
 
     @property
@@ -72,13 +100,28 @@ class IncidentLog:
         with self._lock:
             return {guard: (list(buckets), self._sums[guard]) for guard, buckets in self._buckets.items()}
 
-    def overdue(self, limit: float, *, count_injected: bool = True) -> int:
-        """How many incidents have lasted longer than ``limit`` seconds and still do."""
+    def judge(self, objective: Recoveries) -> None:
+        """Count the incidents that end from now on for this objective."""
+        with self._lock:
+            self._objectives = (*self._objectives, objective)
+
+    def read(self, objective: Recoveries) -> tuple[int, int, int, int]:
+        """For one objective, at one moment: incidents that ended well and that did not; of those that last, overdue ones and others.
+
+        One moment, because an incident that ends must not be seen as neither running nor ended: a counter would go back.
+        """
         now = self._clock.monotonic()
         with self._lock:
-            return sum(1 for i, since in self._running.values() if now - since > limit and (count_injected or not i.injected))
+            ages = [now - since for incident, since in self._running.values() if objective.concerns(incident)]
+            overdue = sum(age > objective.limit for age in ages)
+            return objective.good, objective.bad, overdue, len(ages) - overdue
 
     def _changed(self, event: BreakerChanged) -> None:
+        with self._lock:
+            if 0 < event.era < self._eras.get(event.guard, 0):
+                # Told late, by a thread that was interrupted between the step and the telling: what it tells is over.
+                return
+            self._eras[event.guard] = event.era
         if event.after in {"open", "forced_open"}:
             self._open(event)
         elif event.after != "half_open":
@@ -96,13 +139,21 @@ class IncidentLog:
 
     def _close(self, event: BreakerChanged) -> None:
         now = self._clock.monotonic()
+        if event.guard not in self._running:
+            return
+        for objective in self._objectives:
+            objective.roll(now)
         with self._lock:
             incident, since = self._running.pop(event.guard, (None, now))
             if incident is None:
                 return
-            ended = replace(incident, duration=now - since, recovered=event.after == "closed")
+            duration = now - since
+            ended = replace(incident, duration=duration, recovered=event.after == "closed")
+            for objective in self._objectives:
+                objective.add(ended, duration)
             self._ended.append(ended)
             buckets = self._buckets.setdefault(event.guard, [0] * (len(RECOVERY_BOUNDS) + 1))
-            buckets[bisect_left(RECOVERY_BOUNDS, now - since)] += 1
-            self._sums[event.guard] = self._sums.get(event.guard, 0.0) + now - since
-        self._listeners.emit(IncidentClosed(event.guard, event.at, ended.id, now - since, ended.recovered, ended.injected))
+            buckets[bisect_left(RECOVERY_BOUNDS, duration)] += 1
+            self._sums[event.guard] = self._sums.get(event.guard, 0.0) + duration
+        if self._listeners.wants(IncidentClosed):
+            self._listeners.emit(IncidentClosed(event.guard, event.at, ended.id, duration, ended.recovered, ended.injected))

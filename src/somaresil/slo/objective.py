@@ -9,11 +9,11 @@ from typing import Final
 from somaresil.config import Checker
 from somaresil.model.slo import POLICIES, BurnPolicy
 
-__all__ = ["SLO", "ErrorBudget"]
+__all__ = ["LONGEST", "SHORTEST", "SLO", "ErrorBudget"]
 
 _POLICIES: Final = {"fast_burn_alert": "fast_burn", "gradual_burn": "gradual_burn"}
-_SHORTEST: Final = timedelta(minutes=5)
-_LONGEST: Final = timedelta(days=90)
+SHORTEST: Final = timedelta(minutes=5)
+LONGEST: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class SLO:
         keep = object.__setattr__
         check.name("name", self.name)
         check.number("target_percentage", self.target_percentage, minimum=0.0, maximum=100.0, exclusive=True)
-        if not isinstance(self.measurement_window, timedelta) or not _SHORTEST <= self.measurement_window <= _LONGEST:
+        if not isinstance(self.measurement_window, timedelta) or not SHORTEST <= self.measurement_window <= LONGEST:
             check.problem("measurement_window", self.measurement_window, "a timedelta from 5 minutes to 90 days")
         check.one_of("error_budget_policy", self.error_budget_policy, tuple(_POLICIES))
         keep(self, "latency", check.seconds("latency", self.latency, optional=True))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from somaresil.model.window import RingSet
 from somaresil.outcome import Outcome
+from somaresil.slo.incidents import Recoveries
 
 if TYPE_CHECKING:
-    from somaresil.events import IncidentClosed
     from somaresil.recorder import Recorder
     from somaresil.slo.incidents import IncidentLog
     from somaresil.slo.objective import SLO
@@ -26,12 +26,16 @@ class Series:
         self.slo = slo
         self._clock = clock
         self._incidents = incidents
+        self._recoveries: Recoveries | None = None
         # Slots lie on the epoch, so that slot i means the same in every process; the wall clock is read once, steps of it do not matter.
         self._epoch = clock.time() - clock.monotonic()
         self._rings = RingSet(self._epoch + clock.monotonic())
         self._lock = threading.RLock()
         self._sources: tuple[Recorder, ...] = ()
         self._good = self._bad = 0
+        if slo.recovery is not None:
+            self._recoveries = Recoveries(float(slo.recovery), count_injected=slo.count_injected, roll=self.roll)  # type: ignore[arg-type]
+            incidents.judge(self._recoveries)
 
     @property
     def sources(self) -> int:
@@ -54,17 +58,6 @@ class Series:
             self._bad -= bad
         recorder.attach(self)
 
-    def incident_ended(self, event: IncidentClosed) -> None:
-        """Count an incident, when the objective is about recovery."""
-        limit = self.slo.recovery
-        if limit is None or (event.injected and not self.slo.count_injected):
-            return
-        self.roll(self._clock.monotonic())
-        with self._lock:
-            good = event.recovered and event.duration <= float(limit)  # type: ignore[arg-type]
-            self._good += good
-            self._bad += not good
-
     # -- view on the recorders --------------------------------------------------------------------------------------------------------
 
     @property
@@ -76,34 +69,42 @@ class Series:
         """Note the totals at the boundaries passed."""
         with self._lock:
             if now >= self.due:
-                self._rings.roll(self._epoch + now, self._totals())
+                self._rings.roll(self._epoch + now, self._totals()[:2])
 
     def totals(self) -> tuple[int, int]:
-        """Good and bad events since it began."""
+        """Good and bad events since it began. Never goes back."""
         with self._lock:
-            good, bad = self._totals()
-        return good, bad + self._overdue()
+            good, bad, overdue = self._totals()
+        return good, bad + overdue
 
     def counts(self, window: float) -> tuple[int, int]:
-        """Good and bad events of the last ``window`` seconds; the edge is off by up to one slot, under 1/30 of the window."""
+        """Good and bad events of the last ``window`` seconds, less than one slot at its far edge.
+
+        A slot is 10 seconds for windows up to 2 hours, 5 minutes up to 3 days, 1 hour beyond: at most 1/24 of any window from 5 minutes on.
+        An incident that is overdue counts in every window.
+        """
         now = self._epoch + self._clock.monotonic()
         with self._lock:
-            totals = self._totals()
-            self._rings.roll(now, totals)
-            good, bad = self._rings.within(now, window, totals)
-        return good, bad + self._overdue()
+            good, bad, overdue = self._totals()
+            self._rings.roll(now, (good, bad))
+            good, bad = self._rings.within(now, window, (good, bad))
+        return good, bad + overdue
 
-    def _overdue(self) -> int:
-        limit = self.slo.recovery
-        return 0 if limit is None else self._incidents.overdue(float(limit), count_injected=self.slo.count_injected)  # type: ignore[arg-type]
+    @property
+    def pending(self) -> int:
+        """Incidents that last and are not overdue: nobody knows yet how they count."""
+        return 0 if self._recoveries is None else self._incidents.read(self._recoveries)[3]
 
-    def _totals(self) -> tuple[int, int]:
+    def _totals(self) -> tuple[int, int, int]:
+        """Good, bad, and what is bad for as long as it lasts."""
+        if self._recoveries is not None:
+            return self._incidents.read(self._recoveries)[:3]
         good, bad = self._good, self._bad
         for recorder in self._sources:
             more_good, more_bad = self._of(recorder)
             good += more_good
             bad += more_bad
-        return good, bad
+        return good, bad, 0
 
     def _of(self, recorder: Recorder) -> tuple[int, int]:
         counts = recorder.counts()

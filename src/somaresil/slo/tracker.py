@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from somaresil.config import Checker, did_you_mean, to_seconds
-from somaresil.events import IncidentClosed
+from somaresil.config import Checker, did_you_mean
 from somaresil.model import slo as model
 from somaresil.slo.gate import DeploymentPolicy, Verdict, decide, weigh
 from somaresil.slo.incidents import IncidentLog
-from somaresil.slo.objective import SLO, ErrorBudget
+from somaresil.slo.objective import LONGEST, SHORTEST, SLO, ErrorBudget
 from somaresil.slo.series import Series
 
 if TYPE_CHECKING:
@@ -32,21 +31,21 @@ class SLOTracker:
         self._lock = threading.RLock()
         self._series: dict[str, Series] = {}
         self.incidents = IncidentLog(clock, listeners)
-        listeners.add(self._incident_ended, IncidentClosed)
 
     # -- objectives -------------------------------------------------------------------------------------------------------------------
 
     def add(self, *slos: SLO) -> None:
         """Take objectives in. Adding the same one again changes nothing; another one of the same name is refused."""
         check = Checker("slos.add")
-        for slo in slos:
-            if not isinstance(slo, SLO):
-                check.problem("slo", slo, "an SLO")
-            elif slo.name in self._series and self._series[slo.name].slo != slo:
-                check.problem(slo.name, slo, "a name that is not taken", f"it is {self._series[slo.name].slo}")
-        check.finish()
         with self._lock:
-            added = {slo.name: Series(slo, self._clock, self.incidents) for slo in slos if slo.name not in self._series}
+            known = {name: series.slo for name, series in self._series.items()}
+            for slo in slos:
+                if not isinstance(slo, SLO):
+                    check.problem("slo", slo, "an SLO")
+                elif known.setdefault(slo.name, slo) != slo:
+                    check.problem(slo.name, slo, "a name that is not taken", f"it is {known[slo.name]}")
+            check.finish()
+            added = {name: Series(slo, self._clock, self.incidents) for name, slo in known.items() if name not in self._series}
             self._series = {**self._series, **added}
 
     @property
@@ -80,8 +79,15 @@ class SLOTracker:
     # -- answers ----------------------------------------------------------------------------------------------------------------------
 
     def counts(self, name: str, window: float | timedelta) -> tuple[int, int]:
-        """Good and bad events of the last ``window`` seconds (5 minutes to 90 days)."""
-        return self.series(name).counts(to_seconds(window))
+        """Good and bad events of the last ``window`` seconds (5 minutes to 90 days), as exact as :meth:`Series.counts` says.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for any other window: it is not remembered, or not finely enough.
+        """
+        series = self.series(name)
+        check = Checker("slos")
+        seconds = check.seconds("window", window, minimum=SHORTEST.total_seconds(), maximum=LONGEST.total_seconds(), exclusive=False)
+        check.finish()
+        return series.counts(seconds)
 
     def burn_rate(self, name: str, window: float | timedelta = model.HOUR) -> float | None:
         """Multiple of the sustainable burn over ``window``; None: no event."""
@@ -119,8 +125,9 @@ class SLOTracker:
         evidence = []
         for name in names or self.names:
             series = self.series(name)
+            budget, conditions = self.error_budget(name), self.conditions(name)
             evidence.append(
-                weigh(self.error_budget(name), self.conditions(name), policy, sources=series.sources, indicator=series.slo.indicator)
+                weigh(budget, conditions, policy, sources=series.sources, pending=series.pending, recovery=series.slo.recovery is not None)
             )
         return decide(tuple(evidence), policy)
 
@@ -137,7 +144,3 @@ class SLOTracker:
     async def should_block_deployment(self, *slo_names: str, policy: DeploymentPolicy | None = None) -> Verdict:
         """Truthy when the release must not go on; see :meth:`verdict`."""
         return self.verdict(*slo_names, policy=policy)
-
-    def _incident_ended(self, event: IncidentClosed) -> None:
-        for series in self._series.values():
-            series.incident_ended(event)

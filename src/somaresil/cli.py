@@ -1,0 +1,114 @@
+"""The command ``somaresil``, also ``python -m somaresil``.
+
+Exit codes of every command:
+
+- 0: done, and all is well;
+- 1: done, and what was judged is not good enough;
+- 2: it could not be done: wrong arguments, something is not installed, something did not start;
+- 128 + n: ended by signal n (130: Ctrl-C), with everything cleaned up.
+
+Colours follow the terminal, and ``NO_COLOR`` turns them off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from somaresil._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+_SHORTEST, _LONGEST = 5.0, 300.0
+_MOST_RATE = 500.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command (default: what the process was called with) and return its exit code.
+
+    Raises :class:`SystemExit` as argparse does: 2 for wrong arguments, 0 for ``--help`` and ``--version``.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        return _demo(arguments)
+    except KeyboardInterrupt:
+        # While the command was still loading; once it runs it cleans up and reports by itself.
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="somaresil",
+        description="Chaos, circuit breaking and SLOs embedded in each service.",
+        epilog="exit codes: 0 good, 1 judged not good enough, 2 could not be done, 128 + n ended by signal n",
+    )
+    parser.add_argument("--version", action="version", version=f"somaresil {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="run a guarded service under load, attack it, and report",
+        description=(
+            "Starts a gateway, a worker, a flaky model and a memory store as processes on loopback, offers them requests at a fixed "
+            "rate, and leads them through a game day: steady state, latency, errors, a tripped breaker, kill switch, recovery. "
+            "Nothing is left behind."
+        ),
+        epilog=(
+            "exit codes: 0 at least 95 %% of the touched calls were absorbed and every circuit that opened closed again within 5 minutes; "
+            "1 not so; 2 it could not be run; 130 Ctrl-C"
+        ),
+    )
+    demo.add_argument(
+        "--duration",
+        type=_number("seconds", _SHORTEST, _LONGEST),
+        default=30.0,
+        metavar="SECONDS",
+        help="how long to drive load, all phases together (default: %(default)g)",
+    )
+    demo.add_argument(
+        "--rate",
+        type=_number("requests a second", 1.0, _MOST_RATE),
+        default=40.0,
+        metavar="RPS",
+        help="requests a second, begun at fixed times (default: %(default)g)",
+    )
+    demo.add_argument("--seed", type=int, default=7, metavar="N", help="decides which calls are struck (default: %(default)s)")
+    demo.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
+    demo.add_argument("--prometheus", action="store_true", help="run a Prometheus server too, and compare its burn rates with ours")
+    return parser
+
+
+def _number(what: str, minimum: float, maximum: float) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        # NaN is within no limits.
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {what} from {minimum:g} to {maximum:g}")
+        return value
+
+    return convert
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from somaresil import demo
+
+    absent = demo.missing()
+    if absent:
+        print(
+            f"somaresil demo: {', '.join(absent)} not installed. This installs what the demo needs:\n\n    {demo.INSTALL}\n",
+            file=sys.stderr,
+        )
+        return 2
+    from somaresil.demo.main import main as run
+
+    return run(demo.Options(arguments.duration, arguments.rate, arguments.seed, arguments.json, arguments.prometheus))

@@ -1,0 +1,152 @@
+"""The child processes of one run: started on sockets that are bound already, watched, and ended with everything they left."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final, Self
+
+from somaresil.demo import DemoError
+from somaresil.demo.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["HOST", "ROLES", "Child", "Fleet"]
+
+HOST: Final = "127.0.0.1"
+ROLES: Final = ("model", "memory", "worker", "gateway")
+STOP_SECONDS: Final = 4.0
+"""How long all children together may take to end politely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process of ours."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def tail(self, lines: int = 25) -> str:
+        """The last lines it wrote."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+class Fleet:
+    """The processes of one run and the folder of their files. On leaving the ``with`` block all of it is gone.
+
+    Children have sessions of their own, so that Ctrl-C in the terminal reaches the driver alone, which then ends them; if the driver is
+    killed, the kernel kills them (:mod:`somaresil.demo.leash`).
+    """
+
+    def __init__(self) -> None:
+        """Nothing is started."""
+        self._stack = ExitStack()
+        self._children: list[Child] = []
+        self.folder = Path()
+        """For files that live as long as the run."""
+
+    def __enter__(self) -> Self:
+        """Make the folder."""
+        # Last in, first out: the children end before their files are taken away.
+        self.folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="somaresil-demo-", ignore_cleanup_errors=True)))
+        self._stack.callback(self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End every child, then remove the folder."""
+        self._stack.close()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {child.name: child.process.pid for child in self._children}
+
+    def start_services(self, seed: int) -> Settings:
+        """Start the four services on free loopback ports, and say where they are."""
+        with ExitStack() as sockets:
+            bound = {role: sockets.enter_context(_listening()) for role in ROLES}
+            addresses = {role: f"http://{HOST}:{listening.getsockname()[1]}" for role, listening in bound.items()}
+            settings = Settings(seed=seed, token=secrets.token_urlsafe(24), database=str(self.folder / "memory.sqlite3"), **addresses)
+            for role, listening in bound.items():
+                command = [sys.executable, "-m", "somaresil.demo.serve", role, str(listening.fileno()), str(os.getpid())]
+                extra = settings.to_environment() | ({"SOMARESIL_CHAOS": "1"} if role == "gateway" else {})
+                self.start(role, command, extra, pass_fds=(listening.fileno(),))
+        return settings
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None, *, pass_fds: Sequence[int] = ()
+    ) -> Child:
+        """Start one process; ``environment`` is added to a copy of ours without the variables of somaresil."""
+        # Whatever the user's own service is told (production, a seed, a directory of metrics) is not meant for the demo.
+        ours = {key: value for key, value in os.environ.items() if not key.startswith(("SOMARESIL_", "PROMETHEUS_MULTIPROC_"))}
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=ours | dict(environment or {}),
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    def check(self, names: Sequence[str] | None = None) -> None:
+        """Raise :class:`DemoError` with its last words when a child has ended; ``names``: look at these only."""
+        for child in self._children:
+            code = child.process.poll()
+            if code is not None and (names is None or child.name in names):
+                raise DemoError(f"the {child.name} process ended with code {code}; its last lines:\n{child.tail() or '(it wrote nothing)'}")
+
+    def last_words(self) -> str:
+        """What the children have written, for an error report; they write only when something is wrong."""
+        return "\n".join(f"--- {child.name} wrote:\n{words}" for child in self._children if (words := child.tail()))
+
+    def stop(self, child: Child) -> None:
+        """End one child."""
+        self._children.remove(child)
+        _end([child])
+
+    def _stop(self) -> None:
+        children, self._children = self._children, []
+        _end(children)
+
+
+def _end(children: list[Child]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    for child in children:
+        _signal(child, signal.SIGTERM)
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+    for child in children:
+        if child.process.poll() is None:
+            _signal(child, signal.SIGKILL)
+            child.process.wait()
+
+
+def _signal(child: Child, number: signal.Signals) -> None:
+    # Its own session means its own group, whose number is the process id.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, number)
+
+
+def _listening() -> socket.socket:
+    listening = socket.socket()
+    listening.bind((HOST, 0))
+    listening.listen(512)
+    return listening

@@ -1,0 +1,96 @@
+"""The gateway: an API on top of three guarded calls, with one middleware around it.
+
+- ``POST /v1/session/message`` asks the worker and writes the exchange to memory;
+- ``GET /v1/llm/invoke/stream`` passes the tokens of the model on as server-sent events;
+- ``/health``, ``/metrics``, and ``/_soma/`` for the driver of the demo (:mod:`somaresil.demo.services.control`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Body, FastAPI, Header
+from fastapi.responses import StreamingResponse
+
+from somaresil import ChaosCeilings, Resilience
+from somaresil.asgi import ResilienceMiddleware
+from somaresil.demo.services import control
+from somaresil.demo.services.client import client
+from somaresil.demo.services.dependencies import Entry, Outbox, answers_of, tokens_of
+from somaresil.demo.services.witness import Witness
+from somaresil.integrations.prometheus import metrics_app
+from somaresil.slo import defaults
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from somaresil.demo.settings import Settings
+
+__all__ = ["build"]
+
+
+def build(settings: Settings) -> ASGIApp:
+    """The application."""
+    resilience = Resilience("gateway", environment="demo", seed=settings.seed)
+    resilience.slos.add(*defaults.ALL)
+    # Half of the permission; the other half is SOMARESIL_CHAOS=1 in the environment of this process.
+    resilience.chaos.opt_in(ChaosCeilings(duration=600.0, delay=5.0))
+    witness = Witness(resilience)
+    http = client()
+    ask = answers_of(settings.worker, resilience, http)
+    tokens = tokens_of(settings.model, resilience, http)
+    memory = Outbox(settings.memory, resilience, http, witness)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        emptying = asyncio.create_task(memory.empty())
+        async with http:
+            yield
+            emptying.cancel()
+            await asyncio.gather(emptying, return_exceptions=True)
+
+    api = FastAPI(title="somaresil demo: gateway", lifespan=lifespan)
+
+    @api.post("/v1/session/message")
+    async def message(
+        session: Annotated[str, Body()], text: Annotated[str, Body()], x_request_id: Annotated[str, Header()]
+    ) -> dict[str, Any]:
+        witness.begin(x_request_id)
+        answer = await ask(session, text)
+        await memory.write(Entry(x_request_id, session, text, answer))
+        return {
+            "answer": answer,
+            "degraded": witness.degraded("worker.call"),
+            "memory": "queued" if witness.degraded("memory.write") else "stored",
+        }
+
+    @api.get("/v1/llm/invoke/stream")
+    async def stream(prompt: str, x_request_id: Annotated[str, Header()]) -> StreamingResponse:
+        async def events() -> AsyncIterator[bytes]:
+            witness.begin(x_request_id)
+            async for token in tokens(prompt):
+                yield f"data: {json.dumps({'token': token})}\n\n".encode()
+            yield f"event: done\ndata: {json.dumps({'degraded': witness.degraded('llm.stream')})}\n\n".encode()
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    guarded = ResilienceMiddleware(api, resilience, slo="api_availability")
+    operator = control.build(resilience, witness, settings.token, waiting=lambda: len(memory))
+    metrics: ASGIApp = metrics_app(resilience)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # What operators ask is no traffic of users: it would make the availability look better than it is.
+        path = scope.get("path", "")
+        inner = metrics if path == "/metrics" else operator if path.startswith("/_soma/") else guarded
+        await inner(scope, receive, send)
+
+    return app

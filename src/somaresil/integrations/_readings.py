@@ -1,0 +1,389 @@
+"""What the process knows, as plain rows that can be written down, read back and added up. Knows no metrics library and no file.
+
+A reading maps the families of :data:`FAMILIES` to rows, and a row is label values with a number or a :class:`Histogram`. Counters and
+histograms of several workers are added; a gauge speaks only for a worker that lives.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from somaresil.model.breaker import State
+from somaresil.outcome import Outcome
+from somaresil.slo.incidents import RECOVERY_BOUNDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from somaresil.guard import Guard
+    from somaresil.resilience import Resilience
+    from somaresil.routes import RouteKey, RouteView
+
+__all__ = ["FAMILIES", "OTHER", "Family", "Histogram", "Labels", "Reader", "Reading", "add_up", "capped", "decode", "encode"]
+
+OTHER: Final = "_other"
+
+Labels = tuple[str, ...]
+
+
+class Histogram(NamedTuple):
+    """Counts a bucket (not cumulative, one more than bounds), and the sum of the values where it is known."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float | None
+
+    def plus(self, other: Histogram) -> Histogram:
+        """Both together. Bounds that only one of them has are given up: what lies between them cannot be known."""
+        bounds = self.bounds if self.bounds == other.bounds else tuple(bound for bound in self.bounds if bound in other.bounds)
+        counts = tuple(a + b for a, b in zip(self.over(bounds), other.over(bounds), strict=True))
+        return Histogram(bounds, counts, None if self.total is None or other.total is None else self.total + other.total)
+
+    def minus(self, other: Histogram) -> Histogram:
+        """What has come since ``other`` was read from the same source."""
+        counts = tuple(max(0, a - b) for a, b in zip(self.counts, other.over(self.bounds), strict=True))
+        return Histogram(self.bounds, counts, None if self.total is None or other.total is None else max(0.0, self.total - other.total))
+
+    def over(self, bounds: tuple[float, ...]) -> tuple[int, ...]:
+        """The counts for some of the bounds."""
+        if bounds == self.bounds:
+            return self.counts
+        counts = [0] * (len(bounds) + 1)
+        for bucket, count in enumerate(self.counts):
+            ceiling = self.bounds[bucket] if bucket < len(self.bounds) else math.inf
+            counts[next((i for i, bound in enumerate(bounds) if bound >= ceiling), len(bounds))] += count
+        return tuple(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric."""
+
+    name: str
+    kind: str
+    labels: Labels
+    help: str
+    group: int = 1
+    """How many of the labels, from the first on, name the thing that may move into ``_other`` as a whole."""
+    reserve: int = 1
+    """How many label sets one such thing comes to have in an ordinary life."""
+    unit: str = ""
+    agree: bool = False
+    """All workers say the same, so do not add."""
+
+
+_HTTP_LABELS: Final = ("http_request_method", "http_route", "http_response_status_code", "error_type")
+
+FAMILIES: Final = {
+    family.name: family
+    for family in (
+        Family(
+            "somaresil_calls",
+            "counter",
+            ("guard", "outcome", "injected"),
+            "Calls through a guard by how they ended; injected: touched by a chaos experiment.",
+            reserve=4,
+        ),
+        Family(
+            "somaresil_call_duration_seconds",
+            "histogram",
+            ("guard",),
+            "Duration of the calls that ended by themselves (good, bad, ignored). The sum is not kept: a quiet call bumps one bucket "
+            "and nothing else. The +Inf bucket is the count.",
+            unit="seconds",
+        ),
+        Family(
+            "somaresil_breaker_state",
+            "gauge",
+            ("guard", "state"),
+            "1 for the state the breaker is in, else 0; with several workers: how many of those that live are in it.",
+            reserve=len(State),
+        ),
+        Family(
+            "somaresil_breaker_transitions",
+            "counter",
+            ("guard", "to"),
+            "How often a breaker moved into a state.",
+            reserve=3,
+        ),
+        Family(
+            "somaresil_recovery_seconds",
+            "histogram",
+            ("guard",),
+            "Incidents that are over: from the first bad call until the circuit was closed again.",
+            unit="seconds",
+        ),
+        Family("somaresil_faults_injected", "counter", ("component", "fault"), "Calls struck by chaos experiments, by target and kind."),
+        Family(
+            "somaresil_sli_events",
+            "counter",
+            ("slo", "outcome"),
+            "Events of an objective, good or bad. Burn rate: bad / (good + bad) / (1 - somaresil_slo_objective_ratio).",
+            reserve=2,
+        ),
+        Family(
+            "somaresil_slo_objective",
+            "gauge",
+            ("slo",),
+            "Share of events that an objective wants to be good.",
+            unit="ratio",
+            agree=True,
+        ),
+        Family(
+            "http_server_request_duration_seconds",
+            "histogram",
+            _HTTP_LABELS,
+            "Duration of HTTP requests to their last byte, named as OpenTelemetry does. Labels that are not known are left out.",
+            group=len(_HTTP_LABELS),
+            unit="seconds",
+        ),
+        Family(
+            "http_server_time_to_first_byte_seconds",
+            "histogram",
+            _HTTP_LABELS,
+            "Time to the first byte of the body of HTTP responses that had one.",
+            group=len(_HTTP_LABELS),
+            unit="seconds",
+        ),
+    )
+}
+
+Value = float | Histogram
+
+
+@dataclass(slots=True)
+class Reading:
+    """Rows by the name of their family."""
+
+    rows: dict[str, dict[Labels, Value]] = field(default_factory=lambda: {name: {} for name in FAMILIES})
+
+    def minus(self, before: Reading) -> Reading:
+        """What has come since ``before`` was read in the same process; gauges as they are."""
+        since = Reading()
+        for name, rows in self.rows.items():
+            old = before.rows[name]
+            keep = FAMILIES[name].kind == "gauge"
+            since.rows[name] = {
+                labels: value if keep or labels not in old else _minus(value, old[labels]) for labels, value in rows.items()
+            }
+        return since
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was counted."""
+        counted = (value for rows in self.without_gauges().rows.values() for value in rows.values())
+        return not any(any(value.counts) if isinstance(value, Histogram) else value for value in counted)
+
+    def without_gauges(self) -> Reading:
+        """Only what outlives the worker."""
+        return Reading({name: {} if FAMILIES[name].kind == "gauge" else rows for name, rows in self.rows.items()})
+
+
+def _minus(value: Value, before: Value) -> Value:
+    if isinstance(value, Histogram):
+        return value.minus(before) if isinstance(before, Histogram) else value
+    return value if isinstance(before, Histogram) else max(0, value - before)
+
+
+def _plus(value: Value, other: Value) -> Value:
+    if isinstance(value, Histogram):
+        return value.plus(other) if isinstance(other, Histogram) else value
+    return value if isinstance(other, Histogram) else value + other
+
+
+def add_up(readings: Iterable[Reading]) -> Reading:
+    """All of them as one. Rows keep the order in which they are first met."""
+    whole = Reading()
+    for reading in readings:
+        for name, rows in reading.rows.items():
+            into = whole.rows[name]
+            for labels, value in rows.items():
+                into[labels] = value if labels not in into or FAMILIES[name].agree else _plus(into[labels], value)
+    return whole
+
+
+def capped(family: Family, rows: dict[Labels, Value], limit: int) -> dict[Labels, Value]:
+    """At most ``limit`` rows: things that do not fit any more are added up under ``_other``, each as a whole, the latest first.
+
+    A guard whose errors alone moved away would look better than it is.
+    """
+    if len(rows) <= limit and len({labels[: family.group] for labels in rows}) * family.reserve <= limit:
+        return rows
+    things: dict[Labels, dict[Labels, Value]] = {}
+    for labels, value in rows.items():
+        things.setdefault(labels[: family.group], {})[labels] = value
+    kept: dict[Labels, Value] = {}
+    rest: dict[Labels, Value] = {}
+    # As many rows as `_other` itself can come to have are left free for it.
+    free = limit - max(family.reserve, len({labels[family.group :] for labels in rows}))
+    full = False
+    for thing in things.values():
+        free -= max(family.reserve, len(thing))
+        full = full or free < 0
+        if not full:
+            kept.update(thing)
+            continue
+        for labels, value in thing.items():
+            other = _other(family, labels)
+            rest[other] = _plus(rest[other], value) if other in rest and not family.agree else value
+    if family.agree:
+        rest.clear()
+    for labels, value in rest.items():
+        kept[labels] = _plus(kept[labels], value) if labels in kept else value
+    return kept
+
+
+def _other(family: Family, labels: Labels) -> Labels:
+    if family.group == len(_HTTP_LABELS):
+        return (OTHER, OTHER, "", "")
+    return (OTHER,) * family.group + labels[family.group :]
+
+
+# -- reading a process ----------------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads one process. What cannot be read is left out and reported once; the rest is there."""
+
+    def __init__(self, resilience: Resilience) -> None:
+        """Nothing is read yet."""
+        self._resilience = resilience
+        self._events: dict[Labels, float] = {}
+
+    def read(self) -> Reading:
+        """Everything as it is now. Never raises an ``Exception``."""
+        resilience = self._resilience
+        reading = Reading()
+        for name, guard in resilience.guards.items():
+            self._try(f"guard {name}", _read_calls, reading, name, guard)
+            self._try(f"breaker of guard {name}", _read_breaker, reading, name, guard)
+        self._try("recoveries", self._read_recoveries, reading)
+        self._try("faults", self._read_faults, reading)
+        for name in resilience.slos.names:
+            self._try(f"objective {name}", self._read_slo, reading, name)
+        for key, view in resilience.routes.views().items():
+            self._try(f"requests {key.method} {key.route}", _read_requests, reading, key, view)
+        return reading
+
+    def _try(self, what: str, read: Callable[..., None], reading: Reading, *source: Any) -> None:
+        try:
+            read(reading, *source)
+        except Exception as broken:  # noqa: BLE001 - one defect must not cost the whole scrape
+            self._resilience.listeners.defect(f"metrics of {what}", broken, self._resilience.clock.time(), "they were left out")
+
+    def _read_recoveries(self, reading: Reading) -> None:
+        rows = reading.rows["somaresil_recovery_seconds"]
+        none = Histogram(RECOVERY_BOUNDS, (0,) * (len(RECOVERY_BOUNDS) + 1), 0.0)
+        rows.update(((name,), none) for name, guard in self._resilience.guards.items() if guard.breaker is not None)
+        for name, (counts, seconds) in self._resilience.slos.incidents.recoveries().items():
+            rows[name,] = Histogram(RECOVERY_BOUNDS, tuple(counts), seconds)
+
+    def _read_faults(self, reading: Reading) -> None:
+        for labels, count in self._resilience.chaos.faults().items():
+            reading.rows["somaresil_faults_injected"][labels] = count
+
+    def _read_slo(self, reading: Reading, name: str) -> None:
+        slos = self._resilience.slos
+        objective = Decimal(str(slos[name].target_percentage)) / 100
+        reading.rows["somaresil_slo_objective"][name,] = float(objective)
+        for outcome, count in zip(("good", "bad"), slos.series(name).totals(), strict=True):
+            # An incident that ends is for a moment counted neither as running nor as over: a counter does not go back for that.
+            labels = (name, outcome)
+            self._events[labels] = reading.rows["somaresil_sli_events"][labels] = max(count, self._events.get(labels, 0))
+
+
+_ENDED_BY_ITSELF: Final = (Outcome.GOOD, Outcome.BAD, Outcome.IGNORED)
+
+
+def _read_calls(reading: Reading, name: str, guard: Guard) -> None:
+    counts = guard.recorder.counts()
+    rows = reading.rows["somaresil_calls"]
+    # The two that a rate is made of are there from the start: Prometheus does not see the first step of a series that begins at 1.
+    rows[name, "good", "false"] = rows[name, "bad", "false"] = 0
+    for (outcome, injected), cell in counts.cells.items():
+        if number := sum(cell):
+            rows[name, outcome.value, "true" if injected else "false"] = number
+    histogram = Histogram(counts.bounds, tuple(counts.histogram(*_ENDED_BY_ITSELF)), None)
+    reading.rows["somaresil_call_duration_seconds"][name,] = histogram
+
+
+def _read_breaker(reading: Reading, name: str, guard: Guard) -> None:
+    breaker = guard.breaker
+    if breaker is None:
+        return
+    now = breaker.state
+    for state in State:
+        reading.rows["somaresil_breaker_state"][name, state.value] = int(state is now)
+    for state, number in breaker.transitions().items():
+        if number or state in {State.OPEN, State.HALF_OPEN, State.CLOSED}:
+            reading.rows["somaresil_breaker_transitions"][name, state.value] = number
+
+
+_SERVER_ERROR: Final = 500
+
+
+def _read_requests(reading: Reading, key: RouteKey, view: RouteView) -> None:
+    if key.method == "WEBSOCKET":
+        # How long a conversation lasts is no duration of a request; it counts in the objectives of the middleware.
+        return
+    status = str(key.status) if key.status else ""
+    labels = (key.method, key.route, status, status if key.status >= _SERVER_ERROR else "")
+    bounds = view.bounds
+    durations = Histogram(bounds, tuple(view.durations), view.seconds)
+    first = Histogram(bounds, tuple(view.first_bytes), view.first_byte_seconds)
+    for name, histogram in (("http_server_request_duration_seconds", durations), ("http_server_time_to_first_byte_seconds", first)):
+        reading.rows[name][labels] = histogram
+
+
+# -- writing down and reading back ------------------------------------------------------------------------------------------------------
+
+
+def encode(reading: Reading) -> dict[str, Any]:
+    """As values that JSON knows."""
+    return {name: [[list(labels), _encode(value)] for labels, value in rows.items()] for name, rows in reading.rows.items()}
+
+
+def _encode(value: Value) -> Any:
+    return {"le": value.bounds, "n": value.counts, "sum": value.total} if isinstance(value, Histogram) else value
+
+
+def decode(written: Any) -> Reading:
+    """What :func:`encode` made. Raises ``ValueError`` for anything else: it comes from a file that anybody may have written."""
+    if not isinstance(written, dict) or set(written) - set(FAMILIES):
+        raise ValueError("rows: expected a mapping with the names of known metrics")
+    reading = Reading()
+    for name, rows in written.items():
+        for labels, value in _pairs(name, rows):
+            if len(labels) != len(FAMILIES[name].labels) or not all(isinstance(label, str) for label in labels):
+                raise ValueError(f"{name}: expected {len(FAMILIES[name].labels)} texts as labels")
+            reading.rows[name][tuple(labels)] = _decode(name, value)
+    return reading
+
+
+def _pairs(name: str, rows: Any) -> list[tuple[list[Any], Any]]:
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 and isinstance(row[0], list) for row in rows):  # noqa: PLR2004
+        raise ValueError(f"{name}: expected a list of [labels, value]")
+    return [(row[0], row[1]) for row in rows]
+
+
+def _decode(name: str, value: Any) -> Value:
+    if FAMILIES[name].kind != "histogram":
+        return _number(name, value)
+    lists = isinstance(value, dict) and set(value) == {"le", "n", "sum"} and isinstance(value["le"], list) and isinstance(value["n"], list)
+    if not lists:
+        raise ValueError(f"{name}: expected a histogram with le, n and sum")
+    bounds = tuple(_number(name, bound) for bound in value["le"])
+    counts = tuple(int(_number(name, count)) for count in value["n"])
+    if len(counts) != len(bounds) + 1 or any(low >= high for low, high in pairwise(bounds)):
+        raise ValueError(f"{name}: expected ascending bounds and one count more")
+    return Histogram(bounds, counts, None if value["sum"] is None else _number(name, value["sum"]))
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a number >= 0, not {value!r:.40}")
+    return value

@@ -1,0 +1,285 @@
+"""The quiet path and the full path mean the same.
+
+Random histories are lived through twice, by two guards with equal options: one may take its quiet path, the other is held on the full path.
+Whatever anybody can see of a guard must be the same after each step. This is what allows the quiet path to exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from somaresil import SLO, CircuitBreaker, Fallback, ManualClock, Resilience, Retry
+from somaresil.model.breaker import IllegalTransition
+
+SLOW = 2.0
+
+
+class Oops(Exception):
+    """What callees of these tests raise."""
+
+
+class Fatal(Oops):
+    """What retries and fallbacks of these tests leave alone."""
+
+
+KINDS: tuple[type[BaseException], ...] = (Oops, Fatal, ValueError, StopIteration, KeyboardInterrupt, SystemExit, GeneratorExit)
+CONTROLS = ("reset", "disable", "force_open", "observe")
+
+# Binary fractions, so that sums and differences are exact and windows have sharp edges.
+pauses = st.sampled_from([0.0, 0.25, 1.0, SLOW, SLOW + 0.25, 7.5, 11.0])
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the callee does when it is called once: let time pass, have an operator act meanwhile, and end."""
+
+    lasts: float
+    meanwhile: str | None
+    raises: type[BaseException] | None
+    chained: bool
+
+
+@dataclass(frozen=True)
+class Struck:
+    delay: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a history."""
+
+    do: str
+    pause: float = 0.0
+    attempts: tuple[Attempt, ...] = ()
+    handling: bool = False
+    strikes: tuple[bool, ...] = ()
+
+
+attempts = st.builds(
+    Attempt,
+    lasts=pauses,
+    meanwhile=st.sampled_from([None] * 12 + ["trip", *CONTROLS, "recurse"]),
+    raises=st.sampled_from([None] * 6 + [Oops] * 6 + list(KINDS)),
+    chained=st.booleans(),
+)
+calls = st.builds(
+    Step, do=st.just("call"), pause=pauses, attempts=st.lists(attempts, min_size=1, max_size=4).map(tuple), handling=st.booleans()
+)
+others = st.builds(
+    Step,
+    do=st.sampled_from(["trip", *CONTROLS, "release", "arm", "disarm", "reconfigure"]),
+    pause=pauses,
+    strikes=st.lists(st.booleans(), max_size=3).map(tuple),
+)
+histories = st.lists(st.one_of(calls, calls, calls, calls, others), max_size=14)
+
+breakers = st.builds(
+    CircuitBreaker,
+    failure_rate=st.sampled_from([0.5, 0.75, 1.0]),
+    slow_call_rate=st.just(0.5),
+    slow_call_duration=st.just(SLOW),
+    consecutive_failures=st.sampled_from([None, 2, 3]),
+    window=st.sampled_from([10.0, 20.0]),
+    window_calls=st.sampled_from([None, None, 4]),
+    minimum_calls=st.integers(1, 4),
+    open_duration=st.just(4.0),
+    half_open_calls=st.integers(1, 3),
+    probe_timeout=st.sampled_from([1.0, 30.0]),
+)
+retries = st.builds(Retry, attempts=st.integers(1, 3), on=st.just((Oops, ValueError)), wait=st.sampled_from([None, 0.0, 1.5]))
+fallbacks = st.sampled_from(["answers", "fails"])
+
+
+class Rule:
+    """An experiment whose strikes were decided beforehand."""
+
+    def __init__(self, strikes: tuple[bool, ...]) -> None:
+        self.left = list(strikes)
+        self.live = True
+
+    def strike(self) -> Struck | None:
+        return Struck(0.25, Oops("injected")) if self.left and self.left.pop(0) else None
+
+    async def hold(self, runtime: Any, seconds: float) -> None:
+        await runtime.sleep(seconds)
+
+
+def drive(coroutine: Any) -> Any:
+    """Run a coroutine to its end without an event loop: everything it waits for is there already."""
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            return end.value
+
+
+@dataclass
+class World:
+    """One guard with everything around it."""
+
+    held: bool
+    suspends: bool
+    options: dict[str, Any]
+    fallback: str | None
+    script: list[Attempt] = field(default_factory=list)
+    made: list[BaseException] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    quiet_calls: int = 0
+
+    def __post_init__(self) -> None:
+        self.clock = ManualClock()
+        self.resilience = Resilience("shop", clock=self.clock, seed=7)
+        self.resilience.slos.add(SLO("fast", 90.0, timedelta(hours=1), latency=1.0))
+        self.resilience.slos.add(SLO("there", 90.0, timedelta(hours=1)))
+        options = dict(self.options)
+        if self.fallback is not None:
+            options["fallback"] = Fallback(self.answer if self.fallback == "answers" else self.fail, on=(Oops, LookupError))
+        self.guard = self.resilience.guard("pay", slo=("fast", "there"), **options)
+        self.resilience.on(self.events.append)
+        self.rules: list[Rule] = []
+        if self.held:
+            self.guard.switch.hold("test")
+        if self.suspends:
+
+            @self.guard
+            async def pay(item: str) -> str:
+                return self.attempt(item)
+
+            self.pay = lambda item: drive(pay(item))
+        else:
+            self.pay = self.guard(self.attempt)
+
+    # -- what the callee does ---------------------------------------------------------------------------------------------------------
+
+    def attempt(self, item: str) -> str:
+        if not self.script:
+            return "as usual"
+        plan = self.script.pop(0)
+        self.clock.advance(plan.lasts)
+        if plan.meanwhile == "recurse":
+            self.outcome(lambda: self.pay("inner"))
+        elif plan.meanwhile is not None:
+            self.control(plan.meanwhile)
+        # A coroutine cannot raise StopIteration: Python makes a RuntimeError of it before anybody sees it.
+        kind = RuntimeError if plan.raises is StopIteration and self.suspends else plan.raises
+        if kind is None:
+            return f"answer to {item}"
+        cause = LookupError("the reason")
+        self.made += [kind(len(self.made)), cause]
+        if plan.chained:
+            raise self.made[-2] from cause
+        raise self.made[-2]
+
+    def answer(self, item: str) -> str:
+        return f"instead of {item}"
+
+    def fail(self, item: str) -> str:
+        self.made.append(Oops("no fallback"))
+        raise self.made[-1]
+
+    # -- what is seen -----------------------------------------------------------------------------------------------------------------
+
+    def name(self, error: BaseException | None) -> object:
+        """Which of the errors made here it is; those of the guard by type and text."""
+        for number, known in enumerate(self.made):
+            if known is error:
+                return number
+        return None if error is None else (type(error), str(error))
+
+    def outcome(self, call: Any) -> object:
+        try:
+            return call()
+        except BaseException as error:
+            seen = (self.name(error), self.name(error.__cause__), self.name(error.__context__), error.__suppress_context__)
+            if isinstance(error, IllegalTransition) or self.name(error) in range(len(self.made)):
+                return seen
+            return (*seen, error.__reduce__())
+
+    def control(self, what: str) -> object:
+        breaker = self.resilience.breaker("pay")
+        return self.outcome(lambda: breaker.trip(4.0) if what == "trip" else getattr(breaker, what)())
+
+    def take(self, step: Step) -> object:
+        """Live through one step; what came of it."""
+        self.clock.advance(step.pause)
+        if step.do == "call":
+            self.script = list(step.attempts)
+            self.quiet_calls += self.guard.switch.quiet
+            if not step.handling:
+                return self.outcome(lambda: self.pay("bread"))
+            # Called while another error is being handled: that one must not get into the history of what the callee raises.
+            try:
+                raise LookupError("something else")
+            except LookupError:
+                return self.outcome(lambda: self.pay("bread"))
+        if step.do == "release":
+            return self.guard.breaker.release(self.guard.breaker.era)
+        if step.do == "arm":
+            self.rules.append(Rule(step.strikes))
+            return self.guard.faults.arm(self.rules[-1])
+        if step.do == "disarm":
+            return self.guard.faults.disarm(self.rules.pop()) if self.rules else None
+        if step.do == "reconfigure":
+            return self.guard.configure(breaker=CircuitBreaker(minimum_calls=2, open_duration=2.0, window=10.0))
+        return self.control(step.do)
+
+    def state(self) -> dict[str, object]:
+        """Everything that can be seen of the guard."""
+        breaker = self.guard.breaker
+        return {
+            "records": self.guard.recorder.counts().cells,
+            "state": breaker.state,
+            "era": (breaker.era, self.guard.switch.era),
+            "window": breaker.tally(),
+            "retry after": breaker.retry_after(),
+            "last error": breaker.last_error,
+            "budgets": [self.resilience.slos.error_budget(name) for name in self.resilience.slos.names],
+            "incidents": (self.resilience.slos.incidents.running, self.resilience.slos.incidents.ended),
+            "time": self.clock.monotonic(),
+            "events": self.events,
+            "left of the script": self.script,
+        }
+
+
+@pytest.mark.parametrize("suspends", [False, True], ids=["sync", "async"])
+@settings(max_examples=250)
+@given(
+    breaker=breakers,
+    retry=st.none() | retries,
+    fallback=st.none() | fallbacks,
+    history=histories,
+)
+def test_both_paths_leave_the_same_behind(suspends, breaker, retry, fallback, history):
+    """Records, states, eras, windows, results, exceptions and events are equal after each step of any history."""
+    options = {"breaker": breaker} | ({"retry": retry} if retry is not None else {})
+    quiet, full = (World(held, suspends, options, fallback) for held in (False, True))
+    for step in history:
+        assert quiet.take(step) == full.take(step), step
+        seen, expected = quiet.state(), full.state()
+        for what in expected:
+            assert seen[what] == expected[what], (step, what)
+    assert full.quiet_calls == 0
+
+
+def test_the_histories_do_take_the_quiet_path():
+    """The world that is not held is on its quiet path while nothing is wrong, so the comparison compares two things."""
+    world = World(held=False, suspends=False, options={"breaker": CircuitBreaker()}, fallback=None)
+    world.take(Step("call", attempts=(Attempt(0.0, None, None, chained=False),)))
+    assert world.quiet_calls == 1
+
+
+@pytest.mark.parametrize("suspends", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("raises", [None, Oops])
+def test_a_held_guard_is_on_the_full_path(suspends, raises, monkeypatch):
+    """Holding the switch keeps every call from the quiet path's counter, good or bad."""
+    world = World(held=True, suspends=suspends, options={"breaker": CircuitBreaker()}, fallback=None)
+    world.take(Step("call", attempts=(Attempt(0.0, None, raises, chained=False),)))
+    assert sum(world.guard.recorder.quiet_counts()) == 0
+    assert world.guard.recorder.counts().total() == 1

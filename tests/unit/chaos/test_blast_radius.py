@@ -1,0 +1,110 @@
+"""How much of a fleet takes part when the same experiment is started everywhere, with nobody to coordinate it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from somaresil.events import ExperimentStarted
+from tests.unit.chaos.kit import ERROR, LATENCY, Stand
+
+INSTANCES = tuple(f"gateway-{number}" for number in range(9))
+ZONES = ("a", "b", "c")
+REGIONS = ("eu", "us")
+
+
+def fleet(seed=None):
+    """Nine instances in three zones of two regions each; every process draws for itself."""
+    return [
+        Stand(instance=instance, zone=zone, region="eu" if zone != "c" else "us", seed=index if seed is None else seed)
+        for index, (instance, zone) in enumerate(zip(INSTANCES, itertools.cycle(ZONES)))
+    ]
+
+
+def taking_part(stands, **options):
+    return [stand for stand in stands if stand.arm(**options).selected]
+
+
+def test_exactly_one_instance_of_the_fleet_takes_part():
+    """Each process computes the same one, whatever its seed and however it lists them."""
+    stands = fleet()
+    for shift, stand in enumerate(stands):
+        order = INSTANCES[shift:] + INSTANCES[:shift]
+        stand.run = stand.arm(blast_radius="single_instance", candidates=order)
+    (chosen,) = [stand for stand in stands if stand.run.selected]
+    for stand in stands:
+        assert stand.struck() == [stand is chosen]
+        assert stand.guard.switch.quiet is (stand is not chosen)
+        assert bool(stand.chaos.runs) is (stand is chosen)
+        assert len(stand.told(ExperimentStarted)) == (stand is chosen)
+
+
+@pytest.mark.parametrize(("radius", "candidates", "level"), [("zone", ZONES, "zone"), ("az", ZONES, "zone"), ("region", REGIONS, "region")])
+def test_exactly_one_zone_or_region_takes_part(radius, candidates, level):
+    """All its instances, and none of another."""
+    stands = fleet()
+    struck = taking_part(stands, blast_radius=radius, candidates=candidates)
+    members = {getattr(stand.chaos._place, level) for stand in struck}
+    assert len(members) == 1
+    assert len(struck) == sum(getattr(stand.chaos._place, level) in members for stand in stands)
+
+
+def test_experiments_are_spread_over_the_fleet():
+    """Another component or another kind is another choice, so that not one instance gets them all."""
+    stands = fleet()
+    chosen = set()
+    for number in range(20):
+        name = f"guard{number}"
+        for stand in stands:
+            stand.resilience.guard(name)
+            run = stand.arm(target=name, candidates=INSTANCES)
+            if run.selected:
+                chosen.add(stand.resilience.instance)
+            stand.chaos.stop(run)
+    assert len(chosen) > 4
+    kinds = {kind: taking_part(fleet(), experiment=kind, target="llm.invoke", candidates=INSTANCES) for kind in (ERROR, LATENCY)}
+    assert all(len(stands) == 1 for stands in kinds.values())
+
+
+def test_a_new_instance_moves_no_running_choice_but_to_itself():
+    """Scaling out in the middle of an experiment must not let a second old instance take part."""
+    before = taking_part(fleet(), candidates=INSTANCES)[0].resilience.instance
+    after = taking_part(fleet(), candidates=(*INSTANCES, "gateway-new"))
+    assert [stand.resilience.instance for stand in after] in ([before], [])
+
+
+def test_outside_the_blast_radius_nothing_is_armed():
+    """The run says so, and is over."""
+    stand = Stand(instance="gateway-0")
+    run = stand.arm(candidates=["another"])
+    assert (run.selected, run.live, run.end_reason, run.remaining) == (False, False, "outside the blast radius", 0.0)
+    assert stand.guard.switch.quiet
+    assert stand.chaos.history == ()
+    assert stand.struck() == [False]
+    assert run.rule("llm.invoke").strike() is None
+
+
+@pytest.mark.parametrize("radius", ["single_instance", "zone", "region"])
+def test_without_candidates_it_is_this_process(radius):
+    """Somebody has started it here and nowhere else."""
+    assert Stand().arm(blast_radius=radius).selected
+
+
+def test_a_process_that_does_not_know_its_zone_stays_out():
+    """Who is unknown is not in the blast radius."""
+    assert not Stand(zone=None).arm(blast_radius="zone", candidates=ZONES).selected
+
+
+def test_the_place_comes_from_the_environment_too(monkeypatch):
+    """Orchestrators set variables."""
+    monkeypatch.setenv("SOMARESIL_ZONE", "b")
+    assert Stand().arm(blast_radius="zone", candidates=["b"]).selected
+
+
+def test_those_outside_do_not_use_up_the_experiments_at_once():
+    """There is nothing armed."""
+    stand = Stand(instance="gateway-0")
+    for _ in range(20):
+        stand.arm(candidates=["another"])
+    assert stand.arm().selected

@@ -1,0 +1,464 @@
+"""The metrics of one process: right families, right numbers, bounded, and served whatever breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from datetime import timedelta
+
+import pytest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from somaresil import SLO, ChaosConfig, ChaosExperiment, CircuitBreaker, ConfigurationError, ManualClock, Outcome, Resilience
+from somaresil.events import DefectFound
+from somaresil.integrations._readings import FAMILIES, Histogram
+from somaresil.integrations.prometheus import MetricsApp, ResilienceCollector, install, metrics_app
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5"
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def resilience(clock, monkeypatch):
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    return Resilience("service", clock=clock, seed=1, environment="test")
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+def fail(*_):
+    raise ValueError
+
+
+def fail_through(guard, times=1):
+    for _ in range(times):
+        with pytest.raises(ValueError, match=r"^$"):
+            guard.call(fail)
+
+
+def scrape(registry):
+    """Give {(sample name, sorted labels): value}, read back from the text that is served; no sample may be there twice."""
+    samples = [sample for family in parse_text(generate_latest(registry).decode()) for sample in family.samples]
+    found = {(sample.name, *sorted(sample.labels.items())): sample.value for sample in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+def value(registry, name, **labels):
+    return scrape(registry).get((name, *sorted(labels.items())))
+
+
+def test_calls_are_counted_by_guard_outcome_and_injection(resilience, registry):
+    """Each end of a call is one of them, and the two outcomes that a rate is made of are there from the start."""
+    install(resilience, registry)
+    guard = resilience.guard("llm.invoke", breaker=CircuitBreaker(consecutive_failures=2, failure_rate=None))
+    assert value(registry, "somaresil_calls_total", guard="llm.invoke", outcome="bad", injected="false") == 0
+    for _ in range(3):
+        guard.call(int)
+    fail_through(guard, 2)
+    with pytest.raises(Exception, match="circuit open"):
+        guard.call(int)
+    with pytest.raises(KeyboardInterrupt):
+        resilience.guard("other").call(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    found = {key[1:]: number for key, number in scrape(registry).items() if key[0] == "somaresil_calls_total" and number}
+    assert {(dict(labels)["guard"], dict(labels)["outcome"]): number for labels, number in found.items()} == {
+        ("llm.invoke", "good"): 3,
+        ("llm.invoke", "bad"): 2,
+        ("llm.invoke", "rejected"): 1,
+        ("other", "abandoned"): 1,
+    }
+
+
+def test_durations_are_a_histogram_over_the_bounds_of_the_guard(resilience, clock, registry):
+    """A threshold of an objective is a bucket, a bound belongs to its bucket, and calls that were not made are not in it."""
+    resilience.slos.add(SLO("fast", 95.0, timedelta(days=7), latency=2.0))
+    install(resilience, registry)
+    guard = resilience.guard("db", slo="fast", breaker=CircuitBreaker(consecutive_failures=1))
+    guard.call(clock.advance, 2.0)
+    guard.call(clock.advance, 3.0)
+    with pytest.raises(ValueError, match=r"^$"):
+        guard.call(lambda: (clock.advance(20.0), fail()))
+    with pytest.raises(Exception, match="circuit open"):
+        guard.call(int)
+    buckets = {
+        le: value(registry, "somaresil_call_duration_seconds_bucket", guard="db", le=le) for le in ("1.0", "2.0", "2.5", "5.0", "+Inf")
+    }
+    assert buckets == {"1.0": 0, "2.0": 1, "2.5": 1, "5.0": 2, "+Inf": 3}
+
+
+def test_a_sum_that_is_not_known_is_not_made_up(resilience, registry):
+    """The guard's histogram has neither sum nor count, the ones whose sum is known have both."""
+    install(resilience, registry)
+    resilience.guard("db", breaker=True).call(int)
+    names = {key[0] for key in scrape(registry)}
+    assert "somaresil_call_duration_seconds_bucket" in names
+    assert not names & {"somaresil_call_duration_seconds_sum", "somaresil_call_duration_seconds_count"}
+    assert {"somaresil_recovery_seconds_sum", "somaresil_recovery_seconds_count"} <= names
+
+
+def test_the_breaker_shows_one_state_and_counts_its_steps(resilience, clock, registry):
+    """Exactly one state is 1; each step into a state is counted; the incident is in the recovery histogram when it is over."""
+    install(resilience, registry)
+    options = CircuitBreaker(consecutive_failures=1, failure_rate=None, open_duration=10.0, open_jitter=0.0, half_open_calls=1)
+    guard = resilience.guard("db", breaker=options)
+    fail_through(guard)
+
+    def states():
+        return {dict(key[1:])["state"]: number for key, number in scrape(registry).items() if key[0] == "somaresil_breaker_state"}
+
+    assert {state for state, number in states().items() if number} == {"open"}
+    assert sum(states().values()) == 1
+    clock.advance(11.0)
+    guard.call(int)
+    assert {state for state, number in states().items() if number} == {"closed"}
+    for state in ("open", "half_open", "closed"):
+        assert value(registry, "somaresil_breaker_transitions_total", guard="db", to=state) == 1
+    assert value(registry, "somaresil_recovery_seconds_bucket", guard="db", le="10.0") == 0
+    assert value(registry, "somaresil_recovery_seconds_bucket", guard="db", le="30.0") == 1
+    assert value(registry, "somaresil_recovery_seconds_sum", guard="db") == pytest.approx(11.0)
+
+
+def test_injected_faults_are_counted_over_all_experiments(resilience, registry, monkeypatch):
+    """By target and kind, experiments of long ago included, and the calls that they touched are marked."""
+    monkeypatch.setenv("SOMARESIL_CHAOS", "1")
+    resilience.chaos.opt_in()
+    install(resilience, registry)
+    guard = resilience.guard("db")
+    for _ in range(70):
+        run = resilience.chaos.arm(ChaosConfig(ChaosExperiment.ERROR_INJECTION, "d*", 1.0, error=ValueError))
+        fail_through(guard)
+        resilience.chaos.stop(run)
+    assert len(resilience.chaos.history) <= 64
+    assert value(registry, "somaresil_faults_injected_total", component="d*", fault="error") == 70
+    assert value(registry, "somaresil_calls_total", guard="db", outcome="bad", injected="true") == 70
+
+
+def test_objectives_and_their_events_are_exported(resilience, clock, registry):
+    """Good and bad as the objective sees them, and the objective without the dust of floating point."""
+    resilience.slos.add(SLO("up", 99.9, timedelta(days=30)), SLO("fast", 95.0, timedelta(days=7), latency=2.0))
+    install(resilience, registry)
+    guard = resilience.guard("db", slo=["up", "fast"])
+    guard.call(int)
+    guard.call(clock.advance, 3.0)
+    fail_through(guard)
+    events = {
+        slo: tuple(value(registry, "somaresil_sli_events_total", slo=slo, outcome=outcome) for outcome in ("good", "bad"))
+        for slo in ("up", "fast")
+    }
+    assert events == {"up": (2, 1), "fast": (1, 2)}
+    assert value(registry, "somaresil_slo_objective_ratio", slo="up") == 0.999
+
+
+def test_events_of_an_objective_never_go_back(resilience, registry, monkeypatch):
+    """An incident that ends is counted nowhere for a moment; to Prometheus a counter that falls would be a restart."""
+    resilience.slos.add(SLO("recovery", 95.0, timedelta(days=30), recovery=300.0))
+    install(resilience, registry)
+    series = resilience.slos.series("recovery")
+    seen = []
+    for totals in ((4, 3), (4, 2), (5, 3)):
+        monkeypatch.setattr(type(series), "totals", lambda _, totals=totals: totals)
+        seen.append(value(registry, "somaresil_sli_events_total", slo="recovery", outcome="bad"))
+    assert seen == [3, 3, 3]
+
+
+def test_requests_have_the_labels_of_the_otel_conventions(resilience, registry):
+    """Method, route and status; error_type on a server error only; no status when no response was begun; websockets are no requests."""
+    install(resilience, registry)
+    for method, route, status in (("GET", "/a/{id}", 200), ("POST", "/b", 503), ("GET", "/gone", 0), ("WEBSOCKET", "/ws", 0)):
+        cell = resilience.routes.cell(method, route, status, ())
+        cell.add(Outcome.GOOD, 0.2, 0.1, resilience.clock.monotonic(), injected=False)
+    samples = [dict(key[1:]) for key in scrape(registry) if key[0] == "http_server_request_duration_seconds_count"]
+    assert samples == [
+        {"http_request_method": "GET", "http_response_status_code": "200", "http_route": "/a/{id}"},
+        {"error_type": "503", "http_request_method": "POST", "http_response_status_code": "503", "http_route": "/b"},
+        {"http_request_method": "GET", "http_route": "/gone"},
+    ]
+    labels = {"http_request_method": "GET", "http_response_status_code": "200", "http_route": "/a/{id}"}
+    assert value(registry, "http_server_request_duration_seconds_sum", **labels) == pytest.approx(0.2)
+    assert value(registry, "http_server_time_to_first_byte_seconds_sum", **labels) == pytest.approx(0.1)
+    assert value(registry, "http_server_time_to_first_byte_seconds_bucket", le="0.1", **labels) == 1
+
+
+@pytest.mark.parametrize("route", ['/"quoted"', "/back\\slash", "/new\nline", "/ünïcode/{x}", "/}{,="])
+def test_labels_survive_the_text_format(resilience, registry, route):
+    """Quotes, backslashes and line breaks come out as they went in, in both formats."""
+    install(resilience, registry)
+    resilience.routes.cell("GET", route, 200, ()).add(Outcome.GOOD, 0.2, None, 0.0, injected=False)
+    for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
+        body = get(MetricsApp(resilience, registry, lambda: None), accept=accept)[2].decode()
+        routes = {sample.labels.get("http_route") for family in parse(body) for sample in family.samples}
+        assert route in routes
+
+
+# -- bounds -----------------------------------------------------------------------------------------------------------------------------
+
+
+def sets_of(registry):
+    """Give the number of label sets of each family, buckets aside."""
+    sets = {}
+    for name, *labels in scrape(registry):
+        family = name.removesuffix("_total").removesuffix("_bucket").removesuffix("_count").removesuffix("_sum").removesuffix("_ratio")
+        sets.setdefault(family, set()).add(tuple(label for label in labels if label[0] != "le"))
+    return {family: len(found) for family, found in sets.items()}
+
+
+def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
+    """Guards, objectives and routes without end are added up under `_other`, and no call is lost."""
+    install(resilience, registry)
+    for number in range(300):
+        resilience.slos.add(SLO(f"slo{number}", 99.0, timedelta(days=1)))
+        guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}")
+        guard.call(int)
+        fail_through(guard)
+        resilience.routes.cell("GET", f"/{number}", 200, ()).add(Outcome.GOOD, 0.2, 0.1, 0.0, injected=False)
+    sets = sets_of(registry)
+    assert set(sets) == {name for name in FAMILIES if name != "somaresil_faults_injected"}
+    assert max(sets.values()) <= 200
+    found = scrape(registry)
+    assert sum(number for key, number in found.items() if key[0] == "somaresil_calls_total") == 600
+    assert sum(number for key, number in found.items() if key[0] == "somaresil_sli_events_total") == 600
+    assert sum(number for key, number in found.items() if key[0] == "somaresil_breaker_state") == 300
+    assert sum(number for key, number in found.items() if key[0] == "http_server_request_duration_seconds_count") == 300
+    counted = {key: number for key, number in found.items() if key[0] == "somaresil_call_duration_seconds_bucket"}
+    assert sum(number for key, number in counted.items() if dict(key[1:])["le"] == "+Inf") == 600
+
+
+def test_a_guard_moves_into_other_as_a_whole(resilience, registry):
+    """A guard whose errors alone moved away would look better than it is."""
+    install(resilience, registry, limit=12)
+    for number in range(5):
+        guard = resilience.guard(f"g{number}")
+        guard.call(int)
+        fail_through(guard)
+    found = {}
+    for key, number in scrape(registry).items():
+        if key[0] == "somaresil_calls_total":
+            labels = dict(key[1:])
+            found.setdefault(labels["guard"], {})[labels["outcome"]] = number
+    assert found == {"g0": {"good": 1, "bad": 1}, "g1": {"good": 1, "bad": 1}, "_other": {"good": 3, "bad": 3}}
+
+
+def test_trouble_does_not_move_a_guard_into_other(resilience, registry):
+    """Guards that are shown while all is well have room for the outcomes of a bad day."""
+    install(resilience, registry, limit=20)
+    for number in range(6):
+        guard = resilience.guard(f"g{number}", breaker=CircuitBreaker(consecutive_failures=1))
+        guard.call(int)
+
+    def shown():
+        return {dict(key[1:])["guard"] for key in scrape(registry) if key[0] == "somaresil_calls_total"}
+
+    before = shown()
+    assert "_other" in before
+    for guard in resilience.guards.values():
+        fail_through(guard)
+        with pytest.raises(Exception, match="circuit open"):
+            guard.call(int)
+    assert shown() == before
+
+
+def test_histograms_with_other_bounds_are_added_up_where_they_agree():
+    """What lies between bounds that only one has cannot be known, so they are given up; the count stays."""
+    one = Histogram((1.0, 2.0, 5.0), (1, 2, 3, 4), 10.0)
+    other = Histogram((1.0, 5.0), (10, 20, 30), None)
+    assert one.plus(other) == Histogram((1.0, 5.0), (11, 25, 34), None)
+
+
+# -- robustness -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_defect_in_one_guard_costs_that_guard_only(resilience, registry, monkeypatch):
+    """The rest is served, the scrape does not fail, and it is reported once."""
+    defects = []
+    resilience.on(defects.append, DefectFound)
+    install(resilience, registry)
+    for name in ("one", "two", "three"):
+        resilience.guard(name, breaker=True).call(int)
+    broken = resilience.guards["two"].recorder
+    counts = type(broken).counts
+
+    def raise_for_two(recorder):
+        if recorder is broken:
+            raise RuntimeError
+        return counts(recorder)
+
+    monkeypatch.setattr(type(broken), "counts", raise_for_two)
+    for _ in range(2):
+        found = {dict(key[1:])["guard"] for key in scrape(registry) if key[0] == "somaresil_calls_total"}
+        assert found == {"one", "three"}
+    assert [defect.where for defect in defects] == ["metrics of guard two"]
+
+
+def test_a_failing_collector_of_somebody_else_is_a_500_and_no_exception(resilience, registry):
+    """The app answers, names the type and nothing more, and it is reported."""
+
+    class Broken:
+        def collect(self):
+            raise KeyError("secret")
+
+    app = metrics_app(resilience, registry)
+    registry.register(Broken())
+    status, _, body = get(app)
+    assert (status, body) == (500, b"a collector of this registry raised KeyError\n")
+
+
+def test_installing_twice_exports_once(resilience, registry):
+    """The same object twice, and it goes only when both have let go; ending twice is ending once."""
+    first, second = install(resilience, registry), install(resilience, registry)
+    resilience.guard("db").call(int)
+    assert value(registry, "somaresil_calls_total", guard="db", outcome="good", injected="false") == 1
+    first()
+    first()
+    assert value(registry, "somaresil_calls_total", guard="db", outcome="good", injected="false") == 1
+    second()
+    assert scrape(registry) == {}
+    install(resilience, registry)
+    assert value(registry, "somaresil_calls_total", guard="db", outcome="good", injected="false") == 1
+
+
+def test_a_module_that_was_imported_twice_exports_once(resilience, registry, clock):
+    """Both of its objects count; of a gauge the later one counts, for the first is idle."""
+    twin = Resilience("service", clock=clock)
+    end = [install(each, registry) for each in (resilience, twin)]
+    for each in (resilience, twin):
+        each.guard("db", breaker=True).call(int)
+    twin.breaker("db").trip()
+    assert value(registry, "somaresil_calls_total", guard="db", outcome="good", injected="false") == 2
+    assert value(registry, "somaresil_breaker_state", guard="db", state="open") == 1
+    assert value(registry, "somaresil_breaker_state", guard="db", state="closed") == 0
+    end[1]()
+    assert value(registry, "somaresil_calls_total", guard="db", outcome="good", injected="false") == 1
+
+
+def test_the_default_registry_is_that_of_prometheus_client(resilience):
+    """install(resilience) is enough for whoever serves prometheus_client's metrics already."""
+    resilience.guard("in.default.registry").call(int)
+    end = install(resilience)
+    try:
+        assert b"in.default.registry" in generate_latest(REGISTRY)
+    finally:
+        end()
+    assert b"in.default.registry" not in generate_latest(REGISTRY)
+
+
+def test_wrong_arguments_and_taken_names_are_configuration_errors(resilience, registry):
+    """The message says what is allowed; after a refusal nothing is installed."""
+    with pytest.raises(ConfigurationError) as caught:
+        install(resilience, registry, limit=3, interval=60.0)
+    assert len(caught.value.problems) == 2
+    with pytest.raises(ConfigurationError, match="limit"):
+        ResilienceCollector(resilience, limit=0)
+    Counter("somaresil_calls", "somebody else's", registry=registry)
+    with pytest.raises(ConfigurationError, match="one without metrics of these names"):
+        install(resilience, registry)
+
+
+def test_a_scrape_may_ask_for_some_metrics_only(resilience, registry):
+    """prometheus_client's restricted registries know our names."""
+    install(resilience, registry)
+    resilience.guard("db").call(int)
+    some = registry.restricted_registry(["somaresil_calls_total"])
+    assert {key[0] for key in scrape(some)} == {"somaresil_calls_total"}
+
+
+# -- the app ----------------------------------------------------------------------------------------------------------------------------
+
+
+def get(app, *, method="GET", accept=""):
+    """Give status, headers and body of one request."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": method, "path": "/", "headers": [(b"accept", accept.encode())] if accept else []}
+    asyncio.run(app(scope, receive, send))
+    start, body = sent
+    return start["status"], {name.decode(): text.decode() for name, text in start["headers"]}, body["body"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        (OPENMETRICS, True),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text;q=0.5, text/plain;q=0.9", False),
+        ("application/openmetrics-text;q=0, */*", False),
+        ("application/openmetrics-text;q=nonsense", False),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", False),
+    ],
+)
+def test_the_format_is_the_one_that_the_client_likes(resilience, accept, openmetrics):
+    """OpenMetrics for those who ask for it, the plain text format for everybody else; both can be read back."""
+    resilience.guard("db", breaker=True).call(int)
+    status, headers, body = get(metrics_app(resilience), accept=accept)
+    assert status == 200
+    assert headers["content-type"].startswith("application/openmetrics-text" if openmetrics else "text/plain; version=0.0.4")
+    assert headers["content-length"] == str(len(body))
+    parse = parse_openmetrics if openmetrics else parse_text
+    assert sum(sample.name == "somaresil_calls_total" for family in parse(body.decode()) for sample in family.samples) == 2
+
+
+def test_by_itself_the_app_serves_only_our_metrics_and_with_a_registry_all_of_it(resilience, registry):
+    """A registry of one's own is filled beside what is in it."""
+    Counter("requests", "somebody else's", registry=registry).inc()
+    assert b"requests_total" not in get(metrics_app(resilience))[2]
+    body = get(metrics_app(resilience, registry))[2]
+    assert b"requests_total 1.0" in body
+    assert b"somaresil_slo_objective_ratio" in body
+
+
+def test_other_methods_and_protocols_are_answered(resilience):
+    """HEAD has no body, POST is refused, a websocket is closed, and lifespan is answered and ends it."""
+    app = metrics_app(resilience)
+    status, headers, body = get(app, method="HEAD")
+    assert (status, body) == (200, b"")
+    assert int(headers["content-length"]) == len(get(app)[2])
+    status, headers, _ = get(app, method="POST")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive():
+        return next(messages)
+
+    asyncio.run(app({"type": "lifespan"}, receive, send))
+    asyncio.run(app({"type": "websocket", "headers": []}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
+    resilience.guard("late").call(int)
+    assert b'guard="late"' not in get(app)[2]
+
+
+@pytest.mark.server
+def test_promtool_finds_nothing_wrong(resilience, registry, clock):
+    """Prometheus' own linter reads the text and has no complaint."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: `apt-get install prometheus`, or run `nox -s tests` as root")
+    resilience.slos.add(SLO("up", 99.9, timedelta(days=30)))
+    install(resilience, registry)
+    guard = resilience.guard("db", breaker=CircuitBreaker(consecutive_failures=1), slo="up")
+    fail_through(guard)
+    resilience.routes.cell("GET", "/a", 500, ()).add(Outcome.BAD, 0.2, 0.1, 0.0, injected=False)
+    done = subprocess.run([promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")

@@ -1,0 +1,802 @@
+"""The breaker model: its table, eras, leases, thresholds and openings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+
+from somaresil.model.breaker import (
+    NOTHING_SEEN,
+    TRANSITIONS,
+    Breaker,
+    IllegalTransition,
+    Permit,
+    State,
+    Tally,
+    Thresholds,
+    Transition,
+    Trigger,
+    diagram,
+)
+
+PLAIN = Thresholds(
+    failure_rate=0.5,
+    slow_call_rate=None,
+    consecutive_failures=None,
+    minimum_calls=4,
+    open_duration=30.0,
+    open_factor=2.0,
+    open_maximum=100.0,
+    open_jitter=0.0,
+    half_open_calls=3,
+    probe_timeout=5.0,
+)
+MIDDLE = 0.5
+"""The draw that lengthens and shortens nothing."""
+
+EXPECTED = {
+    (State.CLOSED, Trigger.EXCEEDED): State.OPEN,
+    (State.OPEN, Trigger.ELAPSED): State.HALF_OPEN,
+    (State.HALF_OPEN, Trigger.RECOVERED): State.CLOSED,
+    (State.HALF_OPEN, Trigger.RELAPSED): State.OPEN,
+    (State.CLOSED, Trigger.TRIP): State.OPEN,
+    (State.OPEN, Trigger.TRIP): State.OPEN,
+    (State.HALF_OPEN, Trigger.TRIP): State.OPEN,
+} | {
+    (state, trigger): after
+    for state in State
+    for trigger, after in (
+        (Trigger.FORCE_OPEN, State.FORCED_OPEN),
+        (Trigger.DISABLE, State.DISABLED),
+        (Trigger.OBSERVE, State.METRICS_ONLY),
+        (Trigger.RESET, State.CLOSED),
+    )
+}
+CONTROLS = {Trigger.FORCE_OPEN, Trigger.DISABLE, Trigger.OBSERVE, Trigger.RESET}
+
+
+def made(**changes: object) -> Breaker:
+    return Breaker(replace(PLAIN, **changes))
+
+
+def tally(calls: int = 0, failures: int = 0, slow: int = 0, consecutive: int = 0) -> Tally:
+    return Tally(calls, failures, slow, consecutive)
+
+
+def let_in(breaker: Breaker, now: float = 0.0) -> Permit:
+    permit, _ = breaker.admit(now)
+    assert permit is not None
+    return permit
+
+
+def fail(breaker: Breaker, now: float = 0.0, seen: Tally = Tally(10, 10, 0, 10), u: float = MIDDLE) -> Transition | None:
+    return breaker.settle(let_in(breaker, now), failed=True, slow=False, now=now, tally=seen, u=u)
+
+
+def end(breaker: Breaker, permit: Permit, now: float = 0.0, *, failed: bool = False, slow: bool = False) -> Transition | None:
+    return breaker.settle(permit, failed=failed, slow=slow, now=now, tally=NOTHING_SEEN, u=MIDDLE)
+
+
+def in_state(state: State, **changes: object) -> Breaker:
+    """A breaker that was led to ``state`` in the ordinary way."""
+    breaker = made(**changes)
+    if state is State.OPEN:
+        breaker.trip(0.0, 30.0)
+    elif state is State.HALF_OPEN:
+        breaker.trip(0.0, 30.0)
+        breaker.admit(30.0)
+    elif state is not State.CLOSED:
+        lead = {State.FORCED_OPEN: Trigger.FORCE_OPEN, State.DISABLED: Trigger.DISABLE, State.METRICS_ONLY: Trigger.OBSERVE}
+        breaker.control(lead[state])
+    assert breaker.state is state
+    return breaker
+
+
+# -- the table --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_what_the_design_says():
+    """No row more, no row less."""
+    assert TRANSITIONS == EXPECTED
+
+
+def test_states_and_triggers_have_pinned_names():
+    """Events, metrics and dashboards are made of these words."""
+    assert [state.value for state in State] == ["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
+    names = ["exceeded", "elapsed", "recovered", "relapsed", "trip", "force_open", "disable", "observe", "reset"]
+    assert [trigger.value for trigger in Trigger] == names
+
+
+@pytest.mark.parametrize(("state", "trigger"), list(product(State, sorted(CONTROLS))))
+def test_every_control_works_in_every_state(state, trigger):
+    """Force open, disable, observe and reset lead where the table says, and start a new era."""
+    breaker = in_state(state)
+    era = breaker.era
+    transition = breaker.control(trigger)
+    assert transition == Transition(state, EXPECTED[state, trigger], trigger, era + 1, NOTHING_SEEN, None)
+    assert breaker.state is EXPECTED[state, trigger]
+    assert breaker.era == era + 1
+
+
+@pytest.mark.parametrize("state", [State.CLOSED, State.OPEN, State.HALF_OPEN])
+def test_a_trip_opens_for_exactly_the_time_given(state):
+    """No factor, no jitter, from the three states of an ordinary life."""
+    breaker = in_state(state, open_jitter=0.5)
+    era = breaker.era
+    assert breaker.trip(100.0, 7.0) == Transition(state, State.OPEN, Trigger.TRIP, era + 1, NOTHING_SEEN, 107.0)
+    assert breaker.state is State.OPEN
+    assert breaker.open_until == 107.0
+
+
+@pytest.mark.parametrize(("state", "trigger"), [pair for pair in product(State, Trigger) if pair not in EXPECTED])
+def test_a_missing_row_is_an_illegal_transition(state, trigger):
+    """A step that is not in the table raises, names state, trigger and the legal triggers, and changes nothing."""
+    breaker = in_state(state)
+    before = breaker.era, breaker.openings, breaker.open_until
+    with pytest.raises(IllegalTransition) as raised:
+        breaker.trip(0.0, 1.0) if trigger is Trigger.TRIP else breaker.control(trigger)
+    assert raised.value.state is state
+    assert raised.value.trigger is trigger
+    legal = ", ".join(candidate.value for origin, candidate in EXPECTED if origin is state)
+    assert str(raised.value) == f"a breaker that is {state.value} cannot take {trigger.value!r}; from here: {legal}"
+    assert breaker.state is state
+    assert (breaker.era, breaker.openings, breaker.open_until) == before
+
+
+def test_an_illegal_transition_can_be_pickled_by_its_arguments():
+    """State and trigger are its arguments."""
+    assert IllegalTransition(State.DISABLED, Trigger.TRIP).args == (State.DISABLED, Trigger.TRIP)
+
+
+def test_the_diagram_draws_each_row_once():
+    """Mermaid, one line a row; what leads from everywhere to the same state is drawn from `any`."""
+    assert diagram().splitlines() == [
+        "stateDiagram-v2",
+        "    [*] --> closed",
+        "    closed --> open: exceeded",
+        "    open --> half_open: elapsed",
+        "    half_open --> closed: recovered",
+        "    half_open --> open: relapsed",
+        "    closed --> open: trip",
+        "    open --> open: trip",
+        "    half_open --> open: trip",
+        "    any --> forced_open: force_open",
+        "    any --> disabled: disable",
+        "    any --> metrics_only: observe",
+        "    any --> closed: reset",
+    ]
+
+
+# -- a new breaker, and what each state lets through ------------------------------------------------------------------------------------
+
+
+def test_a_new_breaker_is_closed_in_era_one():
+    """Nothing has happened yet."""
+    breaker = made()
+    assert (breaker.state, breaker.era, breaker.openings, breaker.open_until) == (State.CLOSED, 1, 0, 0.0)
+
+
+@pytest.mark.parametrize("state", [State.CLOSED, State.DISABLED, State.METRICS_ONLY])
+def test_closed_disabled_and_metrics_only_let_everything_through(state):
+    """A permit of the era, which is no probe, and no step."""
+    breaker = in_state(state)
+    for _ in range(10):
+        assert breaker.admit(0.0) == (Permit(breaker.era, None), None)
+    assert breaker.retry_after(0.0) == 0.0
+
+
+def test_forced_open_lets_nothing_through_however_late():
+    """Only a person ends it, so nobody can say when to come back."""
+    breaker = in_state(State.FORCED_OPEN)
+    assert breaker.admit(1e12) == (None, None)
+    assert breaker.retry_after(1e12) is None
+
+
+def test_open_rejects_until_its_time_is_over():
+    """One moment before it is over: a rejection that says how long. At that moment: a probe."""
+    breaker = made()
+    breaker.trip(100.0, 30.0)
+    assert breaker.admit(129.75) == (None, None)
+    assert breaker.retry_after(129.75) == 0.25
+    assert breaker.retry_after(131.0) == 0.0
+    era = breaker.era
+    permit, transition = breaker.admit(130.0)
+    assert transition == Transition(State.OPEN, State.HALF_OPEN, Trigger.ELAPSED, era + 1, NOTHING_SEEN, None)
+    assert permit == Permit(era + 1, 1)
+
+
+def test_a_disabled_or_watching_breaker_is_moved_by_no_result():
+    """Results are not judged there."""
+    for state in (State.DISABLED, State.METRICS_ONLY):
+        breaker = in_state(state)
+        assert fail(breaker) is None
+        assert breaker.state is state
+
+
+# -- thresholds -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (tally(4, 2), True),
+        (tally(4, 1), False),
+        (tally(3, 3), False),
+        (tally(5, 3), True),
+        (tally(5, 2), False),
+        (tally(4, 0, 4), False),
+        (tally(4, 0, 0, 9), False),
+    ],
+)
+def test_a_failure_rate_that_is_reached_is_exceeded(seen, expected):
+    """At least the rate, of at least the minimum of calls; slow calls and rows are not looked at when they are not asked for."""
+    assert made().exceeded(seen) is expected
+
+
+@pytest.mark.parametrize(("rate", "calls", "failures"), [(0.07, 100, 7), (0.28, 25, 7), (0.56, 25, 14), (0.55, 100, 55), (0.1, 10, 1)])
+def test_a_decimal_rate_is_reached_exactly(rate, calls, failures):
+    """7 of 100 reaches 0.07, although 0.07 times 100 is a little more than 7 in binary."""
+    for kind in ("failures", "slow"):
+        limits = {"failure_rate": rate if kind == "failures" else None, "slow_call_rate": rate if kind == "slow" else None}
+        breaker = made(minimum_calls=1, **limits)
+        assert breaker.exceeded(tally(calls, **{kind: failures}))
+        assert not breaker.exceeded(tally(calls, **{kind: failures - 1}))
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [(tally(4, 0, 3), True), (tally(4, 0, 2), False), (tally(3, 0, 3), False), (tally(4, 1, 3), True), (tally(4, 4, 0), False)],
+)
+def test_a_slow_call_rate_that_is_reached_is_exceeded(seen, expected):
+    """Slow calls have a rate of their own."""
+    assert made(failure_rate=None, slow_call_rate=0.75).exceeded(seen) is expected
+
+
+def test_either_rate_is_enough():
+    """Failures below their rate do not hide slow calls above theirs."""
+    breaker = made(slow_call_rate=0.75)
+    assert breaker.exceeded(tally(4, 1, 3))
+    assert breaker.exceeded(tally(4, 2, 0))
+    assert not breaker.exceeded(tally(4, 1, 2))
+
+
+@pytest.mark.parametrize(("consecutive", "expected"), [(2, False), (3, True), (4, True)])
+def test_failures_in_a_row_need_no_minimum_of_calls(consecutive, expected):
+    """Three in a row are three in a row, however few calls there were."""
+    breaker = made(failure_rate=None, consecutive_failures=3, minimum_calls=100)
+    assert breaker.exceeded(tally(consecutive, consecutive, 0, consecutive)) is expected
+
+
+def test_no_failures_and_no_calls_are_never_too_many():
+    """An empty window exceeds nothing, even when no minimum is asked for."""
+    breaker = made(minimum_calls=0, slow_call_rate=0.5, consecutive_failures=1)
+    assert not breaker.exceeded(NOTHING_SEEN)
+
+
+def test_only_a_failed_or_slow_call_opens():
+    """A good call that is judged while the window is over a threshold changes nothing; a slow one or a failed one does."""
+    over = tally(4, 4)
+    for failed, slow, opens in ((False, False, False), (True, False, True), (False, True, True)):
+        breaker = made()
+        transition = breaker.settle(let_in(breaker), failed=failed, slow=slow, now=0.0, tally=over, u=MIDDLE)
+        assert (transition is not None) is opens
+        assert breaker.state is (State.OPEN if opens else State.CLOSED)
+
+
+def test_the_step_that_opens_carries_what_the_window_showed():
+    """State before and after, trigger, era, window, and until when."""
+    breaker = made()
+    seen = tally(5, 4, 1, 2)
+    assert fail(breaker, 10.0, seen) == Transition(State.CLOSED, State.OPEN, Trigger.EXCEEDED, 2, seen, 40.0)
+    assert breaker.openings == 1
+
+
+# -- openings ---------------------------------------------------------------------------------------------------------------------------
+
+
+def relapse(breaker: Breaker, u: float = MIDDLE) -> Transition:
+    """Wait the opening out and fail the probes."""
+    now = breaker.open_until
+    transition = None
+    while transition is None:
+        transition = breaker.settle(let_in(breaker, now), failed=True, slow=False, now=now, tally=NOTHING_SEEN, u=u)
+    return transition
+
+
+def test_each_opening_in_a_row_is_longer_up_to_the_maximum():
+    """30, 60, 100, 100 seconds with a factor of two and a maximum of 100."""
+    breaker = made()
+    fail(breaker, 0.0)
+    lengths = [breaker.open_until]
+    for _ in range(3):
+        before = breaker.open_until
+        relapse(breaker)
+        lengths.append(breaker.open_until - before)
+    assert lengths == [30.0, 60.0, 100.0, 100.0]
+    assert breaker.openings == 4
+
+
+def test_openings_count_anew_after_closing():
+    """Once closed, the next opening is a first one."""
+    breaker = made(half_open_calls=1)
+    fail(breaker, 0.0)
+    relapse(breaker)
+    end(breaker, let_in(breaker, breaker.open_until), breaker.open_until)
+    assert (breaker.state, breaker.openings) == (State.CLOSED, 0)
+    fail(breaker, 1000.0)
+    assert breaker.open_until == 1030.0
+
+
+@pytest.mark.parametrize("trigger", sorted(CONTROLS))
+def test_a_control_makes_the_next_opening_a_first_one(trigger):
+    """Somebody has taken the matter in hand."""
+    breaker = made()
+    fail(breaker, 0.0)
+    relapse(breaker)
+    breaker.control(trigger)
+    assert breaker.openings == 0
+
+
+def test_half_open_does_not_forget_the_openings():
+    """Otherwise no opening would ever be longer than the first."""
+    breaker = made()
+    fail(breaker, 0.0)
+    breaker.admit(30.0)
+    assert (breaker.state, breaker.openings) == (State.HALF_OPEN, 1)
+
+
+@pytest.mark.parametrize(("u", "length"), [(0.0, 27.0), (0.5, 30.0), (0.75, 31.5)])
+def test_the_draw_is_used_once_for_each_opening(u, length):
+    """The end of the open time is fixed when it opens; looking does not draw again."""
+    breaker = made(open_jitter=0.1)
+    fail(breaker, 0.0, u=u)
+    assert breaker.open_until == pytest.approx(length)
+    waits = [breaker.retry_after(now) for now in (0.0, 1.0, 2.0, 3.0)]
+    assert waits == [breaker.open_until - now for now in (0.0, 1.0, 2.0, 3.0)]
+
+
+@pytest.mark.parametrize("u", [0.0, 0.75])
+def test_a_relapse_draws_for_itself(u):
+    """The jitter of an opening comes from the draw handed in with the result that opens."""
+    breaker = made(open_jitter=0.5, half_open_calls=1)
+    fail(breaker, 0.0)
+    assert breaker.open_until == 30.0
+    relapse(breaker, u=u)
+    assert breaker.open_until == 30.0 + 60.0 * (0.5 + u)
+
+
+def test_an_opening_can_be_cut_short_but_not_made_longer():
+    """The next caller after that is a probe."""
+    breaker = made()
+    breaker.trip(0.0, 30.0)
+    breaker.cut_short(50.0)
+    assert breaker.open_until == 30.0
+    breaker.cut_short(10.0)
+    assert breaker.open_until == 10.0
+    assert let_in(breaker, 10.0).probe is not None
+
+
+# -- half-open: probes and leases -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("probes", [1, 2, 3, 7])
+def test_half_open_admits_exactly_the_probes_it_was_given(probes):
+    """Of any number of callers, the first so many pass, numbered one by one."""
+    breaker = in_state(State.OPEN, half_open_calls=probes)
+    permits = [breaker.admit(30.0)[0] for _ in range(probes + 20)]
+    assert permits == [Permit(breaker.era, number + 1) for number in range(probes)] + [None] * 20
+
+
+def test_results_do_not_make_room_for_more_probes():
+    """A probe that has answered still counts: no more than the given number decide."""
+    breaker = in_state(State.OPEN, failure_rate=1.0)
+    first = let_in(breaker, 30.0)
+    assert end(breaker, first, 30.0) is None
+    second = let_in(breaker, 30.0)
+    assert end(breaker, second, 30.0, failed=True) is None
+    assert let_in(breaker, 30.0).probe == 3
+    assert breaker.admit(30.0) == (None, None)
+
+
+def test_good_probes_close():
+    """Only when all of them have answered."""
+    breaker = in_state(State.OPEN)
+    permits = [let_in(breaker, 30.0) for _ in range(3)]
+    assert end(breaker, permits[0], 30.0) is None
+    assert end(breaker, permits[1], 30.0) is None
+    era = breaker.era
+    expected = Transition(State.HALF_OPEN, State.CLOSED, Trigger.RECOVERED, era + 1, tally(3), None)
+    assert end(breaker, permits[2], 30.0) == expected
+
+
+def test_enough_failed_probes_open_again_at_once():
+    """Two of three reach a rate of one half; the third is not waited for."""
+    breaker = in_state(State.OPEN)
+    permits = [let_in(breaker, 30.0) for _ in range(3)]
+    assert end(breaker, permits[0], 30.0, failed=True) is None
+    era = breaker.era
+    transition = end(breaker, permits[1], 31.0, failed=True)
+    # It was tripped by hand once, so this is the second opening in a row.
+    assert transition == Transition(State.HALF_OPEN, State.OPEN, Trigger.RELAPSED, era + 1, tally(2, 2), 91.0)
+
+
+def test_a_rate_of_probes_is_reached_exactly():
+    """7 of 25 probes reach 0.28; 6 do not."""
+    for failures, state in ((6, State.CLOSED), (7, State.OPEN)):
+        breaker = in_state(State.OPEN, failure_rate=0.28, half_open_calls=25)
+        permits = [let_in(breaker, 30.0) for _ in range(25)]
+        for number, permit in enumerate(permits):
+            end(breaker, permit, 30.0, failed=number < failures)
+        assert breaker.state is state
+
+
+def test_one_failed_probe_of_three_is_not_a_relapse():
+    """One third is below one half, so it closes."""
+    breaker = in_state(State.OPEN)
+    permits = [let_in(breaker, 30.0) for _ in range(3)]
+    end(breaker, permits[0], 30.0, failed=True)
+    end(breaker, permits[1], 30.0)
+    transition = end(breaker, permits[2], 30.0)
+    assert transition is not None
+    assert (transition.trigger, transition.tally) == (Trigger.RECOVERED, tally(3, 1))
+
+
+def test_without_a_failure_rate_the_first_failed_probe_decides():
+    """A breaker that counts failures in a row takes one probe's word."""
+    breaker = in_state(State.OPEN, failure_rate=None, consecutive_failures=5)
+    transition = end(breaker, let_in(breaker, 30.0), 30.0, failed=True)
+    assert transition is not None
+    assert transition.trigger is Trigger.RELAPSED
+
+
+def test_slow_probes_open_again():
+    """Probes that crawl are not a recovery, when slow calls matter."""
+    breaker = in_state(State.OPEN, slow_call_rate=0.5)
+    permits = [let_in(breaker, 30.0) for _ in range(3)]
+    assert end(breaker, permits[0], 30.0, slow=True) is None
+    transition = end(breaker, permits[1], 30.0, slow=True)
+    assert transition is not None
+    assert (transition.trigger, transition.tally) == (Trigger.RELAPSED, tally(2, 0, 2))
+
+
+def test_a_slow_rate_of_probes_is_reached_exactly():
+    """7 slow of 25 reach 0.28; 6 do not."""
+    for slow, state in ((6, State.CLOSED), (7, State.OPEN)):
+        breaker = in_state(State.OPEN, failure_rate=None, slow_call_rate=0.28, half_open_calls=25)
+        permits = [let_in(breaker, 30.0) for _ in range(25)]
+        for number, permit in enumerate(permits):
+            end(breaker, permit, 30.0, slow=number < slow)
+        assert breaker.state is state
+
+
+def test_slow_probes_do_not_matter_when_slow_calls_do_not():
+    """Three slow but good probes close."""
+    breaker = in_state(State.OPEN)
+    permits = [let_in(breaker, 30.0) for _ in range(3)]
+    for permit in permits:
+        transition = end(breaker, permit, 30.0, slow=True)
+    assert transition is not None
+    assert (transition.trigger, transition.tally) == (Trigger.RECOVERED, tally(3, 0, 3))
+
+
+def test_a_cancelled_probe_gives_its_place_back_without_a_verdict():
+    """The caller went away: nothing is known, and another may try."""
+    breaker = in_state(State.OPEN, half_open_calls=1)
+    permit = let_in(breaker, 30.0)
+    assert breaker.admit(30.0) == (None, None)
+    breaker.cancel(permit)
+    assert breaker.state is State.HALF_OPEN
+    again = let_in(breaker, 30.0)
+    assert again.probe == 2
+    transition = end(breaker, again, 30.0)
+    assert transition is not None
+    assert transition.tally == tally(1)
+
+
+def test_cancelling_an_ordinary_call_or_a_stale_probe_frees_nothing():
+    """A permit of an earlier era does not free the place of a probe of this one, whatever its number."""
+    breaker = in_state(State.OPEN, half_open_calls=1)
+    ordinary, stale = Permit(breaker.era, None), Permit(breaker.era, 1)
+    permit = let_in(breaker, 30.0)
+    assert permit.probe == stale.probe
+    breaker.cancel(ordinary)
+    breaker.cancel(stale)
+    breaker.cancel(Permit(breaker.era, None))
+    assert breaker.admit(30.0) == (None, None)
+    breaker.cancel(permit)
+    breaker.cancel(permit)
+    assert let_in(breaker, 30.0).probe == 2
+
+
+def test_a_hung_probe_is_replaced_when_its_lease_is_over():
+    """At the deadline its place is still its own, after it another gets it."""
+    breaker = in_state(State.OPEN, half_open_calls=1)
+    hung = let_in(breaker, 30.0)
+    assert breaker.retry_after(31.0) == 4.0
+    assert breaker.admit(35.0) == (None, None)
+    assert breaker.retry_after(36.0) == 0.0
+    second = let_in(breaker, 35.25)
+    assert (hung.probe, second.probe) == (1, 2)
+
+
+def test_what_a_hung_probe_says_in_the_end_is_not_counted():
+    """Neither after its place was lent again, nor before, once the lease is over."""
+    breaker = in_state(State.OPEN, half_open_calls=1)
+    hung = let_in(breaker, 30.0)
+    second = let_in(breaker, 40.0)
+    assert end(breaker, hung, 40.0, failed=True) is None
+    assert breaker.state is State.HALF_OPEN
+    assert end(breaker, second, 46.0) is None
+    assert breaker.state is State.HALF_OPEN
+    third = let_in(breaker, 46.0)
+    transition = end(breaker, third, 51.0)
+    assert transition is not None
+    assert (transition.after, transition.tally) == (State.CLOSED, tally(1))
+
+
+def test_only_probes_whose_lease_is_over_are_replaced():
+    """Of two probes the older one hangs: one place is free, not two."""
+    breaker = in_state(State.OPEN, half_open_calls=2)
+    let_in(breaker, 30.0)
+    let_in(breaker, 34.0)
+    assert breaker.retry_after(34.0) == 1.0
+    let_in(breaker, 36.0)
+    assert breaker.admit(36.0) == (None, None)
+
+
+def test_a_half_open_breaker_with_free_places_says_come_at_once():
+    """Nobody has to wait while a probe is wanted."""
+    breaker = in_state(State.OPEN)
+    breaker.cancel(let_in(breaker, 30.0))
+    assert breaker.retry_after(30.0) == 0.0
+
+
+def test_an_ordinary_permit_has_no_say_in_half_open():
+    """A permit without a probe's number decides nothing, even one of this era."""
+    breaker = in_state(State.OPEN, half_open_calls=1)
+    let_in(breaker, 30.0)
+    assert end(breaker, Permit(breaker.era, None), 30.0) is None
+    assert breaker.state is State.HALF_OPEN
+
+
+def test_leases_work_on_any_time_line():
+    """A monotonic clock may well begin below zero."""
+    breaker = made(half_open_calls=1)
+    breaker.trip(-200.0, 30.0)
+    permit = let_in(breaker, -170.0)
+    breaker.cancel(permit)
+    assert end(breaker, permit, -170.0) is None
+    assert breaker.state is State.HALF_OPEN
+
+
+def test_probes_of_the_next_half_open_era_start_from_nothing():
+    """Results and leases of an earlier half-open era are gone."""
+    breaker = in_state(State.OPEN, failure_rate=1.0, slow_call_rate=1.0)
+    for failed, slow in ((True, False), (False, True)):
+        end(breaker, let_in(breaker, 30.0), 30.0, failed=failed, slow=slow)
+    breaker.trip(30.0, 10.0)
+    permits = [let_in(breaker, 40.0) for _ in range(3)]
+    for permit in permits[:2]:
+        assert end(breaker, permit, 40.0, failed=True, slow=True) is None
+    transition = end(breaker, permits[2], 40.0, failed=True)
+    assert transition is not None
+    assert transition.tally == tally(3, 3, 2)
+
+
+# -- eras -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_success_from_before_the_opening_does_not_close():
+    """It was admitted in another era."""
+    breaker = made()
+    early = let_in(breaker)
+    fail(breaker)
+    assert end(breaker, early) is None
+    assert breaker.state is State.OPEN
+
+
+def test_a_failure_from_before_the_opening_does_not_reopen_half_open():
+    """The circuit is being probed; what is older says nothing."""
+    breaker = made(half_open_calls=1)
+    early = let_in(breaker)
+    fail(breaker)
+    let_in(breaker, 30.0)
+    assert breaker.settle(early, failed=True, slow=True, now=30.0, tally=tally(9, 9, 9, 9), u=MIDDLE) is None
+    assert breaker.state is State.HALF_OPEN
+
+
+def test_a_failure_from_before_does_not_open_what_has_recovered():
+    """Closed, opened, closed again: a call from the first life is not heard in the second."""
+    breaker = made()
+    early = let_in(breaker)
+    fail(breaker)
+    breaker.control(Trigger.RESET)
+    assert breaker.settle(early, failed=True, slow=True, now=0.0, tally=tally(9, 9, 9, 9), u=MIDDLE) is None
+    assert breaker.state is State.CLOSED
+
+
+def test_a_probe_of_one_era_has_no_say_in_the_next():
+    """Not even when its number is that of a probe of the next."""
+    breaker = in_state(State.OPEN, half_open_calls=1)
+    old = let_in(breaker, 30.0)
+    breaker.trip(30.0, 10.0)
+    new = let_in(breaker, 40.0)
+    assert end(breaker, Permit(old.era, new.probe), 40.0) is None
+    assert breaker.state is State.HALF_OPEN
+    assert end(breaker, new, 40.0) is not None
+
+
+# -- any history at all -----------------------------------------------------------------------------------------------------------------
+
+
+class Reference:
+    """The breaker once more, as plainly as can be: everything is kept in lists and asked for by counting."""
+
+    def __init__(self, limits: Thresholds) -> None:
+        self.limits = limits
+        self.state = "closed"
+        self.era = 1
+        self.row = 0
+        self.until = 0.0
+        self.probes: list[dict] = []
+        self.numbers = 0
+
+    def enter(self, state: str, until: float = 0.0) -> None:
+        self.state = state
+        self.era += 1
+        self.probes = []
+        if state == "open":
+            self.row += 1
+            self.until = until
+        elif state != "half_open":
+            self.row = 0
+
+    def open(self, now: float, u: float) -> None:
+        limits = self.limits
+        length = limits.open_duration
+        for _ in range(self.row):
+            length = min(length * limits.open_factor, limits.open_maximum)
+        self.enter("open", now + min(length, limits.open_maximum) * (1 - limits.open_jitter + 2 * limits.open_jitter * u))
+
+    def admit(self, now: float) -> tuple[int, int | None] | None:
+        if self.state in {"closed", "disabled", "metrics_only"}:
+            return self.era, None
+        if self.state == "open" and now >= self.until:
+            self.enter("half_open")
+        if self.state != "half_open":
+            return None
+        # A place is taken by an answer that counted, or by somebody whose lease still runs.
+        taken = [probe for probe in self.probes if probe["answer"] or (not probe["gone"] and now <= probe["lease"])]
+        if len(taken) >= self.limits.half_open_calls:
+            return None
+        self.numbers += 1
+        self.probes.append({"number": self.numbers, "lease": now + self.limits.probe_timeout, "answer": None, "gone": False})
+        return self.era, self.numbers
+
+    def probe(self, permit: Permit) -> dict | None:
+        return next((probe for probe in self.probes if probe["number"] == permit.probe and not probe["answer"] and not probe["gone"]), None)
+
+    def settle(self, permit: Permit, *, failed: bool, slow: bool, now: float, over: bool, u: float) -> None:
+        if permit.era != self.era:
+            return
+        if self.state == "closed" and (failed or slow) and over:
+            self.open(now, u)
+        elif self.state == "half_open" and (probe := self.probe(permit)) is not None:
+            if now > probe["lease"]:
+                probe["gone"] = True
+                return
+            probe["answer"] = (failed, slow)
+            answers = [probe["answer"] for probe in self.probes if probe["answer"]]
+            needed = self.limits.half_open_calls
+            bad = sum(answer[0] for answer in answers)
+            crawls = sum(answer[1] for answer in answers)
+            rate, slow_rate = self.limits.failure_rate, self.limits.slow_call_rate
+            if (bad and (rate is None or bad / needed >= rate)) or (slow_rate is not None and crawls and crawls / needed >= slow_rate):
+                self.open(now, u)
+            elif len(answers) == needed:
+                self.enter("closed")
+
+    def cancel(self, permit: Permit) -> None:
+        if permit.era == self.era and (probe := self.probe(permit)) is not None:
+            probe["gone"] = True
+
+
+draws = st.sampled_from([0.0, 0.25, 0.5, 0.75])
+
+
+class History(RuleBasedStateMachine):
+    """Any order of calls, answers, cancellations, waits and controls."""
+
+    permits = Bundle("permits")
+
+    @initialize(
+        failure_rate=st.sampled_from([None, 0.25, 0.5, 1.0]),
+        slow_call_rate=st.sampled_from([None, 0.5]),
+        probes=st.integers(1, 4),
+        probe_timeout=st.sampled_from([1.0, 8.0]),
+        jitter=st.sampled_from([0.0, 0.25]),
+    )
+    def begin(self, failure_rate, slow_call_rate, probes, probe_timeout, jitter):
+        limits = replace(
+            PLAIN,
+            failure_rate=failure_rate,
+            slow_call_rate=slow_call_rate,
+            half_open_calls=probes,
+            probe_timeout=probe_timeout,
+            open_jitter=jitter,
+            minimum_calls=1,
+            open_duration=4.0,
+            open_maximum=10.0,
+        )
+        if failure_rate is None and slow_call_rate is None:
+            limits = replace(limits, consecutive_failures=1)
+        self.breaker = Breaker(limits)
+        self.expected = Reference(limits)
+        self.now = 100.0
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 1.25, 4.0, 8.0, 12.5]))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @rule(target=permits)
+    def call(self):
+        permit, transition = self.breaker.admit(self.now)
+        before = self.expected.state
+        assert permit == self.expected.admit(self.now)
+        assert (transition is not None) == (before != self.expected.state)
+        return permit
+
+    @rule(permit=consumes(permits), failed=st.booleans(), slow=st.booleans(), seen=st.integers(0, 4), u=draws)
+    def answer(self, permit, failed, slow, seen, u):
+        if permit is None:
+            return
+        shown = Tally(4, seen, seen, seen)
+        over = self.breaker.exceeded(shown)
+        era = self.expected.era
+        self.expected.settle(permit, failed=failed, slow=slow, now=self.now, over=over, u=u)
+        transition = self.breaker.settle(permit, failed=failed, slow=slow, now=self.now, tally=shown, u=u)
+        assert (transition is not None) == (self.expected.era != era)
+
+    @rule(permit=consumes(permits))
+    def cancel(self, permit):
+        if permit is not None:
+            self.breaker.cancel(permit)
+            self.expected.cancel(permit)
+
+    @rule(permit=permits, failed=st.booleans())
+    def answer_and_keep(self, permit, failed):
+        """The same permit may be settled twice: the second time says nothing in half-open."""
+        if permit is not None and self.breaker.state is State.HALF_OPEN:
+            self.answer(permit, failed=failed, slow=False, seen=0, u=0.5)
+
+    @rule(trigger=st.sampled_from(sorted(CONTROLS)))
+    def control(self, trigger):
+        self.breaker.control(trigger)
+        self.expected.enter(EXPECTED[State.CLOSED, trigger].value)
+
+    @precondition(lambda self: self.breaker.state in {State.CLOSED, State.OPEN, State.HALF_OPEN})
+    @rule(seconds=st.sampled_from([0.0, 2.0, 4.0]))
+    def trip(self, seconds):
+        self.breaker.trip(self.now, seconds)
+        self.expected.enter("open", self.now + seconds)
+
+    @invariant()
+    def both_agree(self):
+        if not hasattr(self, "breaker"):
+            return
+        assert (self.breaker.state.value, self.breaker.era, self.breaker.openings) == (
+            self.expected.state,
+            self.expected.era,
+            self.expected.row,
+        )
+        if self.expected.state == "open":
+            assert self.breaker.open_until == pytest.approx(self.expected.until)
+
+
+History.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyHistory = History.TestCase

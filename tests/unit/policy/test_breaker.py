@@ -1,0 +1,756 @@
+"""The breaker at a guard: its options, how its windows read the recorder, its controls, and what it tells."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError, Outcome
+from somaresil.events import BreakerChanged, CallEnded, DefectFound
+from somaresil.model.breaker import IllegalTransition, State, Tally, Thresholds
+from tests.behaviour.kit import Boom, Stand, both_paths, one_strike
+from tests.unit.policy.kit import wrong
+
+# -- options --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_of_the_documentation():
+    """A breaker without options opens at half of 20 calls in 30 seconds, for 30 seconds, and asks 3 probes."""
+    assert dataclasses.asdict(CircuitBreaker()) == {
+        "failure_rate": 0.5,
+        "slow_call_rate": None,
+        "slow_call_duration": None,
+        "consecutive_failures": None,
+        "window": 30.0,
+        "window_calls": None,
+        "minimum_calls": 20,
+        "open_duration": 30.0,
+        "open_factor": 2.0,
+        "open_maximum": 120.0,
+        "open_jitter": 0.1,
+        "half_open_calls": 3,
+        "probe_timeout": 30.0,
+    }
+
+
+def test_options_are_keyword_only_and_frozen():
+    """Nobody passes a rate where a window belongs, nor changes one behind the guard's back."""
+    with pytest.raises(TypeError):
+        CircuitBreaker(0.5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CircuitBreaker().failure_rate = 0.1
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("failure_rate", [0, -0.1, 1.01, 50, "0.5", True, float("nan")]),
+        ("consecutive_failures", [0, -1, 2.0, True, "3"]),
+        ("window", [0, -1, 86_400.5, None, "30", float("inf"), timedelta(0)]),
+        ("window_calls", [0, 100_001, 1.5, "10"]),
+        ("minimum_calls", [0, -1, None, 2.5]),
+        ("open_duration", [0, -5, None, "30"]),
+        ("open_factor", [0.99, 10.01, None, "2"]),
+        ("open_maximum", [0, 29.9, timedelta(seconds=29), "60"]),
+        ("open_jitter", [-0.1, 1.1, None]),
+        ("half_open_calls", [0, 1_001, None, 1.0]),
+        ("probe_timeout", [0, -1, None]),
+    ],
+)
+def test_each_wrong_value_is_named(option, values):
+    """An option outside its range is the one problem that is reported."""
+    for value in values:
+        assert wrong(CircuitBreaker, **{option: value}) == [option], value
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("failure_rate", 1),
+        ("failure_rate", 0.000_1),
+        ("consecutive_failures", 1),
+        ("window", 86_400),
+        ("window_calls", 100_000),
+        ("minimum_calls", 1),
+        ("open_factor", 1),
+        ("open_factor", 10),
+        ("open_maximum", 30),
+        ("open_jitter", 0),
+        ("open_jitter", 1),
+        ("half_open_calls", 1_000),
+    ],
+)
+def test_the_ends_of_each_range_are_allowed(option, value):
+    """The limits that a message names belong to the range."""
+    assert getattr(CircuitBreaker(**{option: value}), option) == value
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"), [({"slow_call_rate": 0.5}, "slow_call_duration"), ({"slow_call_duration": 1.0}, "slow_call_rate")]
+)
+def test_slow_calls_need_a_rate_and_a_duration(options, missing):
+    """One without the other is half an intention: the missing one is named."""
+    assert wrong(CircuitBreaker, **options) == [missing]
+
+
+@pytest.mark.parametrize("rate", [0, -1, 1.5, "0.5"])
+def test_a_wrong_slow_call_rate_is_named(rate):
+    """It is a share of the calls, above zero."""
+    assert wrong(CircuitBreaker, slow_call_rate=rate, slow_call_duration=1.0) == ["slow_call_rate"]
+
+
+@pytest.mark.parametrize("duration", [0, -1, "1"])
+def test_a_wrong_slow_call_duration_is_named(duration):
+    """It is seconds, above zero."""
+    assert wrong(CircuitBreaker, slow_call_rate=0.5, slow_call_duration=duration) == ["slow_call_duration"]
+
+
+def test_a_breaker_that_nothing_would_open_is_refused():
+    """Without a rate or a row of failures it would be an ornament."""
+    assert wrong(CircuitBreaker, failure_rate=None) == ["failure_rate"]
+    assert CircuitBreaker(failure_rate=None, consecutive_failures=3).failure_rate is None
+    assert CircuitBreaker(failure_rate=None, slow_call_rate=0.5, slow_call_duration=1.0).failure_rate is None
+
+
+def test_a_breaker_that_could_never_open_is_refused():
+    """More calls are wanted than the window can hold; as many as it holds will do."""
+    assert wrong(CircuitBreaker, window_calls=19) == ["minimum_calls"]
+    assert CircuitBreaker(window_calls=20).window_calls == 20
+
+
+def test_all_problems_come_at_once():
+    """Thirteen options, eleven mistakes: one error that lists them all."""
+    found = wrong(
+        CircuitBreaker,
+        failure_rate=2,
+        slow_call_rate=2,
+        consecutive_failures=0,
+        window=0,
+        window_calls=0,
+        minimum_calls=0,
+        open_duration=0,
+        open_factor=0,
+        open_jitter=2,
+        half_open_calls=0,
+        probe_timeout=0,
+    )
+    assert found == [
+        "failure_rate",
+        "slow_call_rate",
+        "slow_call_duration",
+        "consecutive_failures",
+        "window",
+        "window_calls",
+        "minimum_calls",
+        "open_duration",
+        "open_factor",
+        "open_jitter",
+        "half_open_calls",
+        "probe_timeout",
+    ]
+
+
+def test_a_timedelta_is_as_good_as_seconds():
+    """Both give the same options, kept as floats."""
+    written = CircuitBreaker(
+        slow_call_rate=0.5,
+        slow_call_duration=timedelta(milliseconds=250),
+        window=timedelta(minutes=1),
+        open_duration=timedelta(seconds=10),
+        open_maximum=timedelta(minutes=2),
+        probe_timeout=timedelta(seconds=5),
+    )
+    plain = CircuitBreaker(
+        slow_call_rate=0.5, slow_call_duration=0.25, window=60, open_duration=10, open_maximum=120, probe_timeout=5
+    )
+    assert written == plain
+    assert [type(value) for value in (plain.window, plain.open_duration, plain.open_maximum, plain.probe_timeout)] == [float] * 4
+
+
+def test_the_model_is_told_everything_it_needs():
+    """Thresholds are the options without the window."""
+    options = CircuitBreaker(
+        failure_rate=0.25, slow_call_rate=0.75, slow_call_duration=1.0, consecutive_failures=4, minimum_calls=7, open_duration=8,
+        open_factor=3, open_jitter=0.2, half_open_calls=2, probe_timeout=9,
+    )  # fmt: skip
+    assert options.thresholds == Thresholds(
+        failure_rate=0.25,
+        slow_call_rate=0.75,
+        consecutive_failures=4,
+        minimum_calls=7,
+        open_duration=8.0,
+        open_factor=3.0,
+        open_maximum=32.0,
+        open_jitter=0.2,
+        half_open_calls=2,
+        probe_timeout=9.0,
+    )
+
+
+@pytest.mark.parametrize("shorthand", [1, 0.5, "yes", [], object()])
+def test_a_shorthand_that_means_nothing_is_refused(shorthand):
+    """`True` is the only one; the message names where breakers of pybreaker go."""
+    with pytest.raises(ConfigurationError, match=r"integrations\.pybreaker\.adopt"):
+        Stand(breaker=shorthand)
+
+
+@pytest.mark.parametrize("shorthand", [None, False])
+def test_no_breaker_may_be_said_in_two_ways(shorthand):
+    """Then the guard has none."""
+    assert Stand(breaker=shorthand).guard.breaker is None
+
+
+def test_true_is_the_usual_breaker():
+    """The shorthand stands for the defaults."""
+    assert Stand(breaker=True).guard.options.breaker == CircuitBreaker()
+
+
+# -- windows --------------------------------------------------------------------------------------------------------------------------
+
+
+@both_paths
+def test_a_time_window_opens_at_the_rate_and_not_before_enough_calls(held):
+    """Four calls are too few whatever they say; the fifth makes three of five."""
+    stand = Stand(held=held, breaker=CircuitBreaker(failure_rate=0.6, minimum_calls=5))
+    for _ in range(2):
+        stand.succeed()
+        stand.fail()
+    assert stand.state == "closed"
+    stand.fail()
+    assert stand.state == "open"
+    assert stand.told(BreakerChanged)[0].calls == 5
+    assert stand.told(BreakerChanged)[0].failures == 3
+
+
+@both_paths
+def test_a_count_window_looks_at_the_last_calls_only(held):
+    """Of ten calls the last four are judged, however long ago they were."""
+    stand = Stand(held=held, breaker=CircuitBreaker(failure_rate=0.75, window_calls=4, minimum_calls=4))
+    stand.fail()
+    stand.fail()
+    for _ in range(4):
+        stand.succeed()
+    assert stand.breaker.tally() == Tally(4, 0, 0, 0)
+    stand.clock.advance(1e6)
+    stand.fail()
+    stand.fail()
+    assert stand.breaker.tally() == Tally(4, 2, 0, 2)
+    assert stand.state == "closed"
+    stand.fail()
+    assert stand.state == "open"
+
+
+@both_paths
+@pytest.mark.parametrize("calls", [None, 10])
+def test_slow_calls_open_by_their_own_rate(held, calls):
+    """Half of four good calls were slow; exactly the duration is not slow yet."""
+    options = {"failure_rate": None, "slow_call_rate": 0.5, "slow_call_duration": 1.0, "minimum_calls": 4, "window_calls": calls}
+    stand = Stand(held=held, breaker=CircuitBreaker(**options))
+    advance = stand.guard(stand.clock.advance)
+    for seconds in (1.0, 1.0, 1.5):
+        advance(seconds)
+    assert stand.breaker.tally() == Tally(3, 0, 1, 0)
+    assert stand.state == "closed"
+    advance(100.0 if calls else 2.0)
+    assert stand.state == "open"
+    assert (stand.told(BreakerChanged)[0].slow, stand.told(BreakerChanged)[0].failures) == (2, 0)
+    assert stand.count(Outcome.GOOD) == 4
+
+
+@both_paths
+def test_the_slow_call_duration_is_a_bound_of_the_recorder(held):
+    """What is slow is read from a bucket that ends exactly there, also beyond the largest usual bound."""
+    stand = Stand(held=held, breaker=CircuitBreaker(slow_call_rate=1.0, slow_call_duration=1_234.5, minimum_calls=1))
+    assert 1_234.5 in stand.guard.recorder.bounds
+    stand.guard(stand.clock.advance)(1_234.5)
+    assert stand.breaker.tally().slow == 0
+    stand.guard(stand.clock.advance)(1_235.0)
+    assert stand.state == "open"
+
+
+@both_paths
+def test_a_failed_call_may_be_slow_as_well(held):
+    """It counts as both."""
+    stand = Stand(held=held, breaker=CircuitBreaker(slow_call_rate=1.0, slow_call_duration=1.0))
+
+    def slowly():
+        stand.clock.advance(2.0)
+        raise Boom
+
+    with pytest.raises(Boom):
+        stand.guard(slowly)()
+    assert stand.breaker.tally() == Tally(1, 1, 1, 1)
+
+
+@both_paths
+@pytest.mark.parametrize("calls", [None, 50])
+def test_failures_in_a_row_open_however_few_calls_there_were(held, calls):
+    """Three in a row; a success between them starts the row anew."""
+    stand = Stand(held=held, breaker=CircuitBreaker(failure_rate=None, consecutive_failures=3, window_calls=calls))
+    for _ in range(2):
+        stand.fail()
+        stand.fail()
+        assert stand.breaker.tally().consecutive == 2
+        stand.succeed()
+        assert stand.breaker.tally().consecutive == 0
+    for _ in range(3):
+        stand.fail()
+    assert stand.state == "open"
+
+
+def test_abandoned_calls_are_not_in_the_window():
+    """The caller went away; nothing is known."""
+    stand = Stand(breaker=one_strike())
+    stand.fail(error=KeyboardInterrupt())
+    assert stand.breaker.tally() == Tally(0, 0, 0, 0)
+    assert stand.state == "closed"
+
+
+def test_what_the_window_shows_while_open_is_what_it_showed_last():
+    """Rejections do not enter it."""
+    stand = Stand(breaker=one_strike(), listening=False)
+    stand.fail()
+    stand.fail()
+    assert stand.count(Outcome.REJECTED) == 1
+    assert stand.breaker.tally() == Tally(1, 1, 0, 1)
+
+
+# -- opening and closing --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_openings_in_a_row_grow_up_to_the_maximum():
+    """10, 20, 40, then 60 seconds each; after it was closed, 10 again."""
+    stand = Stand(breaker=one_strike(open_duration=10.0, open_maximum=60.0))
+    lengths = []
+    for _ in range(5):
+        stand.fail()
+        lengths.append(stand.breaker.retry_after())
+        stand.clock.advance(lengths[-1])
+    assert lengths == [10.0, 20.0, 40.0, 60.0, 60.0]
+    stand.succeed()
+    assert stand.state == "closed"
+    stand.fail()
+    assert stand.breaker.retry_after() == 10.0
+
+
+def test_an_opening_is_drawn_once_and_lies_within_its_jitter():
+    """The event, the rejection and the control name the same time, and every opening is drawn for itself."""
+    stand = Stand(breaker=one_strike(open_duration=100.0, open_factor=1.0, open_jitter=0.2))
+    for _ in range(20):
+        stand.fail()
+        rejection = stand.fail()
+        assert isinstance(rejection, CircuitOpen)
+        drawn = stand.told(BreakerChanged)[-1].open_duration
+        assert rejection.retry_after == stand.breaker.retry_after() == drawn
+        stand.clock.advance(drawn)
+    drawn = [event.open_duration for event in stand.told(BreakerChanged) if event.after == "open"]
+    assert len(set(drawn)) == len(drawn) == 20
+    assert all(80.0 <= seconds < 120.0 for seconds in drawn)
+    assert max(drawn) - min(drawn) > 10.0
+
+
+def test_the_same_seed_draws_the_same_openings():
+    """Two processes with one seed and one name open for equally long."""
+    lengths = []
+    for _ in range(2):
+        stand = Stand(breaker=one_strike(open_jitter=0.5))
+        stand.fail()
+        lengths.append(stand.breaker.retry_after())
+    assert lengths[0] == lengths[1]
+
+
+def test_half_open_needs_all_its_probes_to_close():
+    """Two good probes of three are not enough; the third closes."""
+    stand = Stand(breaker=one_strike(failure_rate=0.5, half_open_calls=3))
+    stand.fail()
+    stand.clock.advance(30.0)
+    assert stand.state == "open"
+    stand.succeed()
+    stand.succeed()
+    assert stand.state == "half_open"
+    stand.succeed()
+    assert stand.state == "closed"
+    assert [(event.before, event.after, event.cause) for event in stand.told(BreakerChanged)] == [
+        ("closed", "open", "exceeded"),
+        ("open", "half_open", "elapsed"),
+        ("half_open", "closed", "recovered"),
+    ]
+
+
+def test_a_relapse_says_how_many_probes_failed():
+    """The reason of a rejection after a relapse speaks of probes."""
+    stand = Stand(breaker=one_strike())
+    stand.fail()
+    stand.clock.advance(30.0)
+    stand.fail()
+    rejection = stand.fail()
+    assert isinstance(rejection, CircuitOpen)
+    assert rejection.detail == "1 of 1 probes failed"
+    assert stand.told(BreakerChanged)[-1].cause == "relapsed"
+
+
+def test_a_probe_that_finds_no_place_is_told_when_one_comes_back():
+    """With the only probe under way, others are rejected until its lease is over; the slow path counts them too."""
+    stand = Stand(breaker=one_strike(probe_timeout=5.0))
+    stand.fail()
+    stand.clock.advance(30.0)
+
+    def nested():
+        stand.clock.advance(2.0)
+        return stand.fail()
+
+    rejection = stand.guard(nested)()
+    assert isinstance(rejection, CircuitOpen)
+    assert rejection.retry_after == 3.0
+    assert stand.count(Outcome.REJECTED) == 1
+    assert stand.state == "closed"
+
+
+def test_the_event_of_an_opening_tells_the_whole_story():
+    """Guard, states, cause, counts, the first failure, how long, the last error and the era."""
+    stand = Stand(breaker=CircuitBreaker(failure_rate=None, consecutive_failures=2, open_jitter=0.0))
+    stand.succeed()
+    stand.fail()
+    began = stand.clock.time()
+    stand.clock.advance(4.0)
+    stand.fail(error=ValueError("second"))
+    (event,) = stand.told(BreakerChanged)
+    assert event == BreakerChanged(
+        guard="dependency",
+        at=began + 4.0,
+        before="closed",
+        after="open",
+        cause="exceeded",
+        calls=3,
+        failures=2,
+        slow=0,
+        first_failure_at=began,
+        open_duration=30.0,
+        last_error="ValueError: second",
+        injected=False,
+        era=2,
+    )
+    assert stand.breaker.last_error == "ValueError: second"
+
+
+def test_a_bad_result_opens_without_an_error_to_name():
+    """A classifier's verdict opens it; there was no exception."""
+    stand = Stand(breaker=one_strike(), classify=lambda result, error: Outcome.BAD)
+    assert stand.succeed() == "fine"
+    assert stand.state == "open"
+    assert stand.breaker.last_error is None
+    assert stand.fail().last_error is None
+
+
+def test_slow_calls_are_named_in_the_reason():
+    """The rejection says how many were slow."""
+    stand = Stand(breaker=CircuitBreaker(failure_rate=None, slow_call_rate=0.5, slow_call_duration=1.0, minimum_calls=1))
+    stand.guard(stand.clock.advance)(2.0)
+    rejection = stand.fail()
+    assert isinstance(rejection, CircuitOpen)
+    assert rejection.detail == "0 of 1 calls failed, 1 slow"
+
+
+def test_how_often_it_entered_each_state_is_known():
+    """Every state is named, also those it never saw."""
+    stand = Stand(breaker=one_strike(), listening=False)
+    stand.fail()
+    stand.clock.advance(30.0)
+    stand.succeed()
+    entered = stand.breaker.transitions()
+    assert set(entered) == set(State)
+    assert {state: number for state, number in entered.items() if number} == {State.OPEN: 1, State.HALF_OPEN: 1, State.CLOSED: 1}
+
+
+# -- controls -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_trip_opens_for_as_long_as_told_and_is_then_probed():
+    """No jitter: an operator gets what was asked for."""
+    stand = Stand(breaker=CircuitBreaker(half_open_calls=1))
+    control = stand.resilience.breaker("dependency")
+    control.trip(5.0)
+    assert (control.state, control.retry_after, control.era) == (State.OPEN, 5.0, 2)
+    rejection = stand.fail()
+    assert isinstance(rejection, CircuitOpen)
+    assert (rejection.detail, rejection.last_error, rejection.injected) == ("tripped by hand", None, False)
+    stand.clock.advance(5.0)
+    assert stand.succeed() == "fine"
+    assert control.state is State.CLOSED
+
+
+def test_a_trip_without_a_duration_lasts_as_long_as_an_opening():
+    """The plain ``open_duration``."""
+    stand = Stand(breaker=CircuitBreaker(open_duration=12.0))
+    stand.resilience.breaker("dependency").trip()
+    assert stand.breaker.retry_after() == 12.0
+
+
+@pytest.mark.parametrize("control", ["force_open", "disable", "observe"])
+def test_a_trip_is_refused_where_an_operator_has_decided_otherwise(control):
+    """Forced open, disabled or watching: the error says what would be legal, nothing changes."""
+    stand = Stand(breaker=True)
+    handle = stand.resilience.breaker("dependency")
+    getattr(handle, control)()
+    state, era = handle.state, handle.era
+    with pytest.raises(IllegalTransition, match="cannot take 'trip'"):
+        handle.trip()
+    assert (handle.state, handle.era) == (state, era)
+
+
+def test_a_tripped_breaker_released_by_its_era_is_probed_at_once():
+    """Only the opening that the trip began is ended; a later one is not."""
+    stand = Stand(breaker=one_strike())
+    era = stand.breaker.trip(60.0, injected=True)
+    rejection = stand.fail()
+    assert rejection.injected
+    stand.breaker.release(era)
+    assert stand.breaker.retry_after() == 0.0
+    assert isinstance(stand.fail(), Boom)
+    assert stand.state == "open"
+    stand.breaker.release(era)
+    assert isinstance(stand.fail(), CircuitOpen)
+
+
+def test_releasing_what_has_closed_changes_nothing():
+    """The lease of an experiment may end after an operator has reset the breaker."""
+    stand = Stand(breaker=one_strike())
+    era = stand.breaker.trip(60.0)
+    stand.resilience.breaker("dependency").reset()
+    stand.breaker.release(era)
+    stand.breaker.release(stand.breaker.era)
+    assert stand.state == "closed"
+    assert stand.succeed() == "fine"
+
+
+def test_a_trip_by_an_experiment_is_marked_until_the_breaker_judges_for_itself():
+    """Rejections and events carry the mark; the relapse of the probe is the dependency's own."""
+    stand = Stand(breaker=one_strike())
+    stand.breaker.trip(10.0, injected=True)
+    rejection = stand.fail()
+    assert rejection.injected
+    assert str(rejection).endswith("caused by a chaos experiment")
+    stand.clock.advance(10.0)
+    stand.fail()
+    assert [(event.after, event.injected) for event in stand.told(BreakerChanged)] == [
+        ("open", True),
+        ("half_open", True),
+        ("open", False),
+    ]
+    assert not stand.fail().injected
+    counts = stand.guard.recorder.counts()
+    assert counts.total(Outcome.REJECTED, injected=True) == 1
+    assert counts.total(Outcome.REJECTED, injected=False) == 1
+
+
+def test_forced_open_stays_until_it_is_reset():
+    """No time opens it; the rejection says who did and names no time."""
+    stand = Stand(breaker=True)
+    control = stand.resilience.breaker("dependency")
+    control.force_open()
+    stand.clock.advance(1e9)
+    rejection = stand.fail()
+    assert isinstance(rejection, CircuitOpen)
+    assert (rejection.retry_after, rejection.detail) == (None, "forced open by an operator")
+    assert (control.state, control.retry_after) == (State.FORCED_OPEN, None)
+    control.reset()
+    assert stand.succeed() == "fine"
+
+
+@pytest.mark.parametrize("retry", [None, 2])
+def test_forced_open_rejects_on_both_ways_to_a_rejection(retry):
+    """With and without a retry outside the breaker."""
+    stand = Stand(breaker=True, retry=retry)
+    stand.resilience.breaker("dependency").force_open()
+    rejection = stand.fail()
+    assert isinstance(rejection, CircuitOpen)
+    assert rejection.retry_after is None
+    assert stand.count(Outcome.REJECTED) == stand.count() == 1
+
+
+def test_disabled_lets_everything_through_and_judges_nothing():
+    """No failure opens it, and none is in its window."""
+    stand = Stand(breaker=one_strike())
+    stand.resilience.breaker("dependency").disable()
+    for _ in range(10):
+        assert isinstance(stand.fail(), Boom)
+    assert stand.state == "disabled"
+    assert stand.breaker.tally().failures == 0
+    assert stand.count(Outcome.BAD) == 10
+
+
+def test_metrics_only_counts_and_never_opens():
+    """The window shows what would have opened it."""
+    stand = Stand(breaker=one_strike())
+    control = stand.resilience.breaker("dependency")
+    control.observe()
+    for _ in range(3):
+        assert isinstance(stand.fail(), Boom)
+    stand.succeed()
+    assert control.state is State.METRICS_ONLY
+    assert stand.breaker.tally() == Tally(4, 3, 0, 0)
+    assert control.retry_after == 0.0
+
+
+def test_a_reset_closes_and_forgets():
+    """One failure was missing; after the reset it is not enough."""
+    stand = Stand(breaker=one_strike(consecutive_failures=3))
+    stand.fail()
+    stand.fail()
+    stand.resilience.breaker("dependency").reset()
+    assert stand.breaker.tally() == Tally(0, 0, 0, 0)
+    stand.fail()
+    assert stand.state == "closed"
+
+
+def test_a_control_is_told_with_its_cause():
+    """Listeners hear of every step by hand, with no duration unless it opens for a time."""
+    stand = Stand(breaker=one_strike())
+    control = stand.resilience.breaker("dependency")
+    for step in (control.trip, control.force_open, control.disable, control.observe, control.reset):
+        step()
+    told = [(event.after, event.cause, event.open_duration) for event in stand.told(BreakerChanged)]
+    assert told == [
+        ("open", "trip", 30.0),
+        ("forced_open", "force_open", None),
+        ("disabled", "disable", None),
+        ("metrics_only", "observe", None),
+        ("closed", "reset", None),
+    ]
+    assert all(event.first_failure_at == event.at for event in stand.told(BreakerChanged))
+
+
+def test_a_breaker_that_does_not_watch_calls_holds_the_switch():
+    """Any state but closed is a reason for the full path; closed is none."""
+    stand = Stand(breaker=one_strike())
+    control = stand.resilience.breaker("dependency")
+    assert stand.guard.switch.quiet
+    for step in (control.trip, control.force_open, control.disable, control.observe):
+        step()
+        assert stand.guard.switch.reasons == {"breaker"}
+    control.reset()
+    assert stand.guard.switch.quiet
+    assert stand.guard.switch.era == control.era
+
+
+# -- changing options -----------------------------------------------------------------------------------------------------------------
+
+
+def test_reconfiguring_keeps_state_and_era():
+    """An open breaker stays open for the time it was given; the next opening has the new length."""
+    stand = Stand(breaker=one_strike(open_duration=30.0))
+    stand.fail()
+    era, left = stand.breaker.era, stand.breaker.retry_after()
+    stand.guard.configure(breaker=one_strike(open_duration=5.0, open_factor=1.0))
+    assert (stand.state, stand.breaker.era, stand.breaker.retry_after()) == ("open", era, left)
+    stand.clock.advance(30.0)
+    stand.fail()
+    assert stand.breaker.retry_after() == 5.0
+
+
+@both_paths
+def test_reconfiguring_starts_the_window_anew(held):
+    """Also from a time window to one over calls and back: what was counted before is not judged by new rules."""
+    stand = Stand(held=held, breaker=one_strike(consecutive_failures=3))
+    stand.succeed()
+    stand.fail()
+    stand.guard.configure(breaker=one_strike(consecutive_failures=3, window_calls=50, minimum_calls=50))
+    assert stand.breaker.tally() == Tally(0, 0, 0, 0)
+    stand.succeed()
+    stand.fail()
+    assert stand.breaker.tally() == Tally(2, 1, 0, 1)
+    stand.guard.configure(breaker=one_strike(consecutive_failures=2))
+    assert stand.breaker.tally() == Tally(0, 0, 0, 0)
+    stand.fail()
+    assert stand.state == "closed"
+    stand.fail()
+    assert stand.state == "open"
+
+
+@both_paths
+def test_slow_calls_can_be_given_up_while_running(held):
+    """After that a slow call is a call like any other."""
+    slow = {"slow_call_rate": 1.0, "slow_call_duration": 1.0}
+    stand = Stand(held=held, breaker=one_strike(minimum_calls=1, **slow))
+    stand.guard.configure(breaker=one_strike(minimum_calls=1))
+    stand.guard(stand.clock.advance)(2.0)
+    assert stand.state == "closed"
+    stand.guard.configure(breaker=one_strike(minimum_calls=1, **slow))
+    stand.guard(stand.clock.advance)(2.0)
+    assert stand.state == "open"
+
+
+def test_a_slow_call_duration_that_is_no_bound_cannot_be_added():
+    """The error names the bounds there are, and nothing has changed."""
+    stand = Stand(breaker=one_strike())
+    before = stand.guard.options
+    with pytest.raises(ConfigurationError, match=r"slow_call_duration = 1\.2345: expected one of the bounds"):
+        stand.guard.configure(breaker=one_strike(slow_call_rate=0.5, slow_call_duration=1.2345))
+    assert stand.guard.options is before
+    stand.guard.configure(breaker=one_strike(slow_call_rate=0.5, slow_call_duration=stand.guard.recorder.bounds[2]))
+
+
+def test_a_breaker_that_is_taken_away_leaves_nothing_behind():
+    """Cells, views and switch are as if it had never been; its controls are gone."""
+    stand = Stand(breaker=one_strike(slow_call_rate=1.0, slow_call_duration=1.0))
+    stand.guard.configure(breaker=None)
+    assert stand.guard.breaker is None
+    assert stand.guard.switch.quiet
+    assert list(stand.guard.recorder.cells) == list(stand.guard.recorder.quiet_counters)
+    for _ in range(5):
+        assert isinstance(stand.fail(), Boom)
+    with pytest.raises(ConfigurationError, match="breaker=True"):
+        stand.resilience.breaker("dependency")
+
+
+def test_a_closed_breaker_is_taken_away_in_silence():
+    """Nobody is told of a step that no caller could feel, and a call that it let in cannot open it any more."""
+    stand = Stand(breaker=one_strike())
+    retired = stand.breaker
+
+    def retire_and_fail():
+        stand.guard.configure(breaker=None)
+        raise Boom
+
+    with pytest.raises(Boom):
+        stand.guard(retire_and_fail)()
+    assert retired.state is State.DISABLED
+    assert stand.told(BreakerChanged) == []
+    assert stand.guard.switch.quiet
+
+
+# -- nobody listens, or something breaks --------------------------------------------------------------------------------------------------
+
+
+def test_without_listeners_nothing_is_told_and_everything_is_counted():
+    """An opening and its rejections are in the counts."""
+    stand = Stand(breaker=one_strike(), listening=False)
+    stand.fail()
+    for _ in range(100):
+        assert isinstance(stand.fail(), CircuitOpen)
+    assert (stand.count(Outcome.BAD), stand.count(Outcome.REJECTED)) == (1, 100)
+
+
+def test_rejections_are_told_to_those_who_want_ends_of_calls():
+    """Each of them, with no time passed."""
+    stand = Stand(breaker=one_strike())
+    stand.fail()
+    stand.fail()
+    ended = stand.told(CallEnded)
+    assert [(event.outcome, event.error) for event in ended] == [("bad", "Boom"), ("rejected", "CircuitOpen")]
+    assert ended[1].elapsed == 0.0
+
+
+def test_a_slow_call_that_cannot_be_counted_is_reported_and_still_judged(monkeypatch):
+    """The quiet path has no net of its own: the caller gets the result."""
+    stand = Stand(breaker=CircuitBreaker(failure_rate=None, slow_call_rate=1.0, slow_call_duration=1.0, minimum_calls=1))
+    stand.succeed()
+
+    def broken(*args):
+        raise RuntimeError
+
+    monkeypatch.setattr(type(stand.guard.recorder), "add", broken)
+    assert stand.guard(lambda: stand.clock.advance(2.0) or "slow")() == "slow"
+    assert [event.where for event in stand.told(DefectFound)] == ["counting a slow call of guard dependency"]
