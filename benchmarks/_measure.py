@@ -1,9 +1,9 @@
 """What the benchmarks share: rounds, minima, tables, ratios, and the flags --quick, --check and --json.
 
-How a figure comes about. All cases of a table run in turn, each for well under a millisecond, over and over; the figure is the smallest mean of
-such a turn. On a machine that does other work as well, the minimum is the only statistic that converges, and taking turns gives every case the
-same chance of a quiet moment. The garbage collector rests meanwhile. Each case gets a loop with a code object of its own, so that the
-interpreter specialises the call as it would in a program that calls nothing else there.
+How a figure comes about. All cases of a table run in turn, each for well under a millisecond, over and over; the figure is the smallest
+mean of such a turn. On a machine that does other work as well, the minimum is the only statistic that converges, and taking turns gives
+every case the same chance of a quiet moment. The garbage collector rests meanwhile. Each case gets a loop with a code object of its own,
+so that the interpreter specialises the call as it would in a program that calls nothing else there.
 
 A ratio that is not met is measured on for two more spells before it counts as not met: a minimum only gets truer with time.
 """
@@ -65,7 +65,9 @@ class Benchmark:
     def __init__(self, about: str, packages: Sequence[str]) -> None:
         parser = argparse.ArgumentParser(description=about.partition("\n")[0])
         parser.add_argument("--quick", action="store_true", help="measure briefly: shows that everything runs, the figures are rough")
-        parser.add_argument("--check", action="store_true", help="exit with 1 and name the ratios that are not met and the peers that are missing")
+        parser.add_argument(
+            "--check", action="store_true", help="exit with 1 and name the ratios that are not met and the peers that are missing"
+        )
         parser.add_argument("--json", action="store_true", help="print the figures as JSON")
         self._arguments = parser.parse_args()
         self.quick: bool = self._arguments.quick
@@ -125,7 +127,9 @@ class Benchmark:
             "quick": self.quick,
             "machine": _machine(),
             "versions": self.versions,
-            "tables": {table.title: {name: dict(zip(table.columns, row, strict=True)) for name, row in table.rows.items()} for table in self.tables},
+            "tables": {
+                table.title: {name: dict(zip(table.columns, row, strict=True)) for name, row in table.rows.items()} for table in self.tables
+            },
             "ratios": [{"name": r.name, "value": r.value, "limit": r.limit, "unit": r.unit, "met": r.met} for r in self.ratios],
             "missing": self.missing,
             "notes": self.notes,

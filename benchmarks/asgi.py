@@ -1,8 +1,8 @@
 """What the middleware costs a request, beside the metric middlewares that services use today.
 
-One Starlette application with 26 routes for each of them, all in this process, called without a server: scope, receive and send are handed in
-directly, so nothing but application and middleware is timed. The request is ``GET /items/42``, the answer a short text. Ours counts for a latency
-and an availability SLO, and its chaos engine is opted in and disarmed.
+One Starlette application with 26 routes for each of them, all in this process, called without a server: scope, receive and send are
+handed in directly, so nothing but application and middleware is timed. The request is ``GET /items/42``, the answer a short text. Ours
+counts for a latency and an availability SLO, and its chaos engine is opted in and disarmed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import Any
 
 from _measure import Benchmark, Timing, ratio
+
 from somaresil import SLO, Resilience, ResilienceMiddleware
 
 PACKAGES = (
@@ -40,7 +41,9 @@ def application() -> Any:
         return PlainTextResponse("answer")
 
     plain = [Route(f"/page/{index}", answer) for index in range(ROUTES - 5)]
-    return Starlette(routes=[Route("/", answer), *plain, Route("/items/{id}", answer), *(Route(f"/late/{index}", answer) for index in range(3))])
+    return Starlette(
+        routes=[Route("/", answer), *plain, Route("/items/{id}", answer), *(Route(f"/late/{index}", answer) for index in range(3))]
+    )
 
 
 def ours() -> Any:

@@ -1,10 +1,13 @@
 """What a guard costs a call, in nanoseconds and bytes, beside the breakers, retries and metrics that services use today.
 
-"full guard" is everything at once: a breaker with failure-rate and slow-call-rate windows, a latency SLO, an availability SLO, retry and fallback
-configured, and a chaos engine that is opted in and disarmed. Each peer guards with its breaker, or its retry, alone and in its defaults.
+"full guard" is everything at once: a breaker with failure-rate and slow-call-rate windows, a latency SLO, an availability SLO, retry and
+fallback configured, and a chaos engine that is opted in and disarmed. Each peer guards with its breaker, or its retry, alone and in its
+defaults. "off the quiet path" is the full guard with a bulkhead as well, which needs a say in every call: what a call costs when somebody
+has to look at it.
 
-Times are over the bare function, which returns its argument. A rejected call is one that its caller catches, over the bare function called by
-the same caller.
+Times are over the bare function, which returns its argument. A rejected call is one that its caller catches, over the bare function
+called by the same caller. The chaos point is the one look at the switch that a disarmed engine costs; the quiet path takes that look
+anyway, for the breaker.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from itertools import count
 from typing import Any
 
 from _measure import BARE, NOT_INSTALLED, Benchmark, Ratio, Table, Timing, acts, awaits, calls, caught_awaits, caught_calls, ratio
+
 from somaresil import SLO, CircuitBreaker, Resilience
 
 PACKAGES = (

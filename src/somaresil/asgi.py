@@ -50,6 +50,7 @@ _INTERNAL_ERROR: Final = 1011
 _GOOD: Final = Outcome.GOOD
 _BAD: Final = Outcome.BAD
 _LEFT_PROPERLY: Final = frozenset({1000, 1001, 1005})
+"""1005 is no code at all: browsers that close without one, and with some servers clients that vanish."""
 
 
 class ResilienceMiddleware:
@@ -132,9 +133,13 @@ class ResilienceMiddleware:
         """Book a request that has ended."""
         now = self._monotonic()
         scope = exchange.scope
-        method = scope.get("method", "") if scope["type"] == "http" else WEBSOCKET
-        if method not in _METHODS and method is not WEBSOCKET:
-            method = "_OTHER"
+        # By the kind of request: a client may send the word for a conversation as its method.
+        if scope["type"] == "websocket":
+            method = WEBSOCKET
+        else:
+            method = scope.get("method", "")
+            if method not in _METHODS:
+                method = "_OTHER"
         run = exchange.experiment
         route = route_template(scope, exchange.root)
         if run is not None and route == UNMATCHED:

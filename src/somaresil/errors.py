@@ -90,8 +90,8 @@ class Rejected(SomaresilError):
     would keep its frames alive for as long as the circuit is open), ``injected`` whether an experiment caused it.
     """
 
-    # A rejection must stay cheap: the circuit is open because somebody is in trouble already. Slots save a dictionary and a fifth of the time,
-    # and no super().__init__ is called, since BaseException.__new__ has kept the arguments.
+    # A rejection must stay cheap: the circuit is open because somebody is in trouble already. Slots save a dictionary and a fifth of the
+    # time, and no super().__init__ is called, since BaseException.__new__ has kept the arguments.
     __slots__ = ("detail", "guard", "injected", "last_error", "retry_after")
     reason: ClassVar[str] = "rejected"
 

@@ -1,8 +1,9 @@
 """Record once, view many: the counts of one guard, in cells of outcome and latency bucket.
 
-A quiet call takes the ``next`` of one ``itertools.count``: a single C call, atomic with and without the GIL, so nothing is lost and nothing is locked.
-All other ends are counted under a lock, in plain arrays that exist only once they are needed. The window of the breaker, every SLO on
-the guard, the Prometheus collector and the snapshot are *views* on these cells, so another SLO costs nothing a call.
+A quiet call takes the ``next`` of one ``itertools.count``: a single C call, atomic with and without the GIL, so nothing is lost and nothing
+is locked. Calls that are refused at once have such a counter too. All other ends are counted under a lock, in plain arrays that exist only
+once they are needed. The window of the breaker, every SLO on the guard, the Prometheus collector and the snapshot are *views* on these
+cells, so another SLO costs nothing a call.
 
 Bucket bounds contain every latency threshold that somebody asks about, exactly: an SLO of two seconds reads a bucket that ends at two
 seconds. A bound belongs to its bucket, as in Prometheus (``le``).
@@ -75,7 +76,7 @@ class Recorder:
         self._counters: tuple[Iterator[int], ...] = tuple([itertools.count() for _ in range(len(bounds) + 1)])
         self._refused: Iterator[int] | None = None
         self.cells: list[Iterator[object]] = list(self._counters)
-        """What a quiet call takes the ``next`` of, one for each bucket. A view may put its own iterator in the place of a bucket it must see."""
+        """What a quiet call takes the ``next`` of, one for each bucket. A view may put its own iterator in the place of one it must see."""
         self._reads = 0
         self._other: dict[tuple[Outcome, bool], array[int]] = {}
         # All locks of somaresil are reentrant. The collector may end a forgotten stream, and a signal handler may pull the kill switch, in the
@@ -113,12 +114,16 @@ class Recorder:
 
     def settle(self, now: float) -> None:
         """Roll every view that has passed a boundary. Call it before counting; with no lock held."""
+        views = self._views
         due = float("inf")
-        for view in self._views:
+        for view in views:
             if now >= view.due:
                 view.roll(now)
             due = min(due, view.due)
         self.switch.due = due
+        if self._views is not views:
+            # One was attached meanwhile, and we have just overwritten that it wants to be asked.
+            self.switch.due = float("-inf")
 
     def attach(self, view: View) -> None:
         """Keep ``view`` rolled from now on."""

@@ -105,9 +105,16 @@ class BreakerControl:
         """Seconds until a call may be let through; None while forced open."""
         return self._policy.retry_after()
 
-    def trip(self, duration: float | None = None) -> None:
-        """Open for ``duration`` seconds (default: its open duration). Never waits for a running call."""
-        self._policy.trip(duration)
+    def trip(self, duration: float | timedelta | None = None) -> None:
+        """Open for ``duration`` seconds (default: its open duration). Never waits for a running call.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for a duration that is none, and
+        :class:`~somaresil.model.breaker.IllegalTransition` when it is forced open, disabled or only watching.
+        """
+        check = Checker(f"breaker({self._policy.name!r}).trip")
+        seconds = check.seconds("duration", duration, optional=True)
+        check.finish()
+        self._policy.trip(seconds)
 
     def reset(self) -> None:
         """Close, and forget the window."""
@@ -206,15 +213,16 @@ class Resilience:
             "timeout": timeout,
         }
         given = {key: value for key, value in given.items() if value is not None and value is not False}
-        known = self._guards.get(name)
+        known = self._guards.get(name) if isinstance(name, str) else None
         if known is not None and not given:
             return known
         where = _caller()
         check = Checker(f"guard({name!r})")
         check.name("name", name)
+        options = GuardOptions.of(name, given, check)
+        self._note_slos(check, options.slo)
         check.finish()
-        options = GuardOptions.of(name, given)
-        thresholds = self.check_slos(f"guard({name!r})", options.slo)
+        thresholds = self.slos.thresholds(options.slo)
         with self._lock:
             guard = known = self._guards.get(name)
             if guard is None:
@@ -284,6 +292,11 @@ class Resilience:
     def check_slos(self, where: str, slos: tuple[str, ...]) -> tuple[float, ...]:
         """The latency thresholds of some objectives. Raises :class:`~somaresil.errors.ConfigurationError` for those that cannot be used."""
         check = Checker(where)
+        self._note_slos(check, slos)
+        check.finish()
+        return self.slos.thresholds(slos)
+
+    def _note_slos(self, check: Checker, slos: tuple[str, ...]) -> None:
         for slo in slos:
             if slo not in self.slos.names:
                 known = ", ".join(self.slos.names) or "none is defined"
@@ -291,9 +304,6 @@ class Resilience:
                 check.problem("slo", slo, f"an objective that was added ({known})", hint)
             elif self.slos[slo].recovery is not None:
                 check.problem("slo", slo, "an objective about calls", "recovery objectives watch every breaker by themselves")
-        check.finish()
-        return self.slos.thresholds(slos)
-
     def _make(self, name: str, options: GuardOptions, thresholds: tuple[float, ...]) -> Guard:
         if options.breaker is not None and options.breaker.slow_call_duration is not None:
             thresholds = (*thresholds, options.breaker.slow_call_duration)  # type: ignore[arg-type]

@@ -133,6 +133,7 @@ class View(Protocol):
 async def run(options: Options, view: View) -> Report:
     """Run the whole drill. Raises :class:`DemoError` when it cannot be run to its end; whatever happens, nothing is left running."""
     async with AsyncExitStack() as stack:
+        view.note("starting a gateway, a worker, a model and a memory store on loopback ...")
         fleet = stack.enter_context(Fleet())
         http = await stack.enter_async_context(client())
         settings = fleet.start_services(options.seed)

@@ -83,7 +83,6 @@ class LiveView:
     def __enter__(self) -> Self:
         """Begin to draw."""
         self._live.start()
-        self._live.update(Text("starting four processes ...", style="dim"))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -208,8 +208,9 @@ class Guard:
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of a plain function that is not quiet."""
-        if self._refuses and (rejection := self._refusal()) is not None:
-            raise rejection
+        if (breaker := self._refuses) is not None and (wait := breaker.refuse_until - (now := self.monotonic())) > 0.0:
+            # Raised without a name: this frame gets on its traceback, and the two would keep each other alive.
+            raise self._refusal(breaker, now, wait)
         try:
             return self.drive(FunctionCall(self, function, args, kwargs))
         except BaseException as error:
@@ -218,8 +219,8 @@ class Guard:
 
     def arun(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """A call of a coroutine function that is not quiet."""
-        if self._refuses and (rejection := self._refusal()) is not None:
-            raise rejection
+        if (breaker := self._refuses) is not None and (wait := breaker.refuse_until - (now := self.monotonic())) > 0.0:
+            raise self._refusal(breaker, now, wait)
         return self.adrive(CoroutineCall(self, function, args, kwargs))
 
     def rescue(
@@ -288,11 +289,9 @@ class Guard:
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
-    def _refusal(self) -> CircuitOpen | None:
-        """A rejection, counted, while the circuit is open: nothing outside the breaker has a say then. The hot path of bad times."""
-        breaker, now = self.breaker, self.monotonic()
-        if breaker is None or (rejection := breaker.refusal(now)) is None:
-            return None
+    def _refusal(self, breaker: BreakerPolicy, now: float, wait: float) -> CircuitOpen:
+        """A rejection, counted. The hot path of bad times."""
+        rejection = breaker.refused(wait)
         try:
             if now >= self.switch.due or rejection.injected or self.listeners.wants(CallEnded):
                 self._book(Outcome.REJECTED, 0.0, now, rejection, injected=rejection.injected)
@@ -339,7 +338,8 @@ class Guard:
         self._chain = chain
         self.rescues = fallback is not None or retry is not None
         """Whether a call that failed once may still end well."""
-        self._refuses = self.breaker is not None and not self.rescues
+        self._refuses = None if self.rescues else self.breaker
+        """The breaker, when no policy outside it has a say about a call that it refuses."""
         for reason, held in (("timeout", self.timeout), ("bulkhead", self.bulkhead), ("classify", options.classify)):
             self.switch.hold(reason, held is not None)
         self.switch.hold("retry of results", held=retry is not None and retry.judges_results)
@@ -369,6 +369,8 @@ class Guard:
 
     def _check_fallback(self, target: object) -> None:
         fallback = self.options.fallback
+        # A classmethod object cannot be called; what it holds can.
+        target = target.__func__ if isinstance(target, classmethod) else target
         if fallback is None or not callable(target):
             return
         ours, theirs = shape_of(target), shape_of(fallback.handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -34,14 +35,15 @@ class GuardOptions:
     timeout: Timeout | None = None
 
     @classmethod
-    def of(cls, name: str, given: Mapping[str, Any]) -> GuardOptions:
+    def of(cls, name: str, given: Mapping[str, Any], check: Checker | None = None) -> GuardOptions:
         """Resolve shorthands (``timeout=10``, ``retry=3``, ``breaker=True``, ``bulkhead=8``, ``fallback=function``, ``slo="name"``).
 
-        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        Notes the problems in ``check``; without one, raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
         """
-        check = Checker(f"guard({name!r})")
-        found = {key: _RESOLVE[key](check, value) for key, value in given.items()}
-        check.finish()
+        checker = Checker(f"guard({name!r})") if check is None else check
+        found = {key: _RESOLVE[key](checker, value) for key, value in given.items()}
+        if check is None:
+            checker.finish()
         return cls(**found)
 
     def changed(self, name: str, given: Mapping[str, Any]) -> GuardOptions:
@@ -55,8 +57,13 @@ class GuardOptions:
 
 
 def _resolve_slo(check: Checker, value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value or ())
-    return tuple(check.name("slo", name) for name in names)
+    if value is None:
+        return ()
+    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    if all(isinstance(name, str) for name in names):
+        return names
+    check.problem("slo", value, "the name of an objective, or several")
+    return ()
 
 
 def _resolve_classify(check: Checker, value: Any) -> Any:

@@ -35,8 +35,8 @@ class PrefixRing:
         self.resolution = resolution
         self.slots = slots
         self._columns = columns
-        # The totals at one boundary stand next to one another: one array is smaller than one a column. Made by multiplication it has no room to
-        # grow, which would be a sixteenth of it.
+        # The totals at one boundary stand next to one another: one array is smaller than one a column. Made by multiplication it has no
+        # room to grow, which would be a sixteenth of it.
         self._marks = array("q", [0]) * (slots * columns)
         self._current = int(now // resolution)
         self._first = self._current

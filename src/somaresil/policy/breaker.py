@@ -88,18 +88,21 @@ class CircuitBreaker:
                 "failure_rate", None, "at least one of failure_rate, slow_call_rate, consecutive_failures", "nothing would open it"
             )
         keep(self, "window", check.seconds("window", self.window, maximum=86_400.0))
+        # What goes together is looked at only when each of the two is right by itself: one mistake is one problem.
+        found = len(check.problems)
         check.count("window_calls", self.window_calls, maximum=100_000, optional=True)
         check.count("minimum_calls", self.minimum_calls)
-        if isinstance(self.window_calls, int) and isinstance(self.minimum_calls, int) and self.minimum_calls > self.window_calls:
+        if len(check.problems) == found and self.window_calls is not None and self.minimum_calls > self.window_calls:
             check.problem(
                 "minimum_calls", self.minimum_calls, f"at most window_calls ({self.window_calls})", "the breaker could never open"
             )
+        found = len(check.problems)
         keep(self, "open_duration", check.seconds("open_duration", self.open_duration))
-        keep(self, "open_factor", check.number("open_factor", self.open_factor, minimum=1.0, maximum=10.0))
         maximum = check.seconds("open_maximum", self.open_maximum, optional=True)
         keep(self, "open_maximum", 4.0 * _as_float(self.open_duration) if maximum is None else maximum)
-        if _as_float(self.open_maximum) < _as_float(self.open_duration):
+        if len(check.problems) == found and _as_float(self.open_maximum) < _as_float(self.open_duration):
             check.problem("open_maximum", self.open_maximum, f"at least open_duration ({self.open_duration})")
+        keep(self, "open_factor", check.number("open_factor", self.open_factor, minimum=1.0, maximum=10.0))
         keep(self, "open_jitter", check.ratio("open_jitter", self.open_jitter))
         check.count("half_open_calls", self.half_open_calls, maximum=1_000)
         keep(self, "probe_timeout", check.seconds("probe_timeout", self.probe_timeout))
@@ -149,7 +152,6 @@ class BreakerPolicy:
         "_quiet_base",
         "_quiet_seen",
         "_recorder",
-        "_refuse_until",
         "_ring",
         "_slow",
         "_slow_from",
@@ -160,6 +162,7 @@ class BreakerPolicy:
         "name",
         "options",
         "refusals",
+        "refuse_until",
     )
     rejection: ClassVar[type[CircuitOpen]] = CircuitOpen
     """What a call is refused with."""
@@ -180,7 +183,8 @@ class BreakerPolicy:
         """Type and message of the error that opened it."""
         self._injected = False
         self._entered: dict[State, int] = {}
-        self._refuse_until = float("-inf")
+        self.refuse_until = float("-inf")
+        """Monotonic time until which every call is refused; only the first call after it asks the model."""
         self._why = ""
         self._first_failure = 0.0
         self._slow_from: float | None = None
@@ -248,9 +252,11 @@ class BreakerPolicy:
 
     def refusal(self, now: float) -> CircuitOpen | None:
         """A rejection when the circuit is open at time ``now`` and stays so; None: ask :meth:`admit`. Takes no lock."""
-        wait = self._refuse_until - now
-        if wait <= 0.0:
-            return None
+        wait = self.refuse_until - now
+        return None if wait <= 0.0 else self.refused(wait)
+
+    def refused(self, wait: float) -> CircuitOpen:
+        """The rejection of a call that came ``wait`` seconds before :attr:`refuse_until`."""
         return self.rejection(self.name, None if wait == _FOREVER else wait, self._why, self.last_error, self._injected)
 
     def admit(self) -> Permit:
@@ -317,7 +323,7 @@ class BreakerPolicy:
         with self._lock:
             if self._model.era == era and self._model.state is State.OPEN:
                 self._model.cut_short(now)
-                self._refuse_until = self._model.open_until
+                self.refuse_until = self._model.open_until
 
     def control(self, trigger: Trigger) -> None:
         """Force open, disable, observe or reset."""
@@ -471,10 +477,10 @@ class BreakerPolicy:
             self.refusals = self._recorder.refusals
         if after is State.OPEN:
             self._u = self._draws.next()
-            self._refuse_until = self._model.open_until
+            self.refuse_until = self._model.open_until
             self._why = _reason(transition)
         else:
-            self._refuse_until = _FOREVER if after is State.FORCED_OPEN else float("-inf")
+            self.refuse_until = _FOREVER if after is State.FORCED_OPEN else float("-inf")
             if after is State.FORCED_OPEN:
                 self._why = "forced open by an operator"
         self._switch.era = self._model.era

@@ -38,6 +38,8 @@ class Bulkhead:
         check.count("max_waiting", self.max_waiting, minimum=0, maximum=1_000_000)
         max_wait = check.seconds("max_wait", self.max_wait, exclusive=False, maximum=86_400.0)
         object.__setattr__(self, "max_wait", max_wait)
+        # What goes together is looked at only when everything is right by itself: one mistake is one problem.
+        check.finish()
         if self.max_waiting and not max_wait:
             check.problem("max_wait", self.max_wait, "seconds > 0 when max_waiting is set", "nobody could wait")
         if max_wait and not self.max_waiting:
@@ -90,6 +92,9 @@ class BulkheadPolicy:
 
     async def __call__(self, inner: Next, call: Call) -> Any:
         """Let the call through when there is a slot, or raise :class:`~somaresil.errors.BulkheadFull`."""
+        if call.replayed is not None:
+            # That attempt is over: it was made before there was a bulkhead.
+            return await inner(call)
         await self._acquire(call)
         if call.lasting:
             try:

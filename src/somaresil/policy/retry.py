@@ -7,6 +7,7 @@ here the policy is reached only after a first failure, and a ``BaseException`` t
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,8 @@ _ABOUT_ERRORS = frozenset(
 
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
+_LONGEST_ASKED = 86_400.0
+"""A day: whoever asks for a longer pause has made a mistake, and from some point on no clock can wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class Retry:
     on: Any = Exception
     """What to try again on: exception types, a predicate on the exception, or a tenacity ``retry_if_*`` object (results included)."""
     wait: Any = None
-    """Seconds, a function of the number of attempts so far, or a tenacity ``wait_*`` object. None: the default pause."""
+    """Seconds (at most a day), a function of the number of attempts so far, or a tenacity ``wait_*`` object. None: the default pause."""
     stop: Any = None
     """A tenacity ``stop_*`` object that ends it earlier."""
     max_elapsed: float | timedelta | None = None
@@ -74,9 +77,12 @@ class Retry:
             elif not callable(kind) or (isinstance(self.on, tuple) and not isinstance(kind, type)):
                 check.problem("on", kind, "exception types, a predicate or a tenacity retry_if_* object")
         if self.wait is not None and not callable(self.wait):
-            keep(self, "wait", check.seconds("wait", self.wait, exclusive=False))
+            keep(self, "wait", check.seconds("wait", self.wait, exclusive=False, maximum=_LONGEST_ASKED))
         if self.stop is not None and not callable(self.stop):
             check.problem("stop", self.stop, "a tenacity stop_* object", "use attempts= or max_elapsed= for a number")
+        for name in ("on", "wait", "stop"):
+            if _suspends(getattr(self, name)):
+                check.problem(name, getattr(self, name), "a plain function", "nobody awaits what it returns, and a coroutine is always true")
         keep(self, "max_elapsed", check.seconds("max_elapsed", self.max_elapsed, optional=True))
         check.finish()
 
@@ -209,7 +215,11 @@ class RetryPolicy:
         if not callable(wait):
             return float(cast("float", wait))
         asked: Any = wait(state if self._wait_of_tenacity else state.attempt_number)
-        return max(0.0, float(asked))
+        seconds = float(asked)
+        # Written so that NaN is wrong as well.
+        if not seconds <= _LONGEST_ASKED:
+            raise ValueError(f"the wait function returned {seconds!r} s: expected at most {_LONGEST_ASKED:.0f}")
+        return max(0.0, seconds)
 
     @staticmethod
     def _state(call: Call, result: object, error: Exception | None, idle: float) -> RetryState:
@@ -228,6 +238,11 @@ class RetryPolicy:
     def _report(call: Call, error: Exception) -> None:
         if call.listeners.wants(AttemptFailed):
             call.listeners.emit(AttemptFailed(call.guard, call.clock.time(), call.attempt, type(error).__qualname__, call.injected))
+
+
+def _suspends(value: object) -> bool:
+    """Whether calling it gives a coroutine: some of tenacity's objects do, too."""
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(type(value), "__call__", None))  # noqa: B004
 
 
 def _is_of_tenacity(value: object) -> bool:

@@ -56,7 +56,8 @@ class Timeout:
             object.__setattr__(self, name, check.seconds(name, getattr(self, name), optional=True, maximum=86_400.0))
         if self.total is None and self.first_item is None and self.idle is None:
             check.problem("total", None, "at least one of total, first_item, idle")
-        if self.abandon and self.total is None:
+        check.type("abandon", self.abandon, bool, "True or False")
+        if self.abandon is True and self.total is None:
             check.problem("abandon", self.abandon, "False without total", "there is nothing to wait for")
         check.count("max_abandoned", self.max_abandoned, maximum=10_000)
         check.finish()

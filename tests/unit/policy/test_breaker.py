@@ -121,7 +121,7 @@ def test_a_breaker_that_could_never_open_is_refused():
 
 
 def test_all_problems_come_at_once():
-    """Thirteen options, eleven mistakes: one error that lists them all."""
+    """Every option is wrong: one error that lists them all."""
     found = wrong(
         CircuitBreaker,
         failure_rate=2,

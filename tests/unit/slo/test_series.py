@@ -135,6 +135,31 @@ def test_an_objective_counts_from_when_it_is_attached():
     assert resilience.slos.series("up").totals() == (2, 1)
 
 
+def test_an_objective_that_is_attached_while_the_books_are_settled_is_not_forgotten():
+    """Another thread is in the middle of settling; boundaries passed after that must be noted before anything behind them is counted."""
+    resilience, clock = process()
+    guard = resilience.guard("x")
+    good(guard)
+
+    class Meanwhile:
+        due = float("-inf")
+
+        def roll(self, now):
+            if not resilience.slos.names:
+                resilience.slos.add(availability())
+                resilience.slos.attach("up", guard.recorder)
+            self.due = float("inf")
+
+    guard.recorder.attach(Meanwhile())
+    good(guard)
+    bad(guard)
+    clock.advance(HOUR)
+    good(guard)
+    clock.advance(DAY)
+    assert resilience.slos.counts("up", DAY + 0.5 * HOUR) == (1, 0)
+    assert resilience.slos.counts("up", 2 * DAY) == (2, 1)
+
+
 def test_events_leave_the_window():
     """An hour later they are not of the last hour, and still of the last day."""
     resilience, clock = process(availability())

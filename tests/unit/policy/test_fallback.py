@@ -1,0 +1,299 @@
+"""Fallback at a guard: its options, when it answers, for which kinds of calls, and what is told about it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from somaresil import Bulkhead, BulkheadFull, CallTimedOut, CircuitOpen, ConfigurationError, Fallback, Outcome, Retry
+from somaresil.events import CallEnded, FallbackUsed
+from tests.behaviour.kit import Boom, Stand, both, both_paths
+from tests.unit.policy.kit import Script, wrong
+
+
+def spare(*args, **kwargs):
+    """Answer in place of the dependency, with what it was asked."""
+    return ("spare", args, kwargs)
+
+
+async def suspending_spare(*args, **kwargs):
+    """Answer after a while."""
+    await asyncio.sleep(0)
+    return spare(*args, **kwargs)
+
+
+# -- options --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_of_the_documentation():
+    """Any exception is answered."""
+    options = Fallback(spare)
+    assert (options.handler, options.on) == (spare, Exception)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.on = Boom
+
+
+@pytest.mark.parametrize("on", [(), None, 5, "Boom", int, BaseException, KeyboardInterrupt, [Boom], (Boom, int), (Boom, SystemExit)])
+def test_wrong_kinds_of_errors_are_named(on):
+    """Exception types only; exits are never answered."""
+    assert wrong(Fallback, spare, on=on) == ["on"]
+
+
+def test_a_constant_is_no_handler():
+    """The error says how to answer with one; all problems come at once."""
+    with pytest.raises(ConfigurationError, match=r"write lambda \*args, \*\*kwargs: value"):
+        Fallback("cached")
+    assert wrong(Fallback, None, on=()) == ["handler", "on"]
+
+
+def test_a_function_is_a_handler():
+    """The shorthand of the guard."""
+    assert Stand(fallback=spare).guard.options.fallback == Fallback(spare)
+
+
+@pytest.mark.parametrize("shorthand", ["cached", 0.5, {}])
+def test_a_wrong_shorthand_is_named(shorthand):
+    """The problem stands under the name of the guard's option."""
+    assert wrong(Stand, fallback=shorthand) == ["fallback"]
+
+
+# -- when it answers ------------------------------------------------------------------------------------------------------------------
+
+
+@both_paths
+@both
+def test_a_failed_call_is_answered_and_counts_as_good(suspends, held):
+    """The handler gets the arguments of the call; the breaker hears of the failure."""
+    stand = Stand(held=held, fallback=spare, breaker=True)
+    assert stand.callable(Script(Boom()), suspends)(1, key="word") == ("spare", (1,), {"key": "word"})
+    assert stand.count(Outcome.GOOD) == stand.count() == 1
+    assert stand.breaker.tally().failures == 1
+    assert stand.told(FallbackUsed) == [FallbackUsed("dependency", stand.clock.time(), "Boom")]
+    assert stand.told(CallEnded) == []
+
+
+@both_paths
+@both
+def test_a_call_that_goes_well_is_not_answered_twice(suspends, held):
+    """The handler is not even called."""
+    calls = []
+    stand = Stand(held=held, fallback=lambda *args: calls.append(args))
+    assert stand.succeed(suspends) == "fine"
+    assert calls == []
+
+
+@both_paths
+@both
+@pytest.mark.parametrize(("on", "answered"), [(Boom, True), ((KeyError, Boom), True), (KeyError, False), ((KeyError, IndexError), False)])
+def test_only_what_is_named_is_answered(suspends, held, on, answered):
+    """Anything else reaches the caller as it is and counts as bad."""
+    stand = Stand(held=held, fallback=Fallback(spare, on=on))
+    error = Boom()
+    if answered:
+        assert stand.callable(Script(error), suspends)() == ("spare", (), {})
+        assert stand.count(Outcome.GOOD) == 1
+    else:
+        assert stand.fail(suspends, error) is error
+        assert stand.count(Outcome.BAD) == 1
+        assert stand.told(FallbackUsed) == []
+
+
+@both_paths
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_exit_is_never_answered(held, error):
+    """The caller wants to leave."""
+    stand = Stand(held=held, fallback=spare)
+    assert type(stand.fail(error=error())) is error
+    assert stand.count(Outcome.ABANDONED) == stand.count() == 1
+
+
+def test_a_cancellation_is_never_answered():
+    """The task is cancelled, not served."""
+    stand = Stand(fallback=spare)
+
+    @stand.guard
+    async def hangs():
+        await asyncio.Event().wait()
+
+    async def main():
+        task = asyncio.ensure_future(hangs())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return task.cancelled()
+
+    assert asyncio.run(main())
+    assert stand.told(FallbackUsed) == []
+
+
+@both
+def test_rejections_are_answered(suspends):
+    """It stands outside the breaker and the bulkhead."""
+    stand = Stand(fallback=Fallback(spare, on=(CircuitOpen, BulkheadFull)), breaker=True, bulkhead=Bulkhead(1))
+    stand.resilience.breaker("dependency").force_open()
+    assert stand.callable(Script("fine"), suspends)() == ("spare", (), {})
+    stand.resilience.breaker("dependency").reset()
+    stand.guard.bulkhead._active = 1
+    assert stand.callable(Script("fine"), suspends)() == ("spare", (), {})
+    assert [event.error for event in stand.told(FallbackUsed)] == ["CircuitOpen", "BulkheadFull"]
+    assert stand.count(Outcome.GOOD) == stand.count() == 2
+
+
+def test_a_timeout_is_answered():
+    """It stands outside the timeout, and is not limited by it."""
+    stand = Stand(fallback=Fallback(suspending_spare, on=CallTimedOut), timeout=0.01)
+
+    @stand.guard
+    async def hangs():
+        await asyncio.Event().wait()
+
+    assert asyncio.run(hangs())[0] == "spare"
+    assert stand.count(Outcome.GOOD) == 1
+
+
+@both
+def test_it_answers_after_the_last_attempt_only(suspends):
+    """It stands outside the retry."""
+    stand = Stand(fallback=spare, retry=Retry(attempts=3, wait=0.0))
+    script = Script(Boom())
+    assert stand.callable(script, suspends)()[0] == "spare"
+    assert script.calls == 3
+    assert len(stand.told(FallbackUsed)) == 1
+
+
+@both_paths
+def test_a_stop_iteration_is_answered(held):
+    """An exception like any other, though coroutines cannot raise it; it is told by its own name."""
+    stand = Stand(held=held, fallback=Fallback(spare, on=StopIteration))
+    assert stand.guard(Script(StopIteration()))() == ("spare", (), {})
+    assert stand.told(FallbackUsed)[0].error == "StopIteration"
+    other = Stand(held=held, fallback=Fallback(spare, on=Boom))
+    assert isinstance(other.fail(error=StopIteration()), StopIteration)
+
+
+@both
+def test_a_handler_that_fails_ends_the_call(suspends):
+    """Its error reaches the caller, with the first one as context, and the call is bad."""
+    first, second = Boom("first"), KeyError("second")
+    stand = Stand(fallback=Script(second))
+    assert stand.fail(suspends, first) is second
+    assert second.__context__ is first
+    assert stand.count(Outcome.BAD) == stand.count() == 1
+
+
+def test_nobody_need_listen():
+    """The event is built for listeners only."""
+    stand = Stand(fallback=spare, listening=False)
+    assert stand.guard(Script(Boom()))() == ("spare", (), {})
+
+
+def test_a_classifier_judges_the_answer():
+    """It may say that a lesser answer is a bad one."""
+    stand = Stand(fallback=spare, classify=lambda result, error: Outcome.BAD if result and result[0] == "spare" else None)
+    assert stand.guard(Script(Boom()))() == ("spare", (), {})
+    assert stand.count(Outcome.BAD) == stand.count() == 1
+
+
+# -- kinds of calls -------------------------------------------------------------------------------------------------------------------
+
+
+@both_paths
+@pytest.mark.parametrize("handler", [spare, suspending_spare])
+def test_a_coroutine_function_may_have_a_handler_of_either_kind(held, handler):
+    """What can be awaited is awaited."""
+    stand = Stand(held=held, fallback=handler)
+
+    @stand.guard
+    async def fails(number):
+        raise Boom
+
+    assert asyncio.run(fails(1)) == ("spare", (1,), {})
+
+
+@pytest.mark.parametrize("handler", [lambda count: range(count), lambda count: (number for number in range(count))])
+def test_a_generator_is_replaced_by_any_iterable(handler):
+    """As long as it has not begun; afterwards the reader has had the beginning already."""
+    stand = Stand(fallback=handler)
+
+    @stand.guard
+    def stream(count):
+        if count:
+            raise Boom
+        yield "own"
+        raise Boom
+
+    assert list(stream(3)) == [0, 1, 2]
+    own = stream(0)
+    assert next(own) == "own"
+    with pytest.raises(Boom):
+        next(own)
+    assert (stand.count(Outcome.GOOD), stand.count(Outcome.BAD)) == (1, 1)
+
+
+def test_an_async_generator_is_replaced_by_another():
+    """The reader notices nothing but the items."""
+
+    async def handler(count):
+        for number in range(count):
+            yield number
+
+    stand = Stand(fallback=handler)
+
+    @stand.guard
+    async def stream(count):
+        raise Boom
+        yield
+
+    async def read():
+        return [item async for item in stream(3)]
+
+    assert asyncio.run(read()) == [0, 1, 2]
+
+
+def plain():
+    """Stand for a synchronous callee."""
+
+
+def generate():
+    """Stand for a synchronous stream."""
+    yield
+
+
+async def agenerate():
+    """Stand for an async generator as a handler."""
+    yield
+
+
+@pytest.mark.parametrize("handler", [suspending_spare, agenerate])
+@pytest.mark.parametrize("target", [plain, generate, classmethod(plain), staticmethod(plain)])
+def test_a_synchronous_callee_cannot_await_its_handler(target, handler):
+    """That is said at decoration, not when it is needed."""
+    stand = Stand(fallback=handler)
+    with pytest.raises(ConfigurationError, match="a synchronous call cannot await"):
+        stand.guard(target)
+
+
+def test_a_single_synchronous_call_cannot_await_its_handler_either():
+    """The call is refused before it is made."""
+    stand = Stand(fallback=suspending_spare)
+    calls = []
+    with pytest.raises(ConfigurationError, match="a synchronous call cannot await"):
+        stand.guard.call(calls.append, 1)
+    with pytest.raises(ConfigurationError, match="a synchronous call cannot await"):
+        stand.resilience.call("dependency", calls.append, 1)
+    assert calls == []
+
+
+def test_a_handler_may_be_given_and_taken_away_while_running():
+    """What is decorated already takes it from its next call on."""
+    stand = Stand()
+    guarded = stand.guard(Script(Boom("mine")))
+    with pytest.raises(Boom):
+        guarded()
+    stand.guard.configure(fallback=spare)
+    assert guarded()[0] == "spare"
+    stand.guard.configure(fallback=None)
+    with pytest.raises(Boom):
+        guarded()
