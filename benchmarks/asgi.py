@@ -3,14 +3,22 @@
 One Starlette application with 26 routes for each of them, all in this process, called without a server: scope, receive and send are
 handed in directly, so nothing but application and middleware is timed. The request is ``GET /items/42``, the answer a short text. Ours
 counts for a latency and an availability SLO, and its chaos engine is opted in and disarmed.
+
+Where objects lie in memory and how strings hash changes a request by two percent from process to process. So this is measured in several
+processes, ours beside bare Starlette in each, and the best counts. Peers have processes of their own: a service runs one of these, and a
+middleware that takes 100 us empties the caches for the next.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 from _measure import Benchmark, Timing, ratio
@@ -30,6 +38,7 @@ BARE = "bare Starlette"
 OURS = "somaresil ResilienceMiddleware"
 PASSES = "a wrapper around send that does nothing"
 ROUTES = 26
+PROCESSES = 5
 
 
 def application() -> Any:
@@ -145,9 +154,8 @@ async def requests(app: Any, count: int) -> int:
     return time.perf_counter_ns() - start
 
 
-def main() -> None:
-    bench = Benchmark(__doc__ or "", PACKAGES)
-    cases = {
+def cases(bench: Benchmark) -> dict[str, Any]:
+    return {
         BARE: bench.peer("starlette", application),
         PASSES: bench.peer("starlette", passes),
         OURS: bench.peer("starlette", ours),
@@ -156,8 +164,43 @@ def main() -> None:
         "opentelemetry, metrics": bench.peer("opentelemetry-instrumentation-asgi", lambda: opentelemetry(traces=False)),
         "opentelemetry, metrics and spans": bench.peer("opentelemetry-instrumentation-asgi", lambda: opentelemetry(traces=True)),
     }
-    timing = Timing(requests, cases)
-    bench.measure([timing], 12.0, lambda: [ratio("middleware, of bare Starlette", timing.best.get(OURS), timing.best.get(BARE), 1.12)])
+
+
+class Processes(Timing):
+    """The same cases, some at a time, in processes of their own."""
+
+    def run(self, seconds: float) -> None:
+        peers = [name for name in self._cases if name not in {BARE, PASSES, OURS}]
+        each = seconds / (PROCESSES + len(peers) / 2)
+        for _ in range(PROCESSES if seconds > 1.0 else 1):
+            self._spend(each, BARE, PASSES, OURS)
+        for name in peers:
+            self._spend(each / 2, BARE, name)
+
+    def _spend(self, seconds: float, *names: str) -> None:
+        program = f"import asgi; asgi.measure_here({seconds}, {names})"
+        # They find what we find, wherever that is.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))}
+        here = Path(__file__).parent
+        done = subprocess.run([sys.executable, "-c", program], cwd=here, env=environment, stdout=subprocess.PIPE, check=True)
+        for name, nanoseconds in json.loads(done.stdout).items():
+            # The bare figure is the one beside ours, not the one that had more tries than any other.
+            if name != BARE or OURS in names:
+                self.best[name] = min(self.best.get(name, nanoseconds), nanoseconds)
+
+
+def measure_here(seconds: float, names: tuple[str, ...]) -> None:
+    sys.argv[1:] = []
+    made = cases(Benchmark(__doc__ or "", PACKAGES))
+    timing = Timing(requests, {name: made[name] for name in names})
+    timing.run(seconds)
+    print(json.dumps(timing.best))
+
+
+def main() -> None:
+    bench = Benchmark(__doc__ or "", PACKAGES)
+    timing = Processes(requests, cases(bench))
+    bench.measure([timing], 9.0, lambda: [ratio("middleware, of bare Starlette", timing.best.get(OURS), timing.best.get(BARE), 1.12)])
     table = timing.table(f"a request to one of {ROUTES} routes", BARE, 1e-3, "us")
     bare = timing.best.get(BARE)
     table.columns = (*table.columns, "of bare")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from somaresil.chaos.run import ExperimentRun, Hit
     from somaresil.resilience import Resilience
+    from somaresil.routes import RouteCell
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -45,6 +46,7 @@ UNMATCHED: Final = "__unmatched__"
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _SERVER_ERROR: Final = 500
+_REMEMBERED: Final = 200
 _INTERNAL_ERROR: Final = 1011
 # A member of an enumeration is looked up through its metaclass, at twice the price of a name of this module.
 _GOOD: Final = Outcome.GOOD
@@ -75,6 +77,7 @@ class ResilienceMiddleware:
         self._chaos = resilience.chaos
         self._monotonic = resilience.clock.monotonic
         self._routes = resilience.routes
+        self._http_cells: dict[tuple[Any, str, int], RouteCell] = {}
         resilience.chaos.middleware_added()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,20 +136,29 @@ class ResilienceMiddleware:
         """Book a request that has ended."""
         now = self._monotonic()
         scope = exchange.scope
-        # By the kind of request: a client may send the word for a conversation as its method.
-        if scope["type"] == "websocket":
-            method = WEBSOCKET
-        else:
-            method = scope.get("method", "")
-            if method not in _METHODS:
-                method = "_OTHER"
         run = exchange.experiment
         route = route_template(scope, exchange.root)
-        if run is not None and route == UNMATCHED:
-            route = run.config.target_component.removeprefix("http:")
-        cell = self._routes.cell(method, route, status, slos)
+        cell = self._http_cells.get((scope.get("method"), route, status)) if scope["type"] == "http" and run is None else None
+        if cell is None:
+            cell = self._cell(exchange, route, status, slos)
         since = exchange.started
         cell.add(outcome, now - since, None if first_byte is None else first_byte - since, now, run is not None)
+
+    def _cell(self, exchange: _Exchange, route: str, status: int, slos: tuple[str, ...]) -> RouteCell:
+        """Where to count it. For a request that is nothing special this is remembered, as long as there are not too many of them."""
+        scope, run = exchange.scope, exchange.experiment
+        if run is not None and route == UNMATCHED:
+            route = run.config.target_component.removeprefix("http:")
+        # By the kind of request: a client may send the word for a conversation as its method.
+        if scope["type"] == "websocket":
+            return self._routes.cell(WEBSOCKET, route, status, slos)
+        method = scope.get("method", "")
+        if method not in _METHODS:
+            method = "_OTHER"
+        cell = self._routes.cell(method, route, status, slos)
+        if len(self._http_cells) < _REMEMBERED:
+            self._http_cells[method, route, status] = cell
+        return cell
 
 
 class _Exchange:
@@ -267,6 +279,32 @@ class _HttpExchange(_Exchange):
         if message["type"] == "http.disconnect" and not self.last:
             self.gone = True
 
+    async def send(self, message: Message) -> None:
+        """Pass on what the app says. The messages of an ordinary response are read here: a frame for each is a tenth of the middleware."""
+        cut = None
+        try:
+            kind = message["type"]
+            if kind == "http.response.start":
+                self._status = message["status"]
+            elif kind == "http.response.body" and self.cut_after is None:
+                if self._first_byte is None and message.get("body"):
+                    self._first_byte = self.middleware._monotonic()  # noqa: SLF001
+                if not message.get("more_body"):
+                    self.last = True
+            else:
+                cut = self.said(message)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.middleware.report("reading a sent message", defect)
+        if cut is not None:
+            raise cut
+        try:
+            await self._send(message)
+        except OSError:
+            self.gone = True
+            raise
+        if self.last:
+            self.end(None)
+
     def said(self, message: Message) -> InjectedFault | None:
         kind = message["type"]
         if kind == "http.response.body":
@@ -278,8 +316,6 @@ class _HttpExchange(_Exchange):
                 if self._chunks >= self.cut_after:
                     return self.cut()
                 self._chunks += bool(message.get("body"))
-        elif kind == "http.response.start":
-            self._status = message["status"]
         elif kind in _FILES:
             # Extensions with which the server sends a file by itself.
             if self._first_byte is None:
@@ -289,7 +325,7 @@ class _HttpExchange(_Exchange):
 
     def judged(self, error: BaseException | None) -> None:
         status = self._status if self._status or error is None or not isinstance(error, Exception) else _SERVER_ERROR
-        if self.last and not self.gone and error is None:
+        if error is None and self.last and not self.gone:
             outcome = _BAD if status >= _SERVER_ERROR else _GOOD
         elif self.gone or (error is not None and not isinstance(error, Exception)):
             outcome = Outcome.ABANDONED

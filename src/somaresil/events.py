@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "AttemptFailed",
@@ -187,19 +187,28 @@ Listener = Callable[[Any], object]
 """A function that takes an event. What it returns is not looked at."""
 
 
+class _Entry(NamedTuple):
+    listener: Listener
+    kinds: tuple[type, ...] | None
+    last: bool
+
+
 class Listeners:
     """Who wants to know what. Adding and dropping is rare and takes a lock; asking and telling read one tuple."""
 
     def __init__(self) -> None:
         """Start with nobody listening."""
         self._lock = threading.RLock()
-        self._entries: tuple[tuple[Listener, tuple[type, ...] | None], ...] = ()
+        self._entries: tuple[_Entry, ...] = ()
         self._wanted: frozenset[type] | None = frozenset()
         self._reported: set[str] = set()
 
-    def add(self, listener: Listener, *kinds: type) -> Callable[[], None]:
-        """Call ``listener`` with every event of ``kinds`` (of every kind when none is named); returns a function that ends it."""
-        entry = (listener, kinds or None)
+    def add(self, listener: Listener, *kinds: type, last: bool = False) -> Callable[[], None]:
+        """Call ``listener`` with every event of ``kinds`` (of every kind when none is named); returns a function that ends it.
+
+        ``last`` puts it behind all that are added later: what such a listener tells in turn follows what it was told.
+        """
+        entry = _Entry(listener, kinds or None, last)
         with self._lock:
             self._keep(*self._entries, entry)
 
@@ -218,19 +227,18 @@ class Listeners:
         """Tell everybody who wants this kind. Call it with no lock held. Never raises an ``Exception``."""
         kind = type(event)
         for entry in self._entries:
-            listener, kinds = entry
-            if kinds is None or kind in kinds:
+            if entry.kinds is None or kind in entry.kinds:
                 try:
-                    listener(event)
+                    entry.listener(event)
                 except Exception as error:  # noqa: BLE001 - a listener never changes an outcome
                     with self._lock:
                         self._keep(*(e for e in self._entries if e is not entry))
-                    self.defect(f"listener {_name_of(listener)}", error, getattr(event, "at", 0.0), "it was dropped")
+                    self.defect(f"listener {_name_of(entry.listener)}", error, getattr(event, "at", 0.0), "it was dropped")
 
-    def _keep(self, *entries: tuple[Listener, tuple[type, ...] | None]) -> None:
+    def _keep(self, *entries: _Entry) -> None:
         """These and no others, from now on. The kinds are gathered here, so that :meth:`wants` is one look; None stands for every kind."""
-        named = [kinds for _, kinds in entries]
-        self._entries = entries
+        named = [entry.kinds for entry in entries]
+        self._entries = tuple(sorted(entries, key=lambda entry: entry.last))
         self._wanted = None if None in named else frozenset(kind for kinds in named if kinds is not None for kind in kinds)
 
     def defect(self, where: str, error: BaseException, at: float = 0.0, consequence: str = "the call went on without it") -> None:

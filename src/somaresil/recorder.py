@@ -79,8 +79,8 @@ class Recorder:
         """What a quiet call takes the ``next`` of, one for each bucket. A view may put its own iterator in the place of one it must see."""
         self._reads = 0
         self._other: dict[tuple[Outcome, bool], array[int]] = {}
-        # All locks of somaresil are reentrant. The collector may end a forgotten stream, and a signal handler may pull the kill switch, in the
-        # middle of a locked section of the same thread; with a plain lock either would wait for itself for ever.
+        # All locks of somaresil are reentrant. The collector may end a forgotten stream, and a signal handler may pull the kill switch, in
+        # the middle of a locked section of the same thread; with a plain lock either would wait for itself for ever.
         self._lock = threading.RLock()
         self._views: tuple[View, ...] = ()
 

@@ -13,13 +13,14 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, get_args
 
 from somaresil.chance import Chance
 from somaresil.chaos.engine import ChaosEngine, Place
 from somaresil.clock import ManualClock, SystemClock
 from somaresil.config import Checker, did_you_mean
-from somaresil.events import Listeners
+from somaresil.errors import ConfigurationError
+from somaresil.events import Event, Listeners
 from somaresil.guard import Guard, GuardOptions
 from somaresil.model.breaker import State, Tally, Trigger
 from somaresil.model.histogram import merge_bounds
@@ -49,9 +50,12 @@ if TYPE_CHECKING:
 __all__ = ["BreakerControl", "GuardView", "Resilience", "Snapshot"]
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 _MOST_GUARDS = 100_000
 """Guards are made by name in the code; more than this is a name made of user input, and memory without end."""
+
+_PARTS_OF_A_CLOCK: Final = ("monotonic", "time", "sleep", "asleep", "wait", "await_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ class Resilience:
 
     ``instance``, ``zone``, ``region`` and ``environment`` say where this is, for blast radii and permissions; each falls back to
     ``SOMARESIL_INSTANCE`` and so on, the instance then to ``HOSTNAME`` or the host name with the process id. ``seed`` makes every draw
-    repeatable (``SOMARESIL_SEED``).
+    repeatable (``SOMARESIL_SEED``). A variable that is empty is not set.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -159,9 +163,17 @@ class Resilience:
         check.name("service", service)
         named = {"instance": instance, "zone": zone, "region": region, "environment": environment}
         for what, value in named.items():
-            named[what] = value if value is not None else os.environ.get(f"SOMARESIL_{what.upper()}")
+            named[what] = _variable(what) if value is None else value
             if named[what] is not None:
-                check.name(what, named[what])
+                check.name(what if value is not None else f"{what} (SOMARESIL_{what.upper()})", named[what])
+        absent = [part for part in _PARTS_OF_A_CLOCK if clock is not None and not callable(getattr(clock, part, None))]
+        if absent:
+            check.problem("clock", clock, f"a clock with {', '.join(_PARTS_OF_A_CLOCK)}", f"it lacks {', '.join(absent)}")
+        try:
+            self.chance = Chance(_variable("seed") if seed is None else seed)
+        except ConfigurationError as wrong:
+            for found in wrong.problems:
+                check.problem(found.path, found.value, found.allowed, found.hint)
         check.finish()
         self.service = service
         self.instance = named["instance"] or f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
@@ -169,7 +181,6 @@ class Resilience:
         self.clock: Clock = (
             clock if isinstance(clock, ManualClock | SystemClock) else SystemClock() if clock is None else _Guarded(clock, self.listeners)
         )
-        self.chance = Chance(seed if seed is not None else os.environ.get("SOMARESIL_SEED"))
         self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}
         self.slos = SLOTracker(self.clock, self.listeners)
@@ -242,13 +253,24 @@ class Resilience:
         check.finish()
         return known
 
-    def call(self, name: str, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
-        """Call a plain function once through the guard called ``name``."""
-        return self.guard(name).call(function, *args, **kwargs)
+    def call(self, name: str, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call a plain function once through the guard called ``name``, which must be there: a misspelt name would guard nothing."""
+        return self._known(name).call(function, *args, **kwargs)
 
-    async def acall(self, name: str, function: Callable[..., Awaitable[_T]], /, *args: Any, **kwargs: Any) -> _T:
-        """Call a coroutine function once through the guard called ``name``."""
-        return await self.guard(name).acall(function, *args, **kwargs)
+    async def acall(self, name: str, function: Callable[_P, Awaitable[_T]], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call a coroutine function once through the guard called ``name``, which must be there: a misspelt name would guard nothing."""
+        return await self._known(name).acall(function, *args, **kwargs)
+
+    def _known(self, name: str) -> Guard:
+        guard = self._guards.get(name)
+        if guard is None:
+            check = Checker("call")
+            known = ", ".join(sorted(self._guards)[:10]) or "there is none"
+            hint = did_you_mean(name, self._guards) or f"make it first: resilience.guard({name!r}, ...)"
+            check.problem("name", name, f"a guard that was made ({known})", hint)
+            check.finish()
+            raise KeyError(name)
+        return guard
 
     @property
     def guards(self) -> Mapping[str, Guard]:
@@ -271,7 +293,19 @@ class Resilience:
     # -- watching ---------------------------------------------------------------------------------------------------------------------
 
     def on(self, listener: Listener, *kinds: type) -> Callable[[], None]:
-        """Call ``listener`` with every event, or with those of ``kinds``; returns a function that ends it. See :mod:`somaresil.events`."""
+        """Call ``listener`` with every event, or with those of ``kinds``; returns a function that ends it. See :mod:`somaresil.events`.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for a listener that cannot be called and for kinds that no event has.
+        """
+        check = Checker("on")
+        if not callable(listener):
+            check.problem("listener", listener, "a function of one event")
+        known: tuple[type, ...] = get_args(Event)
+        for kind in kinds:
+            if kind not in known:
+                names = {event.__name__: event for event in known}
+                check.problem("kinds", kind, f"classes of somaresil.events: {', '.join(names)}", did_you_mean(kind, names))
+        check.finish()
         return self.listeners.add(listener, *kinds)
 
     def snapshot(self) -> Snapshot:
@@ -304,6 +338,7 @@ class Resilience:
                 check.problem("slo", slo, f"an objective that was added ({known})", hint)
             elif self.slos[slo].recovery is not None:
                 check.problem("slo", slo, "an objective about calls", "recovery objectives watch every breaker by themselves")
+
     def _make(self, name: str, options: GuardOptions, thresholds: tuple[float, ...]) -> Guard:
         if options.breaker is not None and options.breaker.slow_call_duration is not None:
             thresholds = (*thresholds, options.breaker.slow_call_duration)  # type: ignore[arg-type]
@@ -324,6 +359,11 @@ def _view(guard: Guard) -> GuardView:
         window=None if breaker is None else breaker.tally(),
         held_by=guard.switch.reasons,
     )
+
+
+def _variable(what: str) -> str | None:
+    """What the environment says; a variable that is empty is not set."""
+    return os.environ.get(f"SOMARESIL_{what.upper()}") or None
 
 
 def _caller() -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
+
     from somaresil.typing import Clock
 
 __all__ = ["Asyncio", "Blocking", "Carried", "Runtime", "Waiter", "foreign", "original", "raise_again", "run_sync"]

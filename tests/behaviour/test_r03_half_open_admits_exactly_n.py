@@ -1,4 +1,4 @@
-"""R3: of twenty callers who meet a half-open breaker exactly as many reach the backend as there are probes; the others are rejected at once.
+"""R3: of twenty callers who meet a half-open breaker, as many reach the backend as there are probes; the others are rejected at once.
 
 pybreaker, circuitbreaker, aiobreaker, purgatory, hyx and pyresilience let all twenty through.
 """

@@ -15,7 +15,12 @@ from tests.behaviour.kit import Gate, Stand, both_paths, one_strike, turns
 
 LEAVING = [asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit]
 leaving = pytest.mark.parametrize("kind", LEAVING)
-RESCUES = {"plain": {}, "retry": {"retry": 3}, "fallback": {"fallback": lambda: "instead"}, "both": {"retry": 3, "fallback": lambda: "instead"}}
+RESCUES = {
+    "plain": {},
+    "retry": {"retry": 3},
+    "fallback": {"fallback": lambda: "instead"},
+    "both": {"retry": 3, "fallback": lambda: "instead"},
+}
 rescues = pytest.mark.parametrize("rescue", RESCUES)
 
 

@@ -1,4 +1,4 @@
-"""R6: a probe that hangs is replaced after ``probe_timeout``; nothing that it says later counts. Every peer but us waits for it for ever."""
+"""R6: a probe that hangs is replaced after ``probe_timeout``; nothing that it says later counts. The peers wait for it for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R7: an end that ``classify`` ignores is neither success nor failure, and every permit is given back. Other answers are counted as it says."""
+"""R7: an end that ``classify`` ignores is neither success nor failure, and every permit is given back. Other ends count as it says."""
 
 from __future__ import annotations
 

@@ -5,14 +5,16 @@ Nor does a defect of ours: every internal step is made to fail in turn.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 
-from somaresil import CircuitBreaker, CircuitOpen, Fallback, Outcome, Resilience, Retry
+from somaresil import Bulkhead, BulkheadFull, CircuitBreaker, CircuitOpen, Fallback, Outcome, Resilience, Retry
 from somaresil.events import BreakerChanged, CallEnded, DefectFound
 from somaresil.model.breaker import Breaker
 from somaresil.policy.breaker import BreakerPolicy
+from somaresil.policy.bulkhead import BulkheadPolicy
 from somaresil.recorder import Recorder
 from tests.behaviour.kit import Boom, Stand, both, both_paths, one_strike
 
@@ -159,8 +161,6 @@ def test_r08_a_clock_that_cannot_wait_does_not_break_the_bulkhead(suspends):
     clock = Clock()
     stand = Stand()
     stand.resilience = Resilience("tests", clock=clock)
-    from somaresil import Bulkhead, BulkheadFull
-
     stand.guard = stand.resilience.guard("dependency", bulkhead=Bulkhead(1, max_waiting=1, max_wait=1.0))
     clock.working = False
     if suspends:
@@ -171,8 +171,6 @@ def test_r08_a_clock_that_cannot_wait_does_not_break_the_bulkhead(suspends):
             return "fine"
 
         guarded = stand.guard(nested)
-        import asyncio
-
         assert asyncio.run(guarded()) == "fine"
     else:
 
@@ -233,6 +231,34 @@ def test_r08_a_defect_while_the_circuit_is_open_does_not_let_calls_through_nor_c
     monkeypatch.setattr(Recorder, "add", broken)
     monkeypatch.setattr(Recorder, "settle", broken)
     assert isinstance(stand.fail(suspends), CircuitOpen)
+
+
+@both
+def test_r08_a_good_call_that_cannot_be_counted_is_still_a_good_call(suspends, monkeypatch):
+    """The first quiet call settles the books; when that fails, the caller has its result."""
+    stand = Stand(breaker=CircuitBreaker())
+    monkeypatch.setattr(Recorder, "count_quiet", broken)
+    assert stand.succeed(suspends) == "fine"
+    assert len(stand.told(DefectFound)) == 1
+
+
+@both_paths
+def test_r08_a_defect_at_the_end_of_a_stream_does_not_reach_its_reader(held, monkeypatch):
+    """Whoever waits for the end of a lasting call may fail: the others are told, the reader has its items, and it is reported."""
+    monkeypatch.setattr(BulkheadPolicy, "_left", broken)
+    stand = Stand(held=held, bulkhead=2, breaker=one_strike())
+
+    @stand.guard
+    def stream():
+        yield 1
+        raise Boom
+
+    reading = stream()
+    assert next(reading) == 1
+    with pytest.raises(Boom):
+        next(reading)
+    assert stand.state == "open"
+    assert len(stand.told(DefectFound)) == 1
 
 
 @both_paths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from somaresil import CircuitBreaker, Outcome
+from somaresil import CircuitBreaker, Outcome, Retry
 from somaresil.events import BreakerChanged, CallEnded, DefectFound
 from tests.behaviour.kit import PATIENCE, Stand, both, both_paths, one_strike
 
@@ -84,8 +84,6 @@ def test_r09_hooks_of_a_call_run_with_no_lock_held():
 
     def look(*args, **kwargs):
         elsewhere(stand.resilience.snapshot)
-
-    from somaresil import Retry
 
     stand.guard.configure(
         classify=look, retry=Retry(on=lambda error: look() or False, wait=0.0), fallback=lambda: look() or "instead", breaker=one_strike()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from somaresil.events import BreakerChanged
 from tests.behaviour.kit import Stand, both_paths, one_strike
 
 WINDOW = 20.0
@@ -83,8 +84,6 @@ def test_r12_a_window_over_calls_looks_at_no_more_than_those(held):
 
 
 def first_failure_of_opening(stand: Stand) -> float:
-    from somaresil.events import BreakerChanged
-
     return stand.told(BreakerChanged)[-1].first_failure_at - 1_700_000_000.0
 
 

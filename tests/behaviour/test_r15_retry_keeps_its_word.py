@@ -1,6 +1,7 @@
-"""R15: ``attempts=3`` means three; a cancellation fires inside a retry; nothing is repeated after the first item of a stream or the start of a response.
+"""R15: ``attempts=3`` means three; a cancellation fires inside a retry; nothing is repeated after the first item or a response's start.
 
-hyx executes four times; tenacity swallows cancellations and retries KeyboardInterrupt; stamina restarts streams, so the reader sees [0, 1, 0, 1].
+hyx executes four times; tenacity swallows cancellations and retries KeyboardInterrupt; stamina restarts streams, so that the reader sees
+[0, 1, 0, 1].
 """
 
 from __future__ import annotations

@@ -10,7 +10,18 @@ import threading
 
 import pytest
 
-from somaresil import Bulkhead, BulkheadFull, CallTimedOut, CircuitBreaker, CircuitOpen, ConfigurationError, Fallback, Outcome, Retry, Timeout
+from somaresil import (
+    Bulkhead,
+    BulkheadFull,
+    CallTimedOut,
+    CircuitBreaker,
+    CircuitOpen,
+    ConfigurationError,
+    Fallback,
+    Outcome,
+    Retry,
+    Timeout,
+)
 from tests.behaviour.kit import Boom, Gate, Stand, both, both_paths, one_strike, together
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from somaresil.outcome import Outcome, outcome_of
 from somaresil.runtime import Carried, raise_again
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
+
     from somaresil.guard.core import Guard
     from somaresil.runtime import Runtime
 

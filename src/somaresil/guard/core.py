@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from somaresil.config import Checker
 from somaresil.events import CallEnded
@@ -46,6 +46,7 @@ __all__ = ["Guard"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class Guard:
@@ -115,7 +116,7 @@ class Guard:
         guarded: _F = decorate(self, target)
         return guarded
 
-    def call(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
+    def call(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a plain function through the guard, once."""
         self._check_callable(function)
         shape = shape_of(function)
@@ -127,7 +128,7 @@ class Guard:
         result: _T = plain_wrapper(self, function)(*args, **kwargs)
         return result
 
-    async def acall(self, function: Callable[..., Awaitable[_T]], /, *args: Any, **kwargs: Any) -> _T:
+    async def acall(self, function: Callable[_P, Awaitable[_T]], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a coroutine function, or anything that returns an awaitable, through the guard, once."""
         self._check_callable(function)
         result: _T = await plain_wrapper(self, _as_coroutine_function(function))(*args, **kwargs)
@@ -447,6 +448,3 @@ def _played_back(call: Call, error: BaseException, started: float, era: int) -> 
     call.started = started
     call.era = era
     return call
-
-
-

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from somaresil.guard.call import AsyncStreamCall, StreamCall
 from somaresil.policy.timeout import within
 from somaresil.runtime import foreign
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -305,8 +305,8 @@ _NEVER = float("-inf")
 
 
 def _reached(rate: float | None, part: int, whole: int) -> bool:
-    # Divided, since the quotient of two whole numbers rounds to the same float as the decimal fraction that somebody wrote: 7 of 100 is 0.07,
-    # while 0.07 times 100 is more than 7.
+    # Divided, since the quotient of two whole numbers rounds to the same float as the decimal fraction that somebody wrote: 7 of 100 is
+    # 0.07, while 0.07 times 100 is more than 7.
     return rate is not None and part > 0 and part / whole >= rate
 
 

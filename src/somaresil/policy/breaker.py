@@ -411,6 +411,7 @@ class BreakerPolicy:
         self._ring = PrefixRing(_as_float(options.window) / _SLOTS, _SLOTS + 2, 3, now) if options.window_calls is None else None
         self._onsets: list[tuple[float, float]] = []
         self._switch.due = float("-inf")
+
     def _totals(self) -> tuple[int, int, int]:
         return sum(self._recorder.quiet_counts()) - self._quiet_base + self._calls, self._failures, self._slow
 
@@ -439,7 +440,7 @@ class BreakerPolicy:
         return self._look(now)
 
     def _note_onset(self, now: float, position: int) -> None:
-        """Keep the times of the first bad calls, one a slot or position, as long as they are in the window: an incident begins with the oldest."""
+        """Keep the times of bad calls, one a slot or position, as long as they are in the window: an incident begins with the oldest."""
         if self._ring is not None:
             mark, since = self._ring.due, now - _as_float(self.options.window)
             self._onsets = [onset for onset in self._onsets if onset[1] >= since]
@@ -516,6 +517,7 @@ _FOREVER = float("inf")
 _NEVER = object()
 _NO_SAY = Permit(0, None)
 """Leave to call in an era that never was: what comes of the call changes nothing."""
+
 
 def _reason(transition: Transition) -> str:
     tally = transition.tally

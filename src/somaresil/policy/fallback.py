@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from somaresil.config import Checker
 from somaresil.events import FallbackUsed
 from somaresil.runtime import original
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -82,7 +82,7 @@ class Retry:
             check.problem("stop", self.stop, "a tenacity stop_* object", "use attempts= or max_elapsed= for a number")
         for name in ("on", "wait", "stop"):
             if _suspends(getattr(self, name)):
-                check.problem(name, getattr(self, name), "a plain function", "nobody awaits what it returns, and a coroutine is always true")
+                check.problem(name, getattr(self, name), "a plain function", "nobody awaits it, and a coroutine is always true")
         keep(self, "max_elapsed", check.seconds("max_elapsed", self.max_elapsed, optional=True))
         check.finish()
 

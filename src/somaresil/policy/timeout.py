@@ -106,6 +106,7 @@ class TimeoutPolicy:
             raise
         call.scope = scope, limit
         return result
+
     def first_limit(self, call: Call) -> tuple[float | None, str]:
         """Seconds, and the name of the limit, until the answer or the first item."""
         total = _seconds(self.options.total)

@@ -81,7 +81,7 @@ class IncidentLog:
         self._sums: dict[str, float] = {}
         self._eras: dict[str, int] = {}
         self._objectives: tuple[Recoveries, ...] = ()
-        listeners.add(self._changed, BreakerChanged)
+        listeners.add(self._changed, BreakerChanged, last=True)
 
     @property
     def running(self) -> tuple[Incident, ...]:

@@ -228,6 +228,7 @@ async def test_a_handshake_is_refused():
     stand.arm("error", status=503)
     await stand.ask(kind="websocket")
     assert stand.sent == [{"type": "websocket.close", "code": 1011}]
+    assert stand.labels() == [("WEBSOCKET", "*", 0)]
     assert stand.ends(injected=True) == {BAD: 1}
 
 

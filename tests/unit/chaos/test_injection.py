@@ -44,12 +44,14 @@ def test_a_guard_made_while_an_experiment_is_armed_is_struck_once(make, monkeypa
     listed = stand.chaos._guards
 
     def listing():
-        # Between the experiment becoming known and its looking for guards.
-        stand.resilience.guard("llm.between")
+        if stand.chaos.runs:
+            # The experiment is known by now, and looks for guards.
+            stand.resilience.guard("llm.between")
         return listed()
 
     monkeypatch.setattr(stand.chaos, "_guards", listing)
     stand.arm(target="llm.*")
+    assert "llm.between" in stand.resilience.guards
     assert len(stand.resilience.guard("llm.between").faults.rules) == 1
 
 

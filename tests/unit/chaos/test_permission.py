@@ -207,7 +207,9 @@ def test_every_problem_is_named_at_once(make, monkeypatch):
 
 def test_a_target_that_is_no_pattern_is_one_problem(stand):
     """It is not looked for."""
-    assert list(refused(stand, lambda: stand.chaos.inject_errors("two words", rate=1.0))) == ["target_component"]
+    with pytest.raises(ConfigurationError) as caught:
+        asyncio.run(stand.chaos.inject_errors("two words", rate=1.0))
+    assert [problem.path for problem in caught.value.problems] == ["ChaosConfig.target_component"]
 
 
 def test_what_is_no_configuration_is_refused(stand):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import threading
@@ -11,7 +12,7 @@ import traceback
 import pytest
 
 from somaresil import CallTimedOut, CircuitOpen, Fallback, Resilience, Retry, Timeout
-from tests.behaviour.kit import Boom, Stand, both_paths, one_strike
+from tests.behaviour.kit import PATIENCE, Boom, Stand, both_paths, one_strike
 
 OPTIONS = {
     "plain": {},
@@ -38,7 +39,7 @@ def deep(make):
     raise make()
 
 
-def call_of(stand, shape, make):
+def call_of(stand, shape, make):  # noqa: C901 - one branch a shape
     """A function without arguments that makes a guarded call of this shape, which fails with ``make()`` in the function ``deep``."""
     guard = stand.guard
     late = shape.startswith("later")
@@ -105,18 +106,20 @@ def run_and_forget(call):
     """Make the call and drop its error where it arrives. asyncio's own tasks keep theirs in a cycle, so it must not get that far."""
 
     async def forgetting():
-        try:
+        with contextlib.suppress(BaseException):
             await call()
-        except BaseException:
-            pass
 
     if inspect.iscoroutinefunction(call):
         asyncio.run(forgetting())
         return
-    try:
+    with contextlib.suppress(BaseException):
         call()
-    except BaseException:
-        pass
+
+
+def patient(stand):
+    """Let it really wait for its threads: a clock that moves by itself would give them up."""
+    stand.clock.wait = lambda event, timeout: event.wait(PATIENCE)
+    return stand
 
 
 def usable(shape, options):
@@ -134,7 +137,7 @@ def test_an_exception_keeps_identity_and_history(shape, options, held):
     """The same object, with the cause and the context that the callee gave it, also when the caller is handling another one."""
     if not usable(shape, options):
         return
-    stand = Stand(held=held, **OPTIONS[options])
+    stand = patient(Stand(held=held, **OPTIONS[options]))
     error, cause, context = Boom("mine"), KeyError("cause"), ValueError("context")
     error.__cause__, error.__context__ = cause, context
     call = call_of(stand, shape, lambda: error)
@@ -159,7 +162,7 @@ def test_a_traceback_shows_the_users_code(shape, options, held):
     """It begins with the caller; between the caller and the callee there is at most one frame of ours."""
     if not usable(shape, options):
         return
-    stand = Stand(held=held, **OPTIONS[options])
+    stand = patient(Stand(held=held, **OPTIONS[options]))
     call = call_of(stand, shape, lambda: Boom("mine"))
     with pytest.raises(Boom) as raised:
         run(call)
@@ -179,7 +182,7 @@ def test_a_failure_leaves_no_reference_cycle(kind, shape, options, held):
     """Once the caller is done with the exception, it is gone: the collector finds nothing."""
     if not usable(shape, options) or (kind is KeyboardInterrupt and "async" in shape):
         return
-    stand = Stand(held=held, listening=False, **OPTIONS[options])
+    stand = patient(Stand(held=held, listening=False, **OPTIONS[options]))
     call = call_of(stand, shape, kind)
     run_and_forget(call)
     assert cycles_of(lambda: run_and_forget(call)) == []
@@ -205,7 +208,9 @@ def cycles_of(work):
 
 
 @both_paths
-@pytest.mark.parametrize("options", [{}, {"retry": 3}, {"fallback": Fallback(lambda: None, on=KeyError)}], ids=["plain", "retry", "fallback"])
+@pytest.mark.parametrize(
+    "options", [{}, {"retry": 3}, {"fallback": Fallback(lambda: None, on=KeyError)}], ids=["plain", "retry", "fallback"]
+)
 @pytest.mark.parametrize("shape", ["sync", "async"])
 def test_a_rejection_leaves_no_reference_cycle(shape, options, held):
     """Errors of our own are no exception to that."""

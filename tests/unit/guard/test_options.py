@@ -80,7 +80,9 @@ def test_all_wrong_options_of_a_guard_are_named_at_once():
     resilience.slos.add(SLO("recovery", 95.0, timedelta(days=7), recovery=300.0))
 
     def make():
-        resilience.guard("no spaces!", slo=["llm_latncy", "recovery"], timeout=-1, retry=0, breaker="yes", bulkhead=0, fallback=5, classify=6)
+        resilience.guard(
+            "no spaces!", slo=["llm_latncy", "recovery"], timeout=-1, retry=0, breaker="yes", bulkhead=0, fallback=5, classify=6
+        )
 
     found = problems_of(make)
     names = ["name", "classify", "fallback", "retry", "breaker", "bulkhead", "timeout", "slo", "slo"]

@@ -283,6 +283,10 @@ def test_the_shape_of_a_callable(target, shape):
     assert shape_of(target) is shape
 
 
+async def wanted_later():
+    return "instead"
+
+
 async def suspended_fallback(*args, **kwargs):
     return "instead"
 
@@ -332,7 +336,7 @@ def test_a_fallback_for_an_async_stream_may_be_of_any_kind(kind, held):
 
 
 @both_paths
-@pytest.mark.parametrize("handler", [lambda: "instead", lambda: wanted()], ids=["plain", "coroutine"])
+@pytest.mark.parametrize("handler", [lambda: "instead", wanted_later], ids=["plain", "coroutine"])
 def test_a_fallback_for_a_coroutine_may_be_plain_or_suspending(handler, held):
     """A plain function or a coroutine function."""
     stand = Stand(held=held, fallback=handler)
@@ -342,10 +346,6 @@ def test_a_fallback_for_a_coroutine_may_be_plain_or_suspending(handler, held):
         raise Boom
 
     assert asyncio.run(fails()) == "instead"
-
-
-async def wanted():
-    return "instead"
 
 
 @both_paths

@@ -74,7 +74,10 @@ def let_in(breaker: Breaker, now: float = 0.0) -> Permit:
     return permit
 
 
-def fail(breaker: Breaker, now: float = 0.0, seen: Tally = Tally(10, 10, 0, 10), u: float = MIDDLE) -> Transition | None:
+OVER = Tally(10, 10, 0, 10)
+
+
+def fail(breaker: Breaker, now: float = 0.0, seen: Tally = OVER, u: float = MIDDLE) -> Transition | None:
     return breaker.settle(let_in(breaker, now), failed=True, slow=False, now=now, tally=seen, u=u)
 
 

@@ -315,7 +315,15 @@ def test_windows_from_five_minutes_to_90_days_agree_with_counting(offset, weeks)
         if log.now >= rings.due:
             rings.roll(log.now, log.totals)
         log.add(column)
-    for window, slot in ((300.0, 10.0), (3600.0, 10.0), (6 * 3600.0, 300.0), (DAY, 300.0), (3 * DAY, 3600.0), (30 * DAY, 3600.0), (90 * DAY, 3600.0)):
+    for window, slot in (
+        (300.0, 10.0),
+        (3600.0, 10.0),
+        (6 * 3600.0, 300.0),
+        (DAY, 300.0),
+        (3 * DAY, 3600.0),
+        (30 * DAY, 3600.0),
+        (90 * DAY, 3600.0),
+    ):
         assert slot <= window / 30
         found = rings.within(log.now, window, log.totals)
         assert log.since(log.now - window + slot) <= found

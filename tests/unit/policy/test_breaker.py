@@ -162,9 +162,7 @@ def test_a_timedelta_is_as_good_as_seconds():
         open_maximum=timedelta(minutes=2),
         probe_timeout=timedelta(seconds=5),
     )
-    plain = CircuitBreaker(
-        slow_call_rate=0.5, slow_call_duration=0.25, window=60, open_duration=10, open_maximum=120, probe_timeout=5
-    )
+    plain = CircuitBreaker(slow_call_rate=0.5, slow_call_duration=0.25, window=60, open_duration=10, open_maximum=120, probe_timeout=5)
     assert written == plain
     assert [type(value) for value in (plain.window, plain.open_duration, plain.open_maximum, plain.probe_timeout)] == [float] * 4
 

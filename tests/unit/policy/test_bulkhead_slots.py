@@ -91,8 +91,8 @@ def test_threads_and_tasks_stand_in_one_line():
 
 def test_a_waiter_whose_loop_is_closed_is_not_woken():
     """Waking somebody who is gone is no error."""
-    from somaresil.runtime import Asyncio
     from somaresil.clock import SystemClock
+    from somaresil.runtime import Asyncio
 
     async def main():
         return Asyncio(SystemClock()).waiter()

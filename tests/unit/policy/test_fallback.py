@@ -212,7 +212,7 @@ def test_a_coroutine_function_may_have_a_handler_of_either_kind(held, handler):
     assert asyncio.run(fails(1)) == ("spare", (1,), {})
 
 
-@pytest.mark.parametrize("handler", [lambda count: range(count), lambda count: (number for number in range(count))])
+@pytest.mark.parametrize("handler", [range, lambda count: (number for number in range(count))])
 def test_a_generator_is_replaced_by_any_iterable(handler):
     """As long as it has not begun; afterwards the reader has had the beginning already."""
     stand = Stand(fallback=handler)

@@ -31,7 +31,7 @@ class Flaky:
 def attempts(stand: Stand, flaky: Flaky, suspends: bool = False) -> object:
     """What came of the call: its result, or the type of its error."""
     try:
-        return stand.callable(lambda: flaky(), suspends)()
+        return stand.callable(flaky, suspends)()
     except Exception as error:
         return type(error)
 

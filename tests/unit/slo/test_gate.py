@@ -94,6 +94,7 @@ def test_a_floor_may_be_set():
     clock.advance(7 * HOUR)
     good(guard, 995)
     assert verdict(resilience).decision is Decision.ALLOW
+    assert verdict(resilience, minimum_remaining=0.5).decision is Decision.ALLOW
     answer = verdict(resilience, minimum_remaining=0.6)
     assert answer.decision is Decision.BLOCK
     assert "50.0% of the error budget left, less than 60%" in answer.reasons[0]

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError
+from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError, Resilience
 from somaresil.clock import ManualClock
 from somaresil.events import BreakerChanged, IncidentClosed, IncidentOpened, Listeners
 from somaresil.slo.incidents import RECOVERY_BOUNDS, IncidentLog
@@ -401,3 +401,15 @@ def test_two_threads_that_close_count_one_incident(stand):
     assert len(log.ended) == 1
     assert (objective.good, objective.bad) == (1, 0)
     assert len(events) == 2
+
+
+def test_a_listener_hears_of_the_open_circuit_before_it_hears_of_the_incident():
+    """Cause before consequence: the incident log tells its part behind everybody who listens to the breaker."""
+    resilience = Resilience("shop", clock=ManualClock())
+    guard = resilience.guard("db", breaker=True)
+    told: list[str] = []
+    resilience.on(lambda event: told.append(type(event).__name__))
+    resilience.breaker("db").trip(5.0)
+    resilience.breaker("db").reset()
+    assert guard.breaker is not None
+    assert told == ["BreakerChanged", "IncidentOpened", "BreakerChanged", "IncidentClosed"]

@@ -186,6 +186,17 @@ def test_a_step_of_the_wall_clock_moves_no_event():
     assert resilience.slos.error_budget("up").coverage == pytest.approx(180.0 / (30 * DAY))
 
 
+def test_the_edge_of_a_window_is_off_by_less_than_a_slot():
+    """One call a second, looked at after any number of seconds for the first time: 5 minutes hold more than 290 of them and at most 300."""
+    for seconds in range(330, 352):
+        resilience, clock = process(availability())
+        guard = resilience.guard("x", slo="up")
+        for _ in range(seconds):
+            clock.advance(1.0)
+            good(guard)
+        assert 290 < resilience.slos.counts("up", 300.0)[0] <= 301
+
+
 @pytest.mark.parametrize("window", [0, -1, 299, 90 * DAY + 1, float("nan"), "1h", None])
 def test_a_window_that_is_not_remembered_is_refused(window):
     """An answer for it would be one for another window."""
