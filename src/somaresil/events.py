@@ -127,7 +127,10 @@ class IncidentClosed:
 
 @dataclass(frozen=True, slots=True)
 class FaultInjected:
-    """An experiment struck one call; ``fault`` is its kind (``latency``, ``error``, ``circuit_trip`` …)."""
+    """An experiment struck one call of the guard ``component``; ``fault`` is its kind (``latency``, ``error``, ``circuit_trip`` …).
+
+    For a request, ``component`` is the target of the experiment: a path would be a label without bound.
+    """
 
     component: str
     at: float

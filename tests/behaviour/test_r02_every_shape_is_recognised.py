@@ -109,6 +109,13 @@ async def _never():
     raise AssertionError
 
 
+class Later:
+    """Something that is under way already, as a future is."""
+
+    def __await__(self):
+        yield
+
+
 REFUSED = {
     "class": (lambda: Plain, "decorate its methods"),
     "property": (lambda: property(function), "decorate the getter"),
@@ -117,14 +124,13 @@ REFUSED = {
     "coroutine": (_never, "already called: decorate the function"),
     "generator object": (generator_function, "already called: decorate the generator function"),
     "async generator object": (async_generator_function, "already called: decorate the generator function"),
-    "awaitable": (lambda: asyncio.Future(loop=asyncio.new_event_loop()), "already under way: guard what starts it"),
+    "awaitable": (Later, "already under way: guard what starts it"),
     "number": (lambda: 5, "it cannot be called"),
     "nothing": (lambda: None, "it cannot be called"),
     "classmethod of a class": (lambda: classmethod(Plain), "decorate its methods"),
 }
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("what", REFUSED)
 def test_r02_what_cannot_be_guarded_is_refused_at_decoration(what):
     """The error names the guard, what was given, what can be guarded, and the way to mend it."""

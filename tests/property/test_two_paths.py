@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from somaresil import SLO, CircuitBreaker, Fallback, ManualClock, Resilience, Retry
@@ -32,7 +32,7 @@ KINDS: tuple[type[BaseException], ...] = (Oops, Fatal, ValueError, StopIteration
 CONTROLS = ("reset", "disable", "force_open", "observe")
 
 # Binary fractions, so that sums and differences are exact and windows have sharp edges.
-pauses = st.sampled_from([0.0, 0.25, 1.0, SLOW, SLOW + 0.25, 7.5, 11.0])
+pauses = st.sampled_from([0.0, 0.0, 0.25, 1.0, SLOW, SLOW + 0.25, 7.5, 11.0])
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,16 @@ class Step:
     strikes: tuple[bool, ...] = ()
 
 
+def call(*, handling: bool = False, meanwhile: str | None = None, raises: type[BaseException] | None = None, chained: bool = False) -> Step:
+    """A call that takes no time, and is told what to do at its first attempt only."""
+    return Step("call", attempts=(Attempt(0.0, meanwhile, raises, chained),), handling=handling)
+
+
 attempts = st.builds(
     Attempt,
     lasts=pauses,
-    meanwhile=st.sampled_from([None] * 12 + ["trip", *CONTROLS, "recurse"]),
-    raises=st.sampled_from([None] * 6 + [Oops] * 6 + list(KINDS)),
+    meanwhile=st.sampled_from([None] * 8 + ["trip", "trip", "arm", "arm", "recurse", *CONTROLS]),
+    raises=st.sampled_from([None] * 8 + [Oops] * 6 + list(KINDS)),
     chained=st.booleans(),
 )
 calls = st.builds(
@@ -165,6 +170,8 @@ class World:
         self.clock.advance(plan.lasts)
         if plan.meanwhile == "recurse":
             self.outcome(lambda: self.pay("inner"))
+        elif plan.meanwhile == "arm":
+            self.arm((True, False, True))
         elif plan.meanwhile is not None:
             self.control(plan.meanwhile)
         # A coroutine cannot raise StopIteration: Python makes a RuntimeError of it before anybody sees it.
@@ -174,7 +181,10 @@ class World:
         cause = LookupError("the reason")
         self.made += [kind(len(self.made)), cause]
         if plan.chained:
-            raise self.made[-2] from cause
+            try:
+                raise cause
+            except LookupError:
+                raise self.made[-2] from cause
         raise self.made[-2]
 
     def answer(self, item: str) -> str:
@@ -206,6 +216,10 @@ class World:
         breaker = self.resilience.breaker("pay")
         return self.outcome(lambda: breaker.trip(4.0) if what == "trip" else getattr(breaker, what)())
 
+    def arm(self, strikes: tuple[bool, ...]) -> None:
+        self.rules.append(Rule(strikes))
+        self.guard.faults.arm(self.rules[-1])
+
     def take(self, step: Step) -> object:
         """Live through one step; what came of it."""
         self.clock.advance(step.pause)
@@ -222,8 +236,7 @@ class World:
         if step.do == "release":
             return self.guard.breaker.release(self.guard.breaker.era)
         if step.do == "arm":
-            self.rules.append(Rule(step.strikes))
-            return self.guard.faults.arm(self.rules[-1])
+            return self.arm(step.strikes)
         if step.do == "disarm":
             return self.guard.faults.disarm(self.rules.pop()) if self.rules else None
         if step.do == "reconfigure":
@@ -256,6 +269,15 @@ class World:
     fallback=st.none() | fallbacks,
     history=histories,
 )
+@example(  # an operator trips the breaker while a call runs that ends well
+    breaker=CircuitBreaker(), retry=None, fallback=None, history=[call(), call(meanwhile="trip")]
+)
+@example(  # an experiment is armed while a call runs that fails and is retried
+    breaker=CircuitBreaker(), retry=Retry(attempts=2, wait=0.0), fallback=None, history=[call(meanwhile="arm", raises=Oops)]
+)
+@example(  # a call fails with a history of its own while its caller is handling another error
+    breaker=CircuitBreaker(), retry=Retry(attempts=1), fallback=None, history=[call(raises=Oops, chained=True, handling=True)]
+)
 def test_both_paths_leave_the_same_behind(suspends, breaker, retry, fallback, history):
     """Records, states, eras, windows, results, exceptions and events are equal after each step of any history."""
     options = {"breaker": breaker} | ({"retry": retry} if retry is not None else {})
@@ -271,7 +293,7 @@ def test_both_paths_leave_the_same_behind(suspends, breaker, retry, fallback, hi
 def test_the_histories_do_take_the_quiet_path():
     """The world that is not held is on its quiet path while nothing is wrong, so the comparison compares two things."""
     world = World(held=False, suspends=False, options={"breaker": CircuitBreaker()}, fallback=None)
-    world.take(Step("call", attempts=(Attempt(0.0, None, None, chained=False),)))
+    world.take(call())
     assert world.quiet_calls == 1
 
 
@@ -280,6 +302,6 @@ def test_the_histories_do_take_the_quiet_path():
 def test_a_held_guard_is_on_the_full_path(suspends, raises, monkeypatch):
     """Holding the switch keeps every call from the quiet path's counter, good or bad."""
     world = World(held=True, suspends=suspends, options={"breaker": CircuitBreaker()}, fallback=None)
-    world.take(Step("call", attempts=(Attempt(0.0, None, raises, chained=False),)))
+    world.take(call(raises=raises))
     assert sum(world.guard.recorder.quiet_counts()) == 0
     assert world.guard.recorder.counts().total() == 1

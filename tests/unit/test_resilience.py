@@ -355,6 +355,6 @@ def test_calling_through_a_name_that_was_never_made_is_refused():
     """A misspelt name would be a guard without policies, and guard nothing."""
     resilience = Resilience("shop")
     resilience.guard("llm.invoke", breaker=True)
-    with pytest.raises(ConfigurationError, match="did you mean 'llm.invoke'"):
+    with pytest.raises(ConfigurationError, match=r"did you mean 'llm\.invoke'"):
         resilience.call("llm.invok", len, "x")
     assert list(resilience.guards) == ["llm.invoke"]

@@ -224,7 +224,7 @@ class ChaosEngine:
         return self._runs
 
     def faults(self) -> dict[tuple[str, str], int]:
-        """How many calls were struck since the process began, by target component and kind of fault; at most 200 pairs, then ``_other``."""
+        """How many calls were struck since the process began, by component and kind of fault; at most 200 pairs, then ``_other``."""
         with self._lock:
             counts = dict(self._forgotten)
             for run in self._runs:
@@ -330,7 +330,7 @@ class ChaosEngine:
             # An operator was quicker; an experiment does not overrule people.
             return
         run.on_end(lambda: breaker.release(era))
-        run.claim()
+        run.claim(guard.name)
 
     def _forget_old(self) -> tuple[ExperimentRun, ...]:
         """The experiments to keep beside a new one. One that still runs is never forgotten: the kill switch must find it."""
@@ -345,10 +345,11 @@ class ChaosEngine:
 
 
 def _add(counts: dict[tuple[str, str], int], run: ExperimentRun) -> None:
-    key = (run.config.target_component, run.config.experiment.value)
-    if key not in counts and len(counts) >= _MOST_PAIRS:
-        key = ("_other", "_other")
-    counts[key] = counts.get(key, 0) + run.injected
+    for component, struck in run.struck.items():
+        key = (component, run.config.experiment.value)
+        if key not in counts and len(counts) >= _MOST_PAIRS:
+            key = ("_other", "_other")
+        counts[key] = counts.get(key, 0) + struck
 
 
 def _check_ceilings(check: Checker, ceilings: ChaosCeilings, **values: Any) -> None:

@@ -59,6 +59,12 @@ class ExperimentRun:
         self._armed: set[str] = set()
         self.injected = 0
         """How many calls were struck so far."""
+        self._struck: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        """What it does to whom, and how it stands."""
+        state = self._ended or f"{self.remaining:.3g} s left"
+        return f"<ExperimentRun {self.id} on {self.config.target_component!r}: {self.injected} struck, {state}>"
 
     # -- lease ------------------------------------------------------------------------------------------------------------------------
 
@@ -81,6 +87,12 @@ class ExperimentRun:
     def end_reason(self) -> str | None:
         """``expired``, ``stopped``, ``stop_all``, ``used up`` (its last injection was made) or ``failed``; None while it runs."""
         return self._ended
+
+    @property
+    def struck(self) -> dict[str, int]:
+        """How many calls were struck so far, by guard; requests are counted under the target of the experiment."""
+        with self._lock:
+            return dict(self._struck)
 
     @property
     def delaying(self) -> int:
@@ -110,7 +122,7 @@ class ExperimentRun:
 
     def rule(self, component: str) -> Rule:
         """The experiment as one component sees it, with draws of its own."""
-        return Rule(self, self._draws_of(component))
+        return Rule(self, component, self._draws_of(component))
 
     def first_arming(self, component: str) -> bool:
         """True once for each component: two threads may want to arm the same one."""
@@ -120,26 +132,28 @@ class ExperimentRun:
             self._armed.add(component)
             return True
 
-    def strike(self, draws: ChanceSequence | None = None) -> Hit | None:
-        """Decide about one call; counts and reports a hit. A response to be cut counts when it is cut: :meth:`claim`."""
+    def strike(self, draws: ChanceSequence | None = None, component: str | None = None) -> Hit | None:
+        """Decide about one call of ``component``; counts and reports a hit. A response to be cut counts when it is cut: :meth:`claim`."""
         if not (draws or self._draws).hit(self.config.failure_rate):
             return None
-        hit = self._hit()
-        return hit if hit.cut_after is not None or self.claim() else None
+        hit = self._hit(component or self.config.target_component)
+        return hit if hit.cut_after is not None or self.claim(component) else None
 
-    def claim(self) -> bool:
+    def claim(self, component: str | None = None) -> bool:
         """Count and report one strike. False when it is over, or its last injection was made; then there is none."""
         config = self.config
+        component = component or config.target_component
         with self._lock:
             if self._ended is not None:
                 return False
             self.injected += 1
+            self._struck[component] = self._struck.get(component, 0) + 1
             last = self.injected == config.max_injections
             if last:
                 # Nobody else may slip in before it has ended.
                 self._ended = USED_UP
         if self._listeners.wants(FaultInjected):
-            self._listeners.emit(FaultInjected(config.target_component, self._clock.time(), config.experiment.value, self.id))
+            self._listeners.emit(FaultInjected(component, self._clock.time(), config.experiment.value, self.id))
         if last:
             self._let_go(USED_UP)
         return True
@@ -179,7 +193,7 @@ class ExperimentRun:
     def _draws_of(self, component: str) -> ChanceSequence:
         return self._chance.sequence(f"chaos.{self.id}", component)
 
-    def _hit(self) -> Hit:
+    def _hit(self, component: str) -> Hit:
         config = self.config
         delay = float(config.delay_seconds)  # type: ignore[arg-type]
         if config.experiment is ChaosExperiment.STREAM_CUT:
@@ -187,7 +201,7 @@ class ExperimentRun:
         if config.experiment is ChaosExperiment.ERROR_INJECTION:
             if config.on_http:
                 return Hit(delay, status=config.status)
-            return Hit(delay, config.make_error(config.target_component, self.id))
+            return Hit(delay, config.make_error(component, self.id))
         return Hit(delay)
 
 
@@ -198,11 +212,12 @@ class Rule:
     call of a component is decided alike in every run.
     """
 
-    __slots__ = ("_draws", "run")
+    __slots__ = ("_component", "_draws", "run")
 
-    def __init__(self, run: ExperimentRun, draws: ChanceSequence) -> None:
-        """Decide for ``run`` by ``draws``."""
+    def __init__(self, run: ExperimentRun, component: str, draws: ChanceSequence) -> None:
+        """Decide for ``run`` about the calls of ``component`` by ``draws``."""
         self.run = run
+        self._component = component
         self._draws = draws
 
     @property
@@ -212,7 +227,7 @@ class Rule:
 
     def strike(self) -> Hit | None:
         """What to do to this call; None: leave it alone."""
-        return self.run.strike(self._draws)
+        return self.run.strike(self._draws, self._component)
 
     async def hold(self, runtime: Runtime, seconds: float) -> None:
         """Delay a call; ends early when the experiment is stopped."""

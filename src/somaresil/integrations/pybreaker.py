@@ -198,13 +198,22 @@ class _Adopted(BreakerPolicy):
         self._tell_listeners("before_call", call.function, *call.args, **call.kwargs)
         return await inner(call)
 
-    def settle(self, permit: Permit, outcome: Outcome, elapsed: float, now: float, error: BaseException | None = None) -> None:
+    def settle(
+        self,
+        permit: Permit,
+        outcome: Outcome,
+        elapsed: float,
+        now: float,
+        error: BaseException | None = None,
+        *,
+        injected: bool = False,
+    ) -> None:
         """Judge the call, and tell their listeners when it is judged. An excluded error is a success to them, as it always was."""
         if outcome is Outcome.BAD:
             self._isolate()
             if error is not None and self._excluded(error):
                 outcome = Outcome.IGNORED
-        super().settle(permit, outcome, elapsed, now, error)
+        super().settle(permit, outcome, elapsed, now, error, injected=injected)
         if outcome is Outcome.GOOD or outcome is Outcome.IGNORED:
             self._tell_listeners("success")
         elif outcome is Outcome.BAD:

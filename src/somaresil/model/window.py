@@ -85,15 +85,15 @@ class Tier(NamedTuple):
     slots: int
 
 
-SLO_TIERS = (Tier(10, 720), Tier(300, 864), Tier(3600, 2160))
-"""10 s for 2 hours, 5 minutes for 3 days, 1 hour for 90 days: 3,744 slots, 60 KB for good and bad."""
+SLO_TIERS = (Tier(10, 721), Tier(300, 865), Tier(3600, 2161))
+"""10 s for 2 hours, 5 minutes for 3 days, 1 hour for 90 days, both ends included: 3,747 slots, 60 KB for good and bad."""
 
 
 class RingSet:
     """Several prefix rings of different resolution over the same counters: short windows finely, 90 days coarsely.
 
-    A window is read from the finest ring that reaches back far enough, so the edge is off by at most one slot of that ring: under 1/30 of
-    any window of 5 minutes and more.
+    A window is read from the finest ring that reaches back far enough, so the edge is off by at most one slot of that ring: 1/24 of any
+    window from 5 minutes to 90 days (1/30 and less up to 2 hours).
     """
 
     __slots__ = ("_rings", "started")

@@ -241,13 +241,13 @@ class BreakerPolicy:
             result = await inner(call)
         except BaseException as error:
             now = self._clock.monotonic()
-            self.settle(permit, call.judge(None, error), now - started, now, original(error))
+            self.settle(permit, call.judge(None, error), now - started, now, original(error), injected=call.injected)
             raise
         if call.lasting:
-            call.at_end(lambda outcome, now: self.settle(permit, outcome, now - started, now))
+            call.at_end(lambda outcome, now: self.settle(permit, outcome, now - started, now, injected=call.injected))
         else:
             now = self._clock.monotonic()
-            self.settle(permit, call.judge(result, None), now - started, now)
+            self.settle(permit, call.judge(result, None), now - started, now, injected=call.injected)
         return result
 
     def refusal(self, now: float) -> CircuitOpen | None:
@@ -277,8 +277,21 @@ class BreakerPolicy:
             raise self.rejection(self.name, retry_after, self._why, self.last_error, self._injected)
         return permit
 
-    def settle(self, permit: Permit, outcome: Outcome, elapsed: float, now: float, error: BaseException | None = None) -> None:
-        """Say how a permitted call ended. Only good and bad are verdicts; anything else gives the permit back. Never raises."""
+    def settle(
+        self,
+        permit: Permit,
+        outcome: Outcome,
+        elapsed: float,
+        now: float,
+        error: BaseException | None = None,
+        *,
+        injected: bool = False,
+    ) -> None:
+        """Say how a permitted call ended. Only good and bad are verdicts; anything else gives the permit back. Never raises.
+
+        ``injected``: an experiment has touched the call. A circuit that such a call opens was opened by the experiment, and what follows
+        from that (rejections, the incident) is marked as the experiment's too.
+        """
         try:
             with self._lock:
                 if outcome is not Outcome.GOOD and outcome is not Outcome.BAD:
@@ -291,6 +304,7 @@ class BreakerPolicy:
                 tally = self._note(now, failed=failed, slow=slow)
                 transition = self._model.settle(permit, failed=failed, slow=slow, now=now, tally=tally, u=self._u)
                 if transition is not None:
+                    self._injected = injected and transition.after is State.OPEN
                     self._moved(transition, now)
             if transition is not None:
                 if transition.after is State.OPEN:
@@ -471,8 +485,6 @@ class BreakerPolicy:
         self._entered[transition.after] = self._entered.get(transition.after, 0) + 1
         if after is State.CLOSED or after is State.METRICS_ONLY:
             self._restart(now)
-        if transition.trigger is Trigger.EXCEEDED or transition.trigger is Trigger.RELAPSED or after is State.CLOSED:
-            self._injected = False
         if after is State.OPEN or after is State.FORCED_OPEN:
             # Before anybody can be refused.
             self.refusals = self._recorder.refusals
@@ -522,7 +534,7 @@ _NO_SAY = Permit(0, None)
 def _reason(transition: Transition) -> str:
     tally = transition.tally
     if transition.trigger is Trigger.TRIP:
-        return "tripped by hand"
+        return "tripped for a while"
     where = "probes" if transition.trigger is Trigger.RELAPSED else "calls"
     slow = f", {tally.slow} slow" if tally.slow else ""
     return f"{tally.failures} of {tally.calls} {where} failed{slow}"

@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import pytest
 
-from somaresil import CircuitOpen, InjectedFault, ManualClock, Outcome, Retry
+from somaresil import SLO, CircuitOpen, InjectedFault, ManualClock, Outcome, Retry
 from somaresil.chaos.run import ExperimentRun, Rule
-from somaresil.events import AttemptFailed, CallEnded, DefectFound, FaultInjected
+from somaresil.events import AttemptFailed, CallEnded, DefectFound, FaultInjected, IncidentOpened
 from tests.unit.chaos.kit import ERROR, LATENCY, Stand, breaker
 
 
@@ -212,7 +212,7 @@ def test_every_injected_outcome_is_marked(stand):
     assert counts.total(Outcome.BAD, injected=False) == 0
     assert counts.total(Outcome.GOOD, injected=False) == 40 - hits
     assert [event.injected for event in stand.told(CallEnded)] == [True] * hits
-    assert {(event.component, event.fault, event.experiment) for event in stand.told(FaultInjected)} == {("llm.*", "error", run.id)}
+    assert {(event.component, event.fault, event.experiment) for event in stand.told(FaultInjected)} == {("llm.invoke", "error", run.id)}
 
 
 def test_a_delayed_good_call_is_marked(stand):
@@ -246,7 +246,7 @@ def test_a_call_that_is_cancelled_in_its_delay_is_marked(stand):
     assert stand.guard.recorder.counts().total(Outcome.ABANDONED, injected=True) == 1
 
 
-def test_faults_are_counted_by_target_and_kind(make):
+def test_faults_are_counted_by_component_and_kind(make):
     """For good, although old experiments are forgotten; beyond 200 pairs they are counted together."""
     stand = make()
     for _ in range(70):
@@ -255,7 +255,7 @@ def test_faults_are_counted_by_target_and_kind(make):
         assert not run.live
     stand.arm(LATENCY)
     stand.struck(5)
-    assert stand.chaos.faults() == {("llm.*", "error"): 140, ("llm.*", "latency"): 5}
+    assert stand.chaos.faults() == {("llm.invoke", "error"): 140, ("llm.invoke", "latency"): 5}
     stand.chaos.stop_all()
     for number in range(300):
         name = f"g{number}"
@@ -392,3 +392,44 @@ def test_a_function_that_cannot_make_an_error_lets_the_call_pass(stand):
     assert run.injected == 0
     assert [event.error for event in stand.told(DefectFound)] == ["ZeroDivisionError"]
     assert stand.guard.recorder.counts().total(Outcome.GOOD, injected=False) == 1
+
+
+def test_a_circuit_that_struck_calls_open_is_the_experiment_s_doing():
+    """Its rejections and its incident carry the mark, so that a budget without drills leaves them out; a later real outage does not."""
+    stand = Stand()
+    stand.resilience.slos.add(SLO("all", 99.0, timedelta(days=1)), SLO("real", 99.0, timedelta(days=1), count_injected=False))
+    guard = stand.resilience.guard("db", breaker=breaker(), slo=("all", "real"))
+    run = stand.arm(target="db")
+    for _ in range(2):
+        with pytest.raises(InjectedFault):
+            guard.call(lambda: None)
+    with pytest.raises(CircuitOpen) as refused:
+        guard.call(lambda: None)
+    assert refused.value.injected
+    assert [event.injected for event in stand.told(IncidentOpened)] == [True]
+    assert stand.resilience.slos.error_budget("all").bad == 3
+    assert stand.resilience.slos.error_budget("real").bad == 0
+
+    run.end()
+    stand.clock.advance(10.0)
+    guard.call(lambda: None)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            guard.call(lambda: 1 // 0)
+    with pytest.raises(CircuitOpen) as refused:
+        guard.call(lambda: None)
+    assert not refused.value.injected
+    assert [event.injected for event in stand.told(IncidentOpened)] == [True, False]
+    assert stand.resilience.slos.error_budget("real").bad == 3
+
+
+def test_a_fault_names_the_guard_that_it_struck():
+    """A pattern may cover many guards; whoever reads the error, the event or the metric wants to know which one."""
+    stand = Stand()
+    stand.resilience.guard("llm.embed")
+    stand.arm(target="llm.*")
+    for name in ("llm.invoke", "llm.embed", "llm.embed"):
+        with pytest.raises(InjectedFault, match=name):
+            stand.resilience.guard(name).call(lambda: None)
+    assert [event.component for event in stand.told(FaultInjected)] == ["llm.invoke", "llm.embed", "llm.embed"]
+    assert stand.chaos.faults() == {("llm.invoke", "error"): 1, ("llm.embed", "error"): 2}

@@ -405,5 +405,5 @@ def test_a_struck_call_raises_a_fresh_error(stand):
 def test_without_an_error_the_message_names_the_experiment(stand):
     """So that nobody hunts a ghost."""
     run = stand.arm()
-    with pytest.raises(InjectedFault, match=rf"'llm\.\*' by chaos experiment {run.id}"):
+    with pytest.raises(InjectedFault, match=rf"'llm\.invoke' by chaos experiment {run.id}"):
         stand.guard.call(lambda: None)
