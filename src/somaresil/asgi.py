@@ -51,6 +51,8 @@ _INTERNAL_ERROR: Final = 1011
 # A member of an enumeration is looked up through its metaclass, at twice the price of a name of this module.
 _GOOD: Final = Outcome.GOOD
 _BAD: Final = Outcome.BAD
+_WITH_THE_LAST: Final = -1.0
+"""Time of the first byte of a body in one piece: that of its end, which saves reading the clock once more."""
 _LEFT_PROPERLY: Final = frozenset({1000, 1001, 1005})
 """1005 is no code at all: browsers that close without one, and with some servers clients that vanish."""
 
@@ -75,9 +77,10 @@ class ResilienceMiddleware:
         self._socket_slos = tuple(name for name in names if resilience.slos[name].latency is None)
         self._resilience = resilience
         self._chaos = resilience.chaos
-        self._monotonic = resilience.clock.monotonic
+        self.monotonic = resilience.clock.monotonic
         self._routes = resilience.routes
-        self._http_cells: dict[tuple[Any, str, int], RouteCell] = {}
+        self.plain: dict[tuple[int, Any, int], tuple[Any, RouteCell]] = {}
+        """Cells by identity of the route, method and status, for routes whose template is their path. The route is kept: ids are reused."""
         resilience.chaos.middleware_added()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +103,8 @@ class ResilienceMiddleware:
         except BaseException as error:
             exchange.end(error)
             raise
-        exchange.end(None)
+        if not exchange.ended:
+            exchange.end(None)
 
     async def _faulted(self, exchange: _Exchange) -> bool:
         """Whether an experiment has answered in place of the app. What goes wrong in deciding leaves the request alone."""
@@ -134,30 +138,28 @@ class ResilienceMiddleware:
 
     def count(self, exchange: _Exchange, status: int, outcome: Outcome, first_byte: float | None, slos: tuple[str, ...]) -> None:
         """Book a request that has ended."""
-        now = self._monotonic()
-        scope = exchange.scope
-        run = exchange.experiment
-        route = route_template(scope, exchange.root)
-        cell = self._http_cells.get((scope.get("method"), route, status)) if scope["type"] == "http" and run is None else None
-        if cell is None:
-            cell = self._cell(exchange, route, status, slos)
-        since = exchange.started
-        cell.add(outcome, now - since, None if first_byte is None else first_byte - since, now, run is not None)
+        now = self.monotonic()
+        elapsed = now - exchange.started
+        if first_byte is not None:
+            first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - exchange.started
+        self._cell(exchange, status, slos).add(outcome, elapsed, first_byte, now, exchange.experiment is not None)
 
-    def _cell(self, exchange: _Exchange, route: str, status: int, slos: tuple[str, ...]) -> RouteCell:
-        """Where to count it. For a request that is nothing special this is remembered, as long as there are not too many of them."""
+    def _cell(self, exchange: _Exchange, status: int, slos: tuple[str, ...]) -> RouteCell:
+        """Where to count it. For a plain route this is remembered, as long as there are not too many of them."""
         scope, run = exchange.scope, exchange.experiment
-        if run is not None and route == UNMATCHED:
-            route = run.config.target_component.removeprefix("http:")
+        template = route_template(scope, exchange.root)
+        if run is not None and template == UNMATCHED:
+            template = run.config.target_component.removeprefix("http:")
         # By the kind of request: a client may send the word for a conversation as its method.
         if scope["type"] == "websocket":
-            return self._routes.cell(WEBSOCKET, route, status, slos)
+            return self._routes.cell(WEBSOCKET, template, status, slos)
         method = scope.get("method", "")
         if method not in _METHODS:
-            method = "_OTHER"
-        cell = self._routes.cell(method, route, status, slos)
-        if len(self._http_cells) < _REMEMBERED:
-            self._http_cells[method, route, status] = cell
+            return self._routes.cell("_OTHER", template, status, slos)
+        cell = self._routes.cell(method, template, status, slos)
+        route = scope.get("route")
+        if getattr(route, "path", None) == template and len(self.plain) < _REMEMBERED:
+            self.plain[id(route), method, status] = (route, cell)
         return cell
 
 
@@ -167,12 +169,12 @@ class _Exchange:
     __slots__ = (
         "_chunks",
         "_cut",
-        "_ended",
         "_first_byte",
         "_receive",
         "_send",
         "_status",
         "cut_after",
+        "ended",
         "experiment",
         "gone",
         "last",
@@ -193,15 +195,14 @@ class _Exchange:
         self.last = False
         """What is being sent completes the response."""
         self.cut_after: int | None = None
-        self._cut: ExperimentRun | None = None
         self.experiment: ExperimentRun | None = None
         """The experiment that has touched it."""
-        self._ended = False
+        self.ended = False
+        """It was booked."""
         # Of a response; a second constructor for what only http needs would be a tenth of what the middleware costs.
         self._status = 0
         self._first_byte: float | None = None
-        self._chunks = 0
-        self.started = middleware._monotonic()  # noqa: SLF001 - one module, one clock
+        self.started = middleware.monotonic()
 
     async def receive(self) -> Message:
         """Pass on what the server says."""
@@ -235,7 +236,8 @@ class _Exchange:
         if hit.cut_after is None:
             self.experiment = run
         else:
-            self._cut = run
+            self._cut: ExperimentRun = run
+            self._chunks = 0
             self.cut_after = hit.cut_after
 
     def cut(self) -> InjectedFault | None:
@@ -249,9 +251,9 @@ class _Exchange:
 
     def end(self, error: BaseException | None) -> None:
         """Book it, once. Never raises."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         try:
             self.judged(error)
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -287,10 +289,12 @@ class _HttpExchange(_Exchange):
             if kind == "http.response.start":
                 self._status = message["status"]
             elif kind == "http.response.body" and self.cut_after is None:
-                if self._first_byte is None and message.get("body"):
-                    self._first_byte = self.middleware._monotonic()  # noqa: SLF001
                 if not message.get("more_body"):
                     self.last = True
+                    if self._first_byte is None and message.get("body"):
+                        self._first_byte = _WITH_THE_LAST
+                elif self._first_byte is None and message.get("body"):
+                    self._first_byte = self.middleware.monotonic()
             else:
                 cut = self.said(message)
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -309,7 +313,7 @@ class _HttpExchange(_Exchange):
         kind = message["type"]
         if kind == "http.response.body":
             if self._first_byte is None and message.get("body"):
-                self._first_byte = self.middleware._monotonic()  # noqa: SLF001
+                self._first_byte = self.middleware.monotonic()
             if not message.get("more_body", False):
                 self.last = True
             if self.cut_after is not None:
@@ -319,9 +323,30 @@ class _HttpExchange(_Exchange):
         elif kind in _FILES:
             # Extensions with which the server sends a file by itself.
             if self._first_byte is None:
-                self._first_byte = self.middleware._monotonic()  # noqa: SLF001
+                self._first_byte = self.middleware.monotonic()
             self.last = not message.get("more_body", False)
         return None
+
+    def end(self, error: BaseException | None) -> None:
+        """Book it, once. Never raises. What ended well on a plain route is booked here, for every frame more is felt by every request."""
+        middleware, scope, status = self.middleware, self.scope, self._status
+        if self.ended or error is not None or self.gone or not self.last or self.experiment is not None or status >= _SERVER_ERROR:
+            super().end(error)
+            return
+        self.ended = True
+        try:
+            route = scope.get("route")
+            known = middleware.plain.get((id(route), scope.get("method"), status))
+            if known is None or known[0] is not route or "fastapi" in scope or scope.get("root_path", "") != self.root:
+                self.judged(None)
+                return
+            now, first_byte = middleware.monotonic(), self._first_byte
+            elapsed = now - self.started
+            if first_byte is not None:
+                first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - self.started
+            known[1].add(_GOOD, elapsed, first_byte, now)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.middleware.report("counting a request", defect)
 
     def judged(self, error: BaseException | None) -> None:
         status = self._status if self._status or error is None or not isinstance(error, Exception) else _SERVER_ERROR

@@ -11,6 +11,7 @@ import logging
 import pytest
 
 from somaresil import Bulkhead, BulkheadFull, CircuitBreaker, CircuitOpen, Fallback, Outcome, Resilience, Retry
+from somaresil.callwindow import CallWindow
 from somaresil.events import BreakerChanged, CallEnded, DefectFound
 from somaresil.model.breaker import Breaker
 from somaresil.policy.breaker import BreakerPolicy
@@ -189,7 +190,7 @@ STEPS = {
     "model.settle": (Breaker, "settle"),
     "model.cancel": (Breaker, "cancel"),
     "model.retry_after": (Breaker, "retry_after"),
-    "window": (BreakerPolicy, "_totals"),
+    "window": (CallWindow, "_totals"),
     "restart": (BreakerPolicy, "_restart"),
     "switch": (BreakerPolicy, "_moved"),
     "events": (BreakerPolicy, "_tell"),

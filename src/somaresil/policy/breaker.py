@@ -10,11 +10,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from somaresil.callwindow import CallWindow
 from somaresil.config import Checker
 from somaresil.errors import CircuitOpen, describe
 from somaresil.events import BreakerChanged
 from somaresil.model.breaker import NOTHING_SEEN, Breaker, Permit, State, Tally, Thresholds, Transition, Trigger
-from somaresil.model.window import CountWindow, PrefixRing
 from somaresil.outcome import Outcome
 from somaresil.runtime import original
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from somaresil.typing import Call, Clock, Next
 
 __all__ = ["BreakerPolicy", "CircuitBreaker"]
-
-_SLOTS = 10
-"""Slots of a time window: what has just expired may be up to a tenth of the window too young."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,28 +133,20 @@ class BreakerPolicy:
     """
 
     __slots__ = (
-        "_calls",
         "_clock",
         "_draws",
         "_entered",
-        "_failures",
         "_first_failure",
-        "_in_a_row",
         "_injected",
-        "_last",
         "_listeners",
         "_lock",
         "_model",
-        "_onsets",
-        "_quiet_base",
-        "_quiet_seen",
         "_recorder",
-        "_ring",
-        "_slow",
         "_slow_from",
         "_switch",
         "_u",
         "_why",
+        "_window",
         "last_error",
         "name",
         "options",
@@ -216,7 +205,7 @@ class BreakerPolicy:
         """What the window shows now."""
         now = self._clock.monotonic()
         with self._lock:
-            return self._look(now)
+            return self._window.look(now)
 
     def retry_after(self) -> float | None:
         """Seconds until a call may be let through; None while forced open."""
@@ -379,13 +368,12 @@ class BreakerPolicy:
     @property
     def due(self) -> float:
         """The next boundary of the time window."""
-        return self._ring.due if self._ring is not None else _FOREVER
+        return self._window.due
 
     def roll(self, now: float) -> None:
         """Note the totals at the boundaries passed."""
         with self._lock:
-            if self._ring is not None:
-                self._ring.roll(now, self._totals())
+            self._window.roll(now)
 
     # -- inside, with the lock held ---------------------------------------------------------------------------------------------------
 
@@ -417,66 +405,19 @@ class BreakerPolicy:
 
     def _restart(self, now: float) -> None:
         """Begin an empty window."""
-        self._quiet_base = sum(self._recorder.quiet_counts())
-        self._quiet_seen = self._quiet_base
-        self._calls = self._failures = self._slow = self._in_a_row = 0
         options = self.options
-        self._last: CountWindow | None = None if options.window_calls is None else CountWindow(options.window_calls)
-        self._ring = PrefixRing(_as_float(options.window) / _SLOTS, _SLOTS + 2, 3, now) if options.window_calls is None else None
-        self._onsets: list[tuple[float, float]] = []
+        self._window = CallWindow(self._recorder, _as_float(options.window), options.window_calls, now)
         self._switch.due = float("-inf")
-
-    def _totals(self) -> tuple[int, int, int]:
-        return sum(self._recorder.quiet_counts()) - self._quiet_base + self._calls, self._failures, self._slow
 
     def _note(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Take a call that was not counted by the quiet path into the window."""
         state = self._model.state
         if state is not State.CLOSED and state is not State.METRICS_ONLY:
             return NOTHING_SEEN
-        if self._ring is not None and now >= self._ring.due:
-            self._ring.roll(now, self._totals())
-        self._calls += 1
-        self._failures += failed
-        self._slow += slow
-        if not failed:
-            self._in_a_row = 0
-            if not slow:
-                return NOTHING_SEEN
-        quiet = sum(self._recorder.quiet_counts())
-        if failed:
-            self._in_a_row = 1 if quiet != self._quiet_seen else self._in_a_row + 1
-            self._quiet_seen = quiet
-        position = quiet - self._quiet_base + self._calls
-        if self._last is not None:
-            self._last.note(position, failed=failed, slow=slow)
-        self._note_onset(now, position)
-        return self._look(now)
-
-    def _note_onset(self, now: float, position: int) -> None:
-        """Keep the times of bad calls, one a slot or position, as long as they are in the window: an incident begins with the oldest."""
-        if self._ring is not None:
-            mark, since = self._ring.due, now - _as_float(self.options.window)
-            self._onsets = [onset for onset in self._onsets if onset[1] >= since]
-        else:
-            mark, oldest = float(position), position - (self.options.window_calls or 0)
-            self._onsets = [onset for onset in self._onsets if onset[0] > oldest]
-        if not self._onsets or self._onsets[-1][0] != mark:
-            self._onsets.append((mark, now))
-        self._first_failure = self._onsets[0][1]
-
-    def _look(self, now: float) -> Tally:
-        totals = self._totals()
-        # A quiet call since the last failure has ended the row, and nobody was told.
-        quiet = totals[0] - self._calls + self._quiet_base
-        in_a_row = self._in_a_row if quiet == self._quiet_seen else 0
-        if self._last is not None:
-            return Tally(*self._last.tally(totals[0]), consecutive=in_a_row)
-        if self._ring is None:
-            return NOTHING_SEEN
-        self._ring.roll(now, totals)
-        calls, failures, slow = self._ring.within(now - _as_float(self.options.window), totals)
-        return Tally(calls, failures, slow, in_a_row)
+        tally = self._window.note(now, failed=failed, slow=slow)
+        if failed or slow:
+            self._first_failure = self._window.first_failure
+        return tally
 
     def _moved(self, transition: Transition, now: float) -> None:
         """Bring switch and window in line with the new state."""
