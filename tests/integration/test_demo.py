@@ -78,8 +78,9 @@ def test_a_drill_passes_and_its_report_is_consistent():
     assert code == 0, report["problems"]
     assert report["seed"] == 3
     assert report["absorbed"]["share"] >= 0.95
-    tripped = {incident["guard"]: incident["tripped_by_experiment"] for incident in report["incidents"]}
-    assert tripped.items() >= {"worker.call": True, "memory.write": False}.items()
+    opened = {incident["guard"]: incident["injected"] for incident in report["incidents"]}
+    # One circuit was tripped, the other was opened by calls that were struck: both are the doing of experiments.
+    assert opened.items() >= {"worker.call": True, "memory.write": True}.items()
     assert all(incident["recovered"] for incident in report["incidents"])
     assert report["memory"]["acknowledged"] > 0
     assert report["memory"]["queued"] > 0
@@ -390,7 +391,7 @@ GOOD = Report(
     failures=(),
     chaos=Chaos(({"injected": 100},), 1.0, 0),
     absorbed=Absorbed(touched=100, touched_good=95, by_ending={}, for_clients=100, for_clients_good=95),
-    incidents=(Incident("a#1", "a", 299.0, recovered=True, tripped_by_experiment=False),),
+    incidents=(Incident("a#1", "a", 299.0, recovered=True, injected=False),),
     budgets=(),
     memory=Memory(acknowledged=5, missing=0, queued=1, waiting=0, repeated=0),
     verdict={"decision": "allow", "blocks": False, "reasons": []},

@@ -101,7 +101,7 @@ class Incident:
     seconds: float | None
     """None: it was not over when the drill ended."""
     recovered: bool
-    tripped_by_experiment: bool
+    injected: bool
 
 
 @dataclass(frozen=True, slots=True)

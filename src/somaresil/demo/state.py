@@ -41,7 +41,7 @@ def describe(resilience: Resilience) -> dict[str, Any]:
                 "guard": incident.guard,
                 "seconds": incident.duration,
                 "recovered": incident.recovered,
-                "tripped_by_experiment": incident.injected,
+                "injected": incident.injected,
             }
             for incident in seen.incidents
         ],

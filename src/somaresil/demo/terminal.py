@@ -181,10 +181,10 @@ def _absorbed(console: Console, report: Report) -> None:
 def _recovery(console: Console, report: Report) -> None:
     memory = report.memory
     _headline(console, f"Recovered: MTTR {_seconds(report.mttr)} (asked for: each under {RECOVERED_WITHIN:.0f} s)")
-    table = _table("incident", "began with", "first bad call to closed")
+    table = _table("incident", "opened by", "first bad call to closed")
     for incident in report.incidents:
         took = _seconds(incident.seconds) if incident.recovered else "not recovered"
-        table.add_row(incident.id, "a breaker tripped" if incident.tripped_by_experiment else "failing calls", took)
+        table.add_row(incident.id, "an experiment" if incident.injected else "failures of its own", took)
     console.print(table)
     _say(console, f"Memory: {memory.acknowledged} exchanges acknowledged, {memory.missing} of them missing in the store;")
     _say(console, f"        {memory.queued} writes waited in the outbox, {memory.waiting} still do.")
