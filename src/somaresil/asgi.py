@@ -116,8 +116,9 @@ class ResilienceMiddleware:
                 return False
             run, hit = struck
             exchange.struck(run, hit)
-            if hit.delay > 0.0:
-                await run.hold(Asyncio(self._resilience.clock), hit.delay)
+            if hit.delay > 0.0 and not await run.hold(Asyncio(self._resilience.clock), hit.delay):
+                # Stopped, or its time is over: a refusal now would be a fault after the end.
+                return False
             if hit.status is not None:
                 messages = exchange.refusal(run.id, hit.status)
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -330,11 +331,11 @@ class _HttpExchange(_Exchange):
     def end(self, error: BaseException | None) -> None:
         """Book it, once. Never raises. What ended well on a plain route is booked here, for every frame more is felt by every request."""
         middleware, scope, status = self.middleware, self.scope, self._status
-        if self.ended or error is not None or self.gone or not self.last or self.experiment is not None or status >= _SERVER_ERROR:
-            super().end(error)
-            return
-        self.ended = True
         try:
+            if self.ended or error is not None or self.gone or not self.last or self.experiment is not None or status >= _SERVER_ERROR:
+                super().end(error)
+                return
+            self.ended = True
             route = scope.get("route")
             known = middleware.plain.get((id(route), scope.get("method"), status))
             if known is None or known[0] is not route or "fastapi" in scope or scope.get("root_path", "") != self.root:

@@ -6,6 +6,8 @@ safe to share: the breaker holds its lock around each method. Locks are taken in
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from somaresil.model.breaker import NOTHING_SEEN, Tally
@@ -18,6 +20,9 @@ __all__ = ["CallWindow"]
 
 _SLOTS = 10
 """Slots of a window over time: it looks at up to a tenth less than its length, and never at more."""
+
+
+_mark, _time = itemgetter(0), itemgetter(1)
 
 
 class CallWindow:
@@ -101,10 +106,12 @@ class CallWindow:
         """Keep the times of bad calls, one a slot or position, as long as they are in the window: an incident begins with the oldest."""
         if self._ring is not None:
             mark, since = self._ring.due, now - self._seconds
-            self._onsets = [onset for onset in self._onsets if onset[1] >= since]
+            over = bisect_left(self._onsets, since, key=_time)
         else:
             mark, oldest = float(position), position - (self._last.size if self._last is not None else 0)
-            self._onsets = [onset for onset in self._onsets if onset[0] > oldest]
+            over = bisect_right(self._onsets, oldest, key=_mark)
+        # A list made anew at each failure would cost as much as the window is long.
+        del self._onsets[:over]
         if not self._onsets or self._onsets[-1][0] != mark:
             self._onsets.append((mark, now))
         self.first_failure = self._onsets[0][1]

@@ -282,7 +282,7 @@ class Resilience:
         guard = self._guards.get(name)
         if guard is None or guard.breaker is None:
             check = Checker("breaker")
-            with_breaker = [other for other, candidate in self._guards.items() if candidate.breaker is not None]
+            with_breaker = [other for other, candidate in self.guards.items() if candidate.breaker is not None]
             allowed = f"a guard with a breaker ({', '.join(with_breaker[:10]) or 'there is none'})"
             hint = "give it one: guard(..., breaker=True)" if guard is not None else did_you_mean(name, with_breaker)
             check.problem("name", name, allowed, hint)

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
     from somaresil.typing import Clock
 
-__all__ = ["Asyncio", "Blocking", "Carried", "Runtime", "Waiter", "foreign", "original", "raise_again", "run_sync"]
+__all__ = [
+    "Asyncio",
+    "Blocking",
+    "Carried",
+    "Runtime",
+    "Waiter",
+    "foreign",
+    "original",
+    "raise_again",
+    "run_sync",
+    "set_context",
+    "shorten",
+]
 
 
 class Waiter(Protocol):
@@ -147,7 +159,7 @@ def raise_again(error: BaseException) -> NoReturn:
     try:
         raise Carried(error) if isinstance(error, StopIteration) else error
     finally:
-        error.__context__ = context
+        set_context(error, context)
         # This frame is on the traceback of the error: without this the two would keep each other alive.
         del error, context
 
@@ -161,6 +173,20 @@ def foreign(trace: TracebackType | None) -> TracebackType | None:
     while rest is not None and rest.tb_frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         rest = rest.tb_next
     return trace if rest is None else rest
+
+
+def shorten(error: BaseException) -> None:
+    """Take our own first frames off the traceback of ``error``."""
+    # Not by assignment: an exception that is a frozen dataclass refuses that, and its refusal would take its place.
+    BaseException.with_traceback(error, foreign(error.__traceback__))
+
+
+_CONTEXT: Any = BaseException.__dict__["__context__"]
+
+
+def set_context(error: BaseException, context: BaseException | None) -> None:
+    """Say what was being handled when ``error`` was raised; as in :func:`shorten`, past what its class does with assignments."""
+    _CONTEXT.__set__(error, context)
 
 
 def run_sync(coroutine: Coroutine[Any, Any, _T]) -> _T:

@@ -132,6 +132,6 @@ class FaultRule(Protocol):
         """What to do to this call; None: leave it alone. Counts and reports what it decides."""
         ...
 
-    async def hold(self, runtime: Runtime, seconds: float) -> None:
-        """Delay a call; ends early when the experiment ends."""
+    async def hold(self, runtime: Runtime, seconds: float) -> bool:
+        """Delay a call. False when the experiment ended before that: then nothing more is done to the call."""
         ...

@@ -112,8 +112,9 @@ class Rule:
     def strike(self) -> Struck | None:
         return Struck(0.25, Oops("injected")) if self.left and self.left.pop(0) else None
 
-    async def hold(self, runtime: Any, seconds: float) -> None:
+    async def hold(self, runtime: Any, seconds: float) -> bool:
         await runtime.sleep(seconds)
+        return True
 
 
 def drive(coroutine: Any) -> Any:

@@ -21,7 +21,7 @@ BLAST_RADII: Final = ("single_instance", "zone", "region")
 
 
 class ChaosExperiment(StrEnum):
-    """The kinds of fault of the plan."""
+    """The kinds of fault."""
 
     LATENCY_INJECTION = "latency"
     ERROR_INJECTION = "error"
@@ -29,9 +29,9 @@ class ChaosExperiment(StrEnum):
     STREAM_CUT = "stream_cut"
     """Break a response of the ASGI middleware off after some chunks."""
     RESOURCE_EXHAUSTION = "resource_exhaust"
-    """Named by the plan; not in this version, and refused as such."""
+    """Not in this version, and refused as such."""
     NETWORK_PARTITION = "network_partition"
-    """Named by the plan; not in this version, and refused as such."""
+    """Not in this version, and refused as such."""
 
 
 AVAILABLE: Final = (
@@ -84,7 +84,7 @@ class ChaosConfig:
         known = self.experiment in tuple(ChaosExperiment)
         keep(self, "experiment", check.one_of("experiment", self.experiment, tuple(ChaosExperiment)))
         if self.experiment not in AVAILABLE:
-            check.problem("experiment", str(self.experiment), " | ".join(AVAILABLE), "the plan names it; this version cannot do it yet")
+            check.problem("experiment", str(self.experiment), " | ".join(AVAILABLE), "this version cannot do it yet")
         check.pattern("target_component", self.target_component)
         check.ratio("failure_rate", self.failure_rate)
         keep(self, "duration_seconds", check.seconds("duration_seconds", self.duration_seconds))

@@ -254,9 +254,9 @@ class ChaosEngine:
 
     def strike_request(self, path: str, root: str = "") -> tuple[ExperimentRun, Hit] | None:
         """What to do to a request; None: leave it alone. ``root`` is the root path, which servers put before the path of the app."""
-        paths = [path]
-        if root and path.startswith(root):
-            paths.append(path.removeprefix(root) or "/")
+        paths, prefix = [path], root.rstrip("/")
+        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+            paths.append(path.removeprefix(prefix) or "/")
         for name in paths:
             plain = name.rstrip("/")
             if any(matches(pattern, name) or matches(pattern, plain) for pattern in self._protected):

@@ -158,15 +158,17 @@ class ExperimentRun:
             self._let_go(USED_UP)
         return True
 
-    async def hold(self, runtime: Runtime, seconds: float) -> None:
-        """Delay a call by ``seconds``, at most until the experiment ends."""
+    async def hold(self, runtime: Runtime, seconds: float) -> bool:
+        """Delay a call by ``seconds``, at most until the experiment ends; False when it ended first, and no fault may follow."""
         waiter = runtime.waiter()
         with self._lock:
             if self._halted:
-                return
+                return False
             self._waiters.add(waiter)
         try:
-            await waiter.wait(min(seconds, max(0.0, self._deadline - self._clock.monotonic())))
+            left = max(0.0, self._deadline - self._clock.monotonic())
+            woken = await waiter.wait(min(seconds, left))
+            return not woken and seconds <= left
         finally:
             with self._lock:
                 self._waiters.discard(waiter)
@@ -229,6 +231,6 @@ class Rule:
         """What to do to this call; None: leave it alone."""
         return self.run.strike(self._draws, self._component)
 
-    async def hold(self, runtime: Runtime, seconds: float) -> None:
-        """Delay a call; ends early when the experiment is stopped."""
-        await self.run.hold(runtime, seconds)
+    async def hold(self, runtime: Runtime, seconds: float) -> bool:
+        """Delay a call; ends early, with False, when the experiment ends."""
+        return await self.run.hold(runtime, seconds)

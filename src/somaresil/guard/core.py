@@ -29,7 +29,7 @@ from somaresil.policy.fallback import FallbackPolicy
 from somaresil.policy.fault import FaultPoint
 from somaresil.policy.retry import RetryPolicy
 from somaresil.policy.timeout import TimeoutPolicy, leave_block
-from somaresil.runtime import Asyncio, Blocking, Carried, foreign, run_sync
+from somaresil.runtime import Asyncio, Blocking, Carried, run_sync, set_context, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -131,6 +131,11 @@ class Guard:
     async def acall(self, function: Callable[_P, Awaitable[_T]], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a coroutine function, or anything that returns an awaitable, through the guard, once."""
         self._check_callable(function)
+        if shape_of(function) in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}:
+            check = Checker(f"guard({self.name!r})")
+            fix = "use guard(function)(...), which gives a guarded stream"
+            check.problem("acall", function, "a function that returns an awaitable", fix)
+            check.finish()
         result: _T = await plain_wrapper(self, _as_coroutine_function(function))(*args, **kwargs)
         return result
 
@@ -215,7 +220,7 @@ class Guard:
         try:
             return self.drive(FunctionCall(self, function, args, kwargs))
         except BaseException as error:
-            error.__traceback__ = foreign(error.__traceback__)
+            shorten(error)
             raise
 
     def arun(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
@@ -234,7 +239,7 @@ class Guard:
         try:
             return self.drive(call)
         except BaseException as final:
-            final.__traceback__ = foreign(final.__traceback__)
+            shorten(final)
             raise
 
     def arescue(
@@ -251,20 +256,20 @@ class Guard:
             stop = carried.error
         except BaseException as error:
             self.end(call, call.judge(None, error), error)
-            error.__traceback__ = foreign(error.__traceback__)
+            shorten(error)
             raise
         else:
             if not call.lasting:
                 self.end(call, call.judge(result, None), None)
             return result
         self.end(call, call.judge(None, stop), stop)
-        stop.__traceback__ = foreign(stop.__traceback__)
+        shorten(stop)
         context = stop.__context__
         try:
             raise stop
         finally:
             # As in raise_again, which would carry it once more.
-            stop.__context__ = context
+            set_context(stop, context)
             del stop, context
 
     async def adrive(self, call: Call) -> Any:
@@ -273,7 +278,7 @@ class Guard:
             result = await self._chain(call)
         except BaseException as error:
             self.end(call, call.judge(None, error), error)
-            error.__traceback__ = foreign(error.__traceback__)
+            shorten(error)
             raise
         if not call.lasting:
             self.end(call, call.judge(result, None), None)
@@ -393,9 +398,14 @@ class Guard:
 
     def _open_block(self, call: Call) -> None:
         if self._blocks is None:
-            self._blocks = {}
+            with _first_block:
+                self._blocks = {} if self._blocks is None else self._blocks
         self._blocks[call] = None
-        _open_blocks.set((call, _open_blocks.get()))
+        outer = _open_blocks.get()
+        while outer is not None and outer[0] not in (outer[0]._guard._blocks or ()):  # noqa: SLF001 - a guard like this one
+            # It was ended in another context, which cannot take it off here: a context that lives long would keep all of them.
+            outer = outer[1]
+        _open_blocks.set((call, outer))
 
     def _pop_block(self, kind: type[Call]) -> Call:
         """The call of the block that ends now: the innermost of this guard in this context."""
@@ -404,19 +414,18 @@ class Guard:
         entry = _open_blocks.get()
         while entry is not None:
             call, outer = entry
-            if call in blocks and isinstance(call, kind):
+            # Taken in one step: a block that ends in another thread may look for one at the same time.
+            if isinstance(call, kind) and blocks.pop(call, call) is None:
                 for other in reversed(inner):
                     outer = (other, outer)
                 _open_blocks.set(outer)
-                del blocks[call]
                 return call
             inner.append(call)
             entry = outer
         # It ends in another context than it began in, as a generator does that frameworks run piece by piece in threads (dependencies of
         # FastAPI, fixtures of pytest-asyncio). Blocks of one guard can stand in for one another: every permit is given back once.
         for call in reversed(list(blocks)):
-            if isinstance(call, kind):
-                del blocks[call]
+            if isinstance(call, kind) and blocks.pop(call, call) is None:
                 return call
         raise RuntimeError(f"a `with` block of guard {self.name!r} ends that has not begun")
 
@@ -424,6 +433,9 @@ class Guard:
 _open_blocks: ContextVar[tuple[Call, Any] | None] = ContextVar("somaresil_blocks", default=None)
 """The blocks that are open in this context, innermost first, as a linked list: a guard is one object, its blocks are many."""
 
+
+_first_block = threading.RLock()
+"""Two threads may open the first block of a guard at once."""
 
 _configuring = threading.RLock()
 """One for all guards: it is taken when somebody changes options, and guards are many."""

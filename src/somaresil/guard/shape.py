@@ -31,6 +31,9 @@ def shape_of(target: Any) -> Shape:
     while isinstance(target, functools.partial):
         target = target.func
     if not inspect.isroutine(target) and not inspect.isfunction(inspect.unwrap(target)):
+        if inspect.iscoroutinefunction(target):
+            # Asked of the object first: mocks, and what inspect.markcoroutinefunction has marked, are coroutine functions by themselves.
+            return Shape.COROUTINE
         target = type(target).__call__
     if inspect.isasyncgenfunction(target):
         return Shape.ASYNC_GENERATOR

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from somaresil.guard.call import AsyncStreamCall, StreamCall
 from somaresil.policy.timeout import within
-from somaresil.runtime import foreign
+from somaresil.runtime import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., 
             value = stop.value
         except BaseException as error:
             guard.end(call, call.judge(None, error), error)
-            error.__traceback__ = foreign(error.__traceback__)
+            shorten(error)
             raise
         guard.end(call, call.judge(value, None), None)
         return value
@@ -100,7 +100,7 @@ def async_stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable
                 guard.end(call, call.judge(None, worse), worse)
                 raise
             guard.end(call, call.judge(None, error), error)
-            error.__traceback__ = foreign(error.__traceback__)
+            shorten(error)
             raise
         guard.end(call, call.judge(None, None), None)
 

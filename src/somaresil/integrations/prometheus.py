@@ -69,7 +69,7 @@ class ResilienceCollector:
         check = Checker("ResilienceCollector")
         self._limit = check.count("limit", limit, minimum=10, maximum=100_000)
         check.finish()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._sources: dict[Resilience, Reader | Worker] = {resilience: Reader(resilience)}
 
     def describe(self) -> Iterable[Metric]:

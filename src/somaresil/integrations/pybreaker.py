@@ -221,12 +221,14 @@ class _Adopted(BreakerPolicy):
 
     def retire(self) -> None:
         """Let go of theirs too: it is a breaker of its own again."""
+        # That of the guard, which the breaker lets go of.
+        switch = self._switch
         self._here.following = True
         try:
             super().retire()
         finally:
             self._here.following = False
-        self._switch.hold(_LISTENERS, held=False)
+        switch.hold(_LISTENERS, held=False)
         for listener in self._theirs.listeners:
             if isinstance(listener, _Isolated):
                 self._theirs.remove_listener(listener)

@@ -230,6 +230,14 @@ class Breaker:
         if permit.era == self.era and permit.probe is not None:
             self._leases.pop(permit.probe, None)
 
+    def reconfigure(self, thresholds: Thresholds) -> None:
+        """Use other thresholds from now on. State, era and lent probes stay; the probes are judged anew from here.
+
+        What the probes said so far was about the old number: with a lower one it could fill every place with nobody left to decide.
+        """
+        self.thresholds = thresholds
+        self._good = self._failed = self._slow = 0
+
     def exceeded(self, tally: Tally) -> bool:
         """Whether the window is over a threshold. A rate counts as exceeded when it is reached."""
         limits = self.thresholds

@@ -17,6 +17,7 @@ from somaresil.events import BreakerChanged
 from somaresil.model.breaker import NOTHING_SEEN, Breaker, Permit, State, Tally, Thresholds, Transition, Trigger
 from somaresil.outcome import Outcome
 from somaresil.runtime import original
+from somaresil.switch import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -340,11 +341,11 @@ class BreakerPolicy:
         self._tell(transition, now)
 
     def reconfigure(self, options: CircuitBreaker) -> None:
-        """Use other options from now on; state and era stay, the window starts anew."""
+        """Use other options from now on; state and era stay, the window starts anew, and so does the count of probes."""
         now = self._clock.monotonic()
         with self._lock:
             self._apply(options)
-            self._model.thresholds = options.thresholds
+            self._model.reconfigure(options.thresholds)
             self._restart(now)
 
     def retire(self) -> None:
@@ -361,7 +362,10 @@ class BreakerPolicy:
         self._recorder.detach(self)
         self._slow_from = None
         self._watch_slow()
-        self._switch.hold("breaker", held=False)
+        with self._lock:
+            self._switch.hold("breaker", held=False)
+            # Somebody may still have the controls of this breaker. What he does with them is not to reach the one that comes after it.
+            self._switch = Switch()
 
     # -- view on the recorder ---------------------------------------------------------------------------------------------------------
 

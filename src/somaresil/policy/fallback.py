@@ -6,6 +6,7 @@ caller was served. The event says that it was the fallback that served.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class FallbackPolicy:
     def __init__(self, options: Fallback) -> None:
         """Keep the options."""
         self.options = options
+        self._suspends = inspect.iscoroutinefunction(options.handler) or inspect.isasyncgenfunction(options.handler)
 
     async def __call__(self, inner: Next, call: Call) -> Any:
         """The answer of the callee, or that of the handler."""
@@ -57,6 +59,11 @@ class FallbackPolicy:
             return await inner(call)
         except Exception as caught:
             if not isinstance(original(caught), self.options.on):
+                raise
+            if self._suspends and call.runtime.blocking:
+                # Given by `configure` to a guard whose functions are not asynchronous: the answer would be a coroutine nobody awaits.
+                wrong = TypeError("a synchronous call cannot await its fallback")
+                call.listeners.defect(f"fallback of guard {call.guard}", wrong, call.clock.time(), "the error of the call was raised")
                 raise
             kind = type(original(caught)).__qualname__
             if call.listeners.wants(FallbackUsed):

@@ -59,7 +59,9 @@ class FaultPoint:
         call.injected = True
         if strike.delay > 0.0:
             try:
-                await rule.hold(call.runtime, strike.delay)
+                if not await rule.hold(call.runtime, strike.delay):
+                    # Stopped, or its time is over: an error now would be a fault after the end.
+                    return
             except Exception as error:  # noqa: BLE001 - as above
                 call.listeners.defect("delay of the fault point", error, call.clock.time())
         if strike.error is not None:

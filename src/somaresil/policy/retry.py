@@ -41,8 +41,8 @@ _LONGEST_ASKED = 86_400.0
 class Retry:
     """How often, on what, and after which pause to try again.
 
-    The default pause is exponential with full jitter (a uniform draw from zero to 0.1 s · 2^n, at most 5 s), which spreads the callers
-    best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    The default pause is exponential with full jitter (after attempt n a uniform draw from zero to 0.1 s · 2^(n-1), at most 5 s), which
+    spreads the callers best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
     A rejection, by this guard or one inside it, is not tried again, unless ``on`` names a :class:`~somaresil.errors.Rejected` type. When
     the guard rejects a further attempt, the error of the last attempt that reached the callee is raised.

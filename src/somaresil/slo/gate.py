@@ -1,8 +1,8 @@
 """May we release? Three answers, each with its evidence: ALLOW, BLOCK, UNKNOWN.
 
-A gate that takes an empty answer for a healthy one approves releases in the dark: slo-kit reads "no data" as a full budget, and the
-service from which this plan comes called eight objectives healthy while Prometheus was down. Here unknown is an answer of its own, and
-it blocks unless the policy says otherwise.
+A gate that takes an empty answer for a healthy one approves releases in the dark: slo-kit reads "no data" as a full budget, and a service
+was seen that called eight objectives healthy while Prometheus was down. Here unknown is an answer of its own, and it blocks unless the
+policy says otherwise.
 """
 
 from __future__ import annotations

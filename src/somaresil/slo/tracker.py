@@ -131,7 +131,7 @@ class SLOTracker:
             )
         return decide(tuple(evidence), policy)
 
-    # -- the same, by the names and in the colour of the plan -------------------------------------------------------------------------
+    # -- the same for coroutines ------------------------------------------------------------------------------------------------------
 
     async def calculate_error_budget(self, slo_name: str) -> ErrorBudget:
         """See :meth:`error_budget`."""

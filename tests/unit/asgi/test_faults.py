@@ -291,3 +291,14 @@ async def test_a_conversation_is_delayed():
     await stand.ask(kind="websocket")
     assert stand.ends(injected=True) == {GOOD: 1}
     assert len(stand.sent) == 5
+
+
+@pytest.mark.asyncio
+async def test_a_delayed_refusal_does_not_come_after_the_lease():
+    """The lease ends within the delay; the app answers."""
+    stand = Stand(says(START, body()))
+    stand.arm("error", delay_seconds=20.0)
+    stand.clock.advance(55.0)
+    await stand.ask()
+    assert stand.sent[0]["status"] == 200
+    assert stand.ends(injected=True) == {GOOD: 1}

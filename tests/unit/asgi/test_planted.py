@@ -14,7 +14,7 @@ from somaresil.chaos.run import ExperimentRun
 from somaresil.events import DefectFound, Listeners
 from somaresil.recorder import Recorder
 from somaresil.slo.series import Series
-from tests.unit.asgi.kit import START, Stand, body
+from tests.unit.asgi.kit import START, Stand, body, says
 
 GUARDS = {"__call__", "_faulted", "send", "receive", "end", "report"}
 """What stands between our steps and the request: these consist of nothing but calls of the others and what catches their failures."""
@@ -215,3 +215,12 @@ async def test_methods_are_labels_only_when_they_are_known():
     found = sorted({method for method, _, _ in stand.labels()})
     assert found == ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "_OTHER"]
     assert stand.ends() == {Outcome.GOOD: 13}
+
+
+@pytest.mark.asyncio
+async def test_a_status_that_is_no_number_does_no_harm():
+    """An app that breaks the specification hears of it from its server, not from us."""
+    stand = Stand(says({**START, "status": "200"}, body()))
+    await stand.ask()
+    assert len(stand.sent) == 2
+    assert stand.told(DefectFound)

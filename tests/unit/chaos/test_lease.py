@@ -407,3 +407,32 @@ def test_without_an_error_the_message_names_the_experiment(stand):
     run = stand.arm()
     with pytest.raises(InjectedFault, match=rf"'llm\.invoke' by chaos experiment {run.id}"):
         stand.guard.call(lambda: None)
+
+
+@pytest.mark.parametrize("stop", ["stop", "stop_all"])
+def test_a_delayed_error_does_not_come_after_the_stop(real, stop):
+    """A call that waits for its injected error when the experiment is stopped reaches its callee instead."""
+    guard = real.guard("slow")
+    run = asyncio.run(real.chaos.inject_errors("slow", delay_seconds=30.0))
+    done = []
+    thread = threading.Thread(target=lambda: done.append(guard.call(lambda: "answer")))
+    thread.start()
+    until(lambda: run.delaying == 1)
+    real.chaos.stop(run) if stop == "stop" else real.chaos.stop_all()
+    thread.join(PATIENCE)
+    assert done == ["answer"]
+
+
+def test_a_delayed_error_does_not_come_after_the_lease(stand):
+    """The lease ends within the delay, and with it the fault; the call is marked all the same, for it was delayed."""
+    stand.arm(ERROR, duration=5.0, delay_seconds=20.0)
+    began = stand.clock.monotonic()
+    assert stand.guard.call(lambda: "answer") == "answer"
+    assert stand.clock.monotonic() - began == 5.0
+    assert stand.guard.recorder.counts().total(injected=True) == 1
+
+
+def test_the_last_injection_still_ends_in_its_error(stand):
+    """An experiment that is used up has not been stopped."""
+    stand.arm(ERROR, delay_seconds=2.0, max_injections=1)
+    assert stand.struck(2) == [True, False]

@@ -110,3 +110,16 @@ def test_a_guard_added_later_is_not_armed_by_an_experiment_on_requests(stand):
     """Whatever its name."""
     stand.arm(ERROR, "http:*")
     assert stand.resilience.guard("http:x").switch.quiet
+
+
+@pytest.mark.parametrize(("path", "root"), [("/apiary/7", "/api"), ("/api/chat", "/ap")])
+def test_a_root_path_ends_at_a_slash(stand, path, root):
+    """What only begins with the same letters is not behind the root path."""
+    stand.arm(ERROR, "http:" + path.removeprefix(root))
+    assert stand.chaos.strike_request(path, root) is None
+
+
+def test_a_root_path_may_end_in_a_slash(stand):
+    """The health route behind it is still protected."""
+    stand.arm(ERROR, "http:*")
+    assert stand.chaos.strike_request("/api/health", "/api/") is None

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from somaresil import BulkheadFull, CallTimedOut, CircuitOpen, ConfigurationError, Outcome, Resilience
+from somaresil.guard.core import _open_blocks
 from tests.behaviour.kit import Boom, Stand, both_paths, one_strike, together, turns
 
 
@@ -300,6 +301,7 @@ class Fault:
 
     async def hold(self, runtime, seconds):
         await asyncio.sleep(seconds)
+        return True
 
 
 def test_a_block_that_is_struck_before_it_begins_ends_its_scope():
@@ -319,3 +321,22 @@ def test_a_block_that_is_struck_before_it_begins_ends_its_scope():
     asyncio.run(main())
     assert guard.bulkhead.active == 0
     assert guard.recorder.counts().total(Outcome.BAD, injected=True) == 2
+
+
+def test_blocks_that_end_in_another_context_leave_nothing_in_the_one_they_began_in():
+    """A context that lives long, such as that of a thread, does not collect the blocks that began in it."""
+    guard = Resilience("tests").guard("dependency")
+
+    def depth():
+        entry, count = _open_blocks.get(), 0
+        while entry is not None:
+            entry, count = entry[1], count + 1
+        return count
+
+    def main():
+        for _ in range(20):
+            guard.__enter__()
+            contextvars.copy_context().run(guard.__exit__, None, None, None)
+        return depth()
+
+    assert contextvars.copy_context().run(main) == 1

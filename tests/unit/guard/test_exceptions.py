@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import inspect
 import threading
@@ -294,3 +295,62 @@ def test_a_planted_cycle_is_found():
         return kept is not None
 
     assert [type(thing) for thing in cycles_of(plant)] == [Boom]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """An exception that refuses every assignment."""
+
+    code: int
+
+
+@both_paths
+@pytest.mark.parametrize("options", [{}, {"bulkhead": 1}, {"retry": Retry(attempts=2, wait=0)}], ids=["alone", "bulkhead", "retry"])
+def test_an_exception_that_refuses_assignments_is_passed_on(held, options):
+    """It is the same object in every shape; no error of ours takes its place."""
+    guard = Stand(held=held, **options).guard
+    error = Frozen(7)
+
+    def fail():
+        raise error
+
+    async def fail_later():
+        raise error
+
+    def stream():
+        yield 1
+        raise error
+
+    async def stream_later():
+        yield 1
+        raise error
+
+    async def read():
+        return [item async for item in guard(stream_later)()]
+
+    ways = (guard(fail), lambda: asyncio.run(guard(fail_later)()), lambda: list(guard(stream)()), lambda: asyncio.run(read()))
+    for way in ways:
+        with pytest.raises(Frozen) as raised:
+            way()
+        assert raised.value is error
+
+
+class FrozenStop(StopIteration):
+    """One that ends iterations, and refuses every assignment."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+@both_paths
+def test_a_stop_iteration_that_refuses_assignments_is_passed_on(held):
+    """The way around PEP 479 assigns nothing either."""
+    guard = Stand(held=held, retry=Retry(attempts=2, wait=0)).guard
+    error = FrozenStop()
+
+    def fail():
+        raise error
+
+    with pytest.raises(FrozenStop) as raised:
+        guard(fail)()
+    assert raised.value is error

@@ -7,6 +7,7 @@ import asyncio
 import functools
 import inspect
 import operator
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -359,3 +360,32 @@ def test_a_fallback_for_a_generator_may_give_any_iterable(held):
         yield
 
     assert list(stream()) == ["a", "b"]
+
+
+def test_what_is_marked_as_a_coroutine_function_is_one():
+    """A mock of a coroutine function fails when it is awaited, and that is seen."""
+    stand = Stand()
+    guarded = stand.guard(AsyncMock(side_effect=Boom))
+
+    async def main():
+        await guarded()
+
+    with pytest.raises(Boom):
+        asyncio.run(main())
+    assert (stand.count(Outcome.BAD), stand.count(Outcome.GOOD)) == (1, 0)
+
+
+def test_acall_refuses_streams():
+    """A stream cannot be awaited; nothing is counted."""
+    stand = Stand()
+
+    def stream():
+        yield 1
+
+    async def stream_later():
+        yield 1
+
+    for function in (stream, stream_later):
+        with pytest.raises(ConfigurationError, match="guarded stream"):
+            asyncio.run(stand.guard.acall(function))
+    assert stand.count() == 0

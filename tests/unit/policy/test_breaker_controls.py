@@ -357,3 +357,33 @@ def test_a_defect_in_the_model_lets_the_call_pass_and_is_reported_once(step, mon
         assert isinstance(stand.fail(), Boom)
         assert stand.succeed() == "fine"
     assert [event.where for event in stand.told(DefectFound)] == ["breaker of guard dependency"]
+
+
+def test_fewer_probes_while_it_is_probed_do_not_wedge_it():
+    """As many probes as the new number asks for are let through and close it."""
+    stand = Stand(breaker=one_strike(half_open_calls=5))
+    with pytest.raises(Boom), stand.guard:
+        raise Boom
+    stand.clock.advance(31.0)
+    for _ in range(3):
+        stand.guard.call(str)
+    assert stand.state == "half_open"
+    stand.guard.configure(breaker=one_strike(half_open_calls=2))
+    stand.guard.call(str)
+    assert stand.state == "half_open"
+    stand.guard.call(str)
+    assert stand.state == "closed"
+
+
+def test_the_controls_of_a_breaker_that_was_taken_away_do_not_reach_the_next():
+    """Reset by old hands, the new one keeps refusing; forced open by them, calls stay on the quiet path."""
+    stand = Stand(breaker=True)
+    old = stand.resilience.breaker("dependency")
+    stand.guard.configure(breaker=None)
+    old.force_open()
+    assert stand.guard.switch.quiet
+    stand.guard.configure(breaker=True)
+    stand.resilience.breaker("dependency").force_open()
+    old.reset()
+    with pytest.raises(CircuitOpen):
+        stand.guard(lambda: None)()

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from somaresil import Bulkhead, BulkheadFull, CallTimedOut, CircuitOpen, ConfigurationError, Fallback, Outcome, Retry
-from somaresil.events import CallEnded, FallbackUsed
+from somaresil.events import CallEnded, DefectFound, FallbackUsed
 from tests.behaviour.kit import Boom, Stand, both, both_paths
 from tests.unit.policy.kit import Script, wrong
 
@@ -297,3 +297,22 @@ def test_a_handler_may_be_given_and_taken_away_while_running():
     stand.guard.configure(fallback=None)
     with pytest.raises(Boom):
         guarded()
+
+
+@both_paths
+def test_a_fallback_that_a_synchronous_call_cannot_await_is_not_used(held):
+    """Given later by ``configure``: the call fails with its own error instead of answering with a coroutine, and it is reported."""
+    stand = Stand(held=held)
+
+    async def later():
+        return "never"
+
+    def fail():
+        raise Boom
+
+    guarded = stand.guard(fail)
+    stand.guard.configure(fallback=later)
+    with pytest.raises(Boom):
+        guarded()
+    assert stand.count(Outcome.BAD) == 1
+    assert [defect.error for defect in stand.told(DefectFound)] == ["TypeError"]

@@ -32,9 +32,10 @@ class Rule:
         self.asked += 1
         return self.strikes.pop(0) if self.strikes else None
 
-    async def hold(self, runtime, seconds: float) -> None:
+    async def hold(self, runtime, seconds: float) -> bool:
         """Delay the call."""
         await runtime.sleep(seconds)
+        return True
 
 
 def fault() -> InjectedFault:
