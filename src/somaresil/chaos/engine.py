@@ -35,7 +35,10 @@ __all__ = ["PROTECTED_PATHS", "ChaosEngine", "Place"]
 SWITCH: Final = "SOMARESIL_CHAOS"
 PRODUCTION_KEY: Final = "SOMARESIL_CHAOS_PRODUCTION"
 
-PROTECTED_PATHS: Final = ("/health*", "/livez*", "/live", "/readyz*", "/ready*", "/startup*", "/ping", "/metrics*", "/-/*", "/_soma*")
+PROTECTED_PATHS: Final = (
+    *("/health*", "/livez*", "/live", "/readyz*", "/ready*", "/startup*", "/ping", "/metrics*", "/-/*", "/_soma*"),
+    *("*/health", "*/healthz", "*/livez", "*/readyz", "*/metrics"),
+)
 """Never touched: an experiment that fails the health check has the orchestrator restart what it was meant to watch."""
 
 _PRODUCTION: Final = frozenset({"production", "prod", "prd", "live"})
@@ -207,7 +210,7 @@ class ChaosEngine:
     async def trip_circuit_breaker(self, component: str, duration_seconds: float | timedelta = 30.0, **options: Any) -> ExperimentRun:
         """Open the breakers that match for some seconds; they are probed and closed in the ordinary way after that.
 
-        A breaker that is open already, forced open, disabled or only watching is left alone: an outage is not an experiment.
+        A breaker that is open or half-open already, forced open, disabled or only watching is left alone: an outage is not an experiment.
         """
         return self.arm(self._configured(ChaosExperiment.CIRCUIT_TRIP, component, 1.0, duration_seconds, **options))
 
@@ -321,8 +324,8 @@ class ChaosEngine:
             run.on_end(lambda: guard.faults.disarm(rule))
             return
         breaker = guard.breaker
-        # One that is open has an outage of its own, and its rejections must not pass for injected ones.
-        if breaker is None or breaker.state not in {State.CLOSED, State.HALF_OPEN} or not run.live:
+        # One that is open or half-open has an outage of its own, and its rejections must not pass for injected ones.
+        if breaker is None or breaker.state is not State.CLOSED or not run.live:
             return
         try:
             era = breaker.trip(run.remaining, injected=True)

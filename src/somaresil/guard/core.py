@@ -113,6 +113,7 @@ class Guard:
         The signature stays as it is. Raises :class:`~somaresil.errors.ConfigurationError` for what cannot be guarded.
         """
         self._check_fallback(target)
+        self._check_timeout(target)
         guarded: _F = decorate(self, target)
         return guarded
 
@@ -372,6 +373,16 @@ class Guard:
         if not callable(function):
             check_decoratable(self.name, function)
         self._check_fallback(function)
+
+    def _check_timeout(self, target: object) -> None:
+        timeout = self.options.timeout
+        target = target.__func__ if isinstance(target, classmethod | staticmethod) else target
+        if timeout is None or timeout.total is not None or not callable(target):
+            return
+        if shape_of(target) in {Shape.FUNCTION, Shape.COROUTINE}:
+            check = Checker(f"guard({self.name!r})")
+            check.problem("timeout", timeout, "total=", "first_item and idle are about streams, and this is none: nothing would time out")
+            check.finish()
 
     def _check_fallback(self, target: object) -> None:
         fallback = self.options.fallback

@@ -117,7 +117,12 @@ FAMILIES: Final = {
             "Incidents that are over: from the first bad call until the circuit was closed again.",
             unit="seconds",
         ),
-        Family("somaresil_faults_injected", "counter", ("component", "fault"), "Calls struck by chaos experiments, by guard (requests: by target) and kind."),
+        Family(
+            "somaresil_faults_injected",
+            "counter",
+            ("component", "fault"),
+            "Calls struck by chaos experiments, by guard and kind.",
+        ),
         Family(
             "somaresil_sli_events",
             "counter",

@@ -129,7 +129,12 @@ class IncidentLog:
 
     def _open(self, event: BreakerChanged) -> None:
         with self._lock:
-            if event.guard in self._running:
+            running = self._running.get(event.guard)
+            if running is not None:
+                incident, since = running
+                if incident.injected and not event.injected:
+                    # What an experiment began has become an outage of its own: a budget without drills must not leave it out.
+                    self._running[event.guard] = (replace(incident, injected=False), since)
                 return
             self._number += 1
             incident = Incident(f"{event.guard}#{self._number}", event.guard, event.first_failure_at, injected=event.injected)

@@ -46,6 +46,8 @@ def test_requests_are_struck_by_path(stand):
         "/metrics/",
         "/-/healthy",
         "/_soma/stop",
+        "/v1/health",
+        "/internal/metrics",
         "/admin/users",
     ],
 )

@@ -194,3 +194,29 @@ def test_a_trip_and_a_delay_at_once(stand, guard):
     before = stand.clock.monotonic()
     rejected(guard)
     assert stand.clock.monotonic() == before
+
+
+def test_a_half_open_breaker_is_left_to_its_probes(stand):
+    """It is in the middle of an outage of its own, which a trip would prolong and make its own."""
+    guard = stand.resilience.guard("db", breaker=breaker())
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            guard.call(lambda: 1 // 0)
+    stand.clock.advance(10.0)
+    assert guard.breaker is not None
+    guard.breaker.admit()
+    assert guard.breaker.state == "half_open"
+    run = stand.arm(TRIP, "db")
+    assert run.injected == 0
+    assert guard.breaker.state == "half_open"
+
+
+def test_an_outage_that_follows_a_drill_is_no_drill(stand):
+    """The circuit was tripped, and when it was probed the dependency was really gone: the incident is real from then on."""
+    guard = stand.resilience.guard("db", breaker=breaker())
+    stand.arm(TRIP, "db", duration=5.0)
+    stand.clock.advance(6.0)
+    with pytest.raises(ZeroDivisionError):
+        guard.call(lambda: 1 // 0)
+    (incident,) = stand.resilience.slos.incidents.running
+    assert not incident.injected

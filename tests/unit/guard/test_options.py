@@ -262,3 +262,16 @@ def test_a_trip_needs_a_duration(duration):
     assert resilience.breaker("x").state == "closed"
     resilience.breaker("x").trip(timedelta(seconds=5))
     assert resilience.breaker("x").retry_after == 5.0
+
+
+def test_a_timeout_that_is_only_about_streams_is_refused_on_what_is_none():
+    """Nothing would ever time out, and nobody would be told."""
+    guard = Resilience("shop").guard("call", timeout=Timeout(first_item=1.0))
+    with pytest.raises(ConfigurationError, match="first_item and idle are about streams"):
+        guard(len)
+
+    @guard
+    def stream():
+        yield 1
+
+    assert list(stream()) == [1]

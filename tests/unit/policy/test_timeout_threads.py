@@ -81,7 +81,7 @@ def test_abandoning_concerns_plain_calls():
 
 def test_limits_of_streams_do_not_concern_plain_calls():
     """Only ``total`` does."""
-    stand = Stand(timeout=Timeout(first_item=1.0, idle=1.0))
+    stand = Stand(timeout=Timeout(total=60.0, first_item=1.0, idle=1.0))
     stand.guard(lambda: stand.clock.advance(30.0))()
     assert stand.count(Outcome.GOOD) == 1
 
