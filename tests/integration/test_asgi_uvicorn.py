@@ -117,9 +117,9 @@ class Service:
         with httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=PATIENCE) as client:
             return client.get(path, **options)
 
-    def counted(self, route, *, injected=None):
-        """How the requests of a route ended, as soon as there are any."""
-        until(lambda: route in self.resilience.routes.counts() and self.resilience.routes.counts()[route].total())
+    def counted(self, route, *, injected=None, requests=1):
+        """How the requests of a route ended, as soon as there are so many: a client has its answer a moment before it is booked."""
+        until(lambda: route in self.resilience.routes.counts() and self.resilience.routes.counts()[route].total() >= requests)
         counts = self.resilience.routes.counts()[route]
         return {outcome: number for outcome in Outcome if (number := counts.total(outcome, injected=injected))}
 
@@ -253,7 +253,7 @@ def test_the_kill_switch_lets_delayed_requests_go_on(service):
     for client in clients:
         client.join(PATIENCE)
     assert answers == ["item", "item"]
-    assert service.counted("/items/{id}", injected=True) == {GOOD: 2}
+    assert service.counted("/items/{id}", injected=True, requests=2) == {GOOD: 2}
 
 
 # -- websockets -------------------------------------------------------------------------------------------------------------------------
