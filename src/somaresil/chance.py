@@ -49,12 +49,21 @@ class Chance:
     one chosen by the operating system), and ``Chance(chance.seed)`` replays every draw.
     """
 
-    __slots__ = ("_key", "seed")
+    __slots__ = ("_given", "_key", "seed")
 
     def __init__(self, seed: int | str | bytes | None = None) -> None:
-        self.seed: Final = _seed_text(seed)
+        self._given = seed is not None
+        self._sow(_seed_text(seed))
+
+    def renew(self) -> None:
+        """Take another seed when the operating system chose this one: a forked child must not draw what its siblings draw."""
+        if not self._given:
+            self._sow(_seed_text(None))
+
+    def _sow(self, seed: str) -> None:
+        self.seed = seed
         # Hashed once, so that a seed of any length fits and similar seeds have nothing in common.
-        self._key = blake2b(self.seed.encode("utf-8", "surrogatepass"), digest_size=32, person=b"somaresil.seed").digest()
+        self._key = blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=32, person=b"somaresil.seed").digest()
 
     def __repr__(self) -> str:
         return f"Chance(seed={self.seed!r})"

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, get_args
 
@@ -176,7 +177,8 @@ class Resilience:
                 check.problem(found.path, found.value, found.allowed, found.hint)
         check.finish()
         self.service = service
-        self.instance = named["instance"] or f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
+        self._named = named["instance"] is not None
+        self.instance = named["instance"] or _own_name()
         self.listeners = Listeners()
         self.clock: Clock = (
             clock if isinstance(clock, ManualClock | SystemClock) else SystemClock() if clock is None else _Guarded(clock, self.listeners)
@@ -192,6 +194,7 @@ class Resilience:
             chance=self.chance,
             listeners=self.listeners,
         )
+        _alive.add(self)
 
     # -- guards -----------------------------------------------------------------------------------------------------------------------
 
@@ -359,6 +362,28 @@ def _view(guard: Guard) -> GuardView:
         window=None if breaker is None else breaker.tally(),
         held_by=guard.switch.reasons,
     )
+
+
+_alive: weakref.WeakSet[Resilience] = weakref.WeakSet()
+
+
+def _own_name() -> str:
+    return f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
+
+
+def _begin_in_child() -> None:
+    """Make forked workers differ: with the name and the draws of their parent they would probe in step and be one instance to a drill."""
+    for resilience in tuple(_alive):
+        resilience.chance.renew()
+        if not resilience._named:  # noqa: SLF001 - this module's own
+            resilience.instance = resilience.chaos.place.instance = _own_name()
+        for guard in resilience.guards.values():
+            if guard.breaker is not None:
+                guard.breaker.redraw()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _variable(what: str) -> str | None:

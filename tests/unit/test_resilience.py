@@ -66,7 +66,7 @@ def test_a_variable_that_is_empty_is_not_set(monkeypatch):
 def test_the_place_reaches_the_experiments(monkeypatch):
     """Blast radii ask where this process is."""
     monkeypatch.setenv("SOMARESIL_ZONE", "a")
-    place = Resilience("shop", instance="pod-1", region="north", environment="staging").chaos._place
+    place = Resilience("shop", instance="pod-1", region="north", environment="staging").chaos.place
     assert (place.service, place.instance, place.zone, place.region, place.environment) == ("shop", "pod-1", "a", "north", "staging")
 
 

@@ -73,7 +73,7 @@ class ChaosEngine:
         self, place: Place, guards: Callable[[], Mapping[str, Guard]], *, clock: Clock, chance: Chance, listeners: Listeners
     ) -> None:
         """Disarmed, and not opted in."""
-        self._place = place
+        self.place = place
         self._guards = guards
         self._clock = clock
         self._chance = chance
@@ -107,7 +107,7 @@ class ChaosEngine:
         self._production = production
 
     def _check_permission(self, check: Checker) -> None:
-        environment = self._place.environment
+        environment = self.place.environment
         if self._ceilings is None:
             check.problem("opt_in", None, "resilience.chaos.opt_in() in the code", "chaos is off by default")
         if os.environ.get(SWITCH) != "1":
@@ -118,8 +118,8 @@ class ChaosEngine:
             )
         elif _is_production(environment):
             key = os.environ.get(PRODUCTION_KEY)
-            if not self._production or key != self._place.service:
-                needed = f"opt_in(production=True) and {PRODUCTION_KEY}={self._place.service}"
+            if not self._production or key != self.place.service:
+                needed = f"opt_in(production=True) and {PRODUCTION_KEY}={self.place.service}"
                 check.problem("environment", environment, f"another one, or {needed}", "production needs a second key")
 
     # -- starting ---------------------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ class ChaosEngine:
             check.problem("target_component", pattern, "a guard with a breaker", "there is no circuit to open")
 
     def _selected(self, config: ChaosConfig) -> bool:
-        me = self._place.member(config.blast_radius)
+        me = self.place.member(config.blast_radius)
         if not config.candidates:
             return True
         # The key does not name the run, which each process numbers for itself: the same experiment chooses the same member everywhere.

@@ -348,6 +348,10 @@ class BreakerPolicy:
             self._model.reconfigure(options.thresholds)
             self._restart(now)
 
+    def redraw(self) -> None:
+        """Draw the jitter of the next opening anew."""
+        self._u = self._draws.next()
+
     def retire(self) -> None:
         """Let go of recorder and switch: the guard has no breaker any more."""
         with self._lock:

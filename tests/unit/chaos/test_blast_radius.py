@@ -45,9 +45,9 @@ def test_exactly_one_zone_or_region_takes_part(radius, candidates, level):
     """All its instances, and none of another."""
     stands = fleet()
     struck = taking_part(stands, blast_radius=radius, candidates=candidates)
-    members = {getattr(stand.chaos._place, level) for stand in struck}
+    members = {getattr(stand.chaos.place, level) for stand in struck}
     assert len(members) == 1
-    assert len(struck) == sum(getattr(stand.chaos._place, level) in members for stand in stands)
+    assert len(struck) == sum(getattr(stand.chaos.place, level) in members for stand in stands)
 
 
 def test_experiments_are_spread_over_the_fleet():
