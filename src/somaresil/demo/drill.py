@@ -35,6 +35,8 @@ ANSWER_SECONDS: Final = 10.0
 RECOVERY_GRACE: Final = 15.0
 """How much longer than planned the recovery may take, with the load going on, until every circuit is closed and the outbox is empty."""
 LOOK_EVERY: Final = 0.5
+_LOOKS: Final = 20
+_BETWEEN_LOOKS: Final = 0.05
 LONGER_THAN_THE_TIMEOUT: Final = 1_500.0
 """Milliseconds: an attempt that is delayed by this much is given up by the guard after 1 s, and tried again."""
 
@@ -269,7 +271,10 @@ class _Drill:
             headers = self._token if ours else None
             reply = await self._http.request(method, url, json=body, headers=headers, timeout=ANSWER_SECONDS)
         except httpx.HTTPError as error:
-            self._fleet.check()
+            # The connections of a process that is killed break a moment before it can be seen to have ended.
+            for _ in range(_LOOKS):
+                self._fleet.check()
+                await asyncio.sleep(_BETWEEN_LOOKS)
             raise DemoError(f"{method} {url} failed: {str(error) or type(error).__name__}") from error
         if reply.status_code != httpx.codes.OK:
             raise DemoError(f"{method} {url} answered {reply.status_code}: {reply.text}\n{self._fleet.last_words()}")
