@@ -12,7 +12,7 @@ from somaresil._version import __version__
 
 if TYPE_CHECKING:
     from somaresil.asgi import ResilienceMiddleware
-    from somaresil.chaos import ChaosCeilings, ChaosConfig, ChaosEngine, ChaosExperiment
+    from somaresil.chaos import ChaosCeilings, ChaosConfig, ChaosEngine, ChaosExperiment, ChaosPlan, FaultWindow
     from somaresil.clock import ManualClock, SystemClock
     from somaresil.errors import (
         BulkheadFull,
@@ -46,6 +46,7 @@ __all__ = [
     "ChaosConfig",
     "ChaosEngine",
     "ChaosExperiment",
+    "ChaosPlan",
     "CircuitBreaker",
     "CircuitOpen",
     "ConfigurationError",
@@ -54,6 +55,7 @@ __all__ = [
     "DeploymentPolicy",
     "ErrorBudget",
     "Fallback",
+    "FaultWindow",
     "Guard",
     "InjectedFault",
     "LoadShed",
@@ -75,7 +77,7 @@ __all__ = [
 
 _HOMES = {
     "asgi": ("ResilienceMiddleware",),
-    "chaos": ("ChaosCeilings", "ChaosConfig", "ChaosEngine", "ChaosExperiment"),
+    "chaos": ("ChaosCeilings", "ChaosConfig", "ChaosEngine", "ChaosExperiment", "ChaosPlan", "FaultWindow"),
     "clock": ("ManualClock", "SystemClock"),
     "errors": (
         "BulkheadFull",

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     try:
-        return _demo(arguments)
+        return int(arguments.run(arguments))
     except KeyboardInterrupt:
         # While the command was still loading; once it runs it cleans up and reports by itself.
         return 130
@@ -82,6 +82,20 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=7, metavar="N", help="decides which calls are struck (default: %(default)s)")
     demo.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
     demo.add_argument("--prometheus", action="store_true", help="run a Prometheus server too, and compare its burn rates with ours")
+    demo.set_defaults(run=_demo)
+    replay = commands.add_parser(
+        "replay",
+        help="run a fault plan again in a simulation",
+        description=(
+            "Runs the fault plan of a failed simulation again, in virtual time, with the scenario that it names or that you name, and "
+            "prints what was injected, what held and what did not. The module of the scenario is imported."
+        ),
+        epilog="exit codes: 0 everything held; 1 something did not; 2 it could not be run",
+    )
+    replay.add_argument("plan", metavar="PLAN", help="a JSON file; - for standard input")
+    replay.add_argument("--scenario", metavar="MODULE:NAME", default=None, help="in place of the one that the plan names")
+    replay.add_argument("--json", action="store_true", help="print the result as JSON")
+    replay.set_defaults(run=_replay)
     return parser
 
 
@@ -112,3 +126,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     from somaresil.demo.main import main as run
 
     return run(demo.Options(arguments.duration, arguments.rate, arguments.seed, arguments.json, arguments.prometheus))
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from somaresil.testing.replay import replay
+
+    return replay(arguments.plan, scenario=arguments.scenario, as_json=arguments.json)

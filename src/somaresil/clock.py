@@ -9,9 +9,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["ManualClock", "SystemClock"]
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from somaresil.typing import Clock
+
+__all__ = ["STEERED", "ManualClock", "SteeredClock", "SystemClock"]
 
 
 class SystemClock:
@@ -96,3 +102,61 @@ class ManualClock:
         if not future.done():
             self.advance(max(0.0, timeout))
         return future.done()
+
+
+class SteeredClock:
+    """The clock of the machine, until a test steers it by another one. Its monotonic reading never jumps when it changes hands.
+
+    Services make their ``Resilience`` when they are imported, and its clock stays with it. So that a test can still take such a service
+    through minutes, a process with ``SOMARESIL_CLOCK=steered`` gives this one clock to everything that asks for none; the pytest plugin
+    sets that. It costs a frame a reading, which is why no service does.
+    """
+
+    def __init__(self) -> None:
+        """Read the machine's."""
+        self._source: Clock = SystemClock()
+        self._offset = 0.0
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def by(self, clock: Clock) -> Generator[None]:
+        """Read ``clock`` in here, and the former one afterwards."""
+        before = self._take(clock)
+        try:
+            yield
+        finally:
+            self._take(before)
+
+    def _take(self, clock: Clock) -> Clock:
+        with self._lock:
+            before, now = self._source, self.monotonic()
+            self._source, self._offset = clock, now - clock.monotonic()
+            return before
+
+    def monotonic(self) -> float:
+        """The measuring reading, in seconds; goes on from where it was when the clock behind it changes."""
+        return self._source.monotonic() + self._offset
+
+    def time(self) -> float:
+        """The wall reading of the clock behind it."""
+        return self._source.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait as the clock behind it does."""
+        self._source.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Wait as the clock behind it does."""
+        await self._source.asleep(seconds)
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        """Wait as the clock behind it does."""
+        return self._source.wait(event, timeout)
+
+    async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109 - the clock is what makes timeouts
+        """Wait as the clock behind it does."""
+        return await self._source.await_(future, timeout)
+
+
+STEERED: Final = SteeredClock()
+"""The one that a process under test shares."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, get_a
 
 from somaresil.chance import Chance
 from somaresil.chaos.engine import ChaosEngine, Place
-from somaresil.clock import ManualClock, SystemClock
+from somaresil.clock import STEERED, SystemClock
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.events import Event, Listeners
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.chaos.run import ExperimentRun
-    from somaresil.events import Listener
+    from somaresil.events import CallEnded, Listener
     from somaresil.outcome import Classifier
     from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from somaresil.slo.objective import ErrorBudget
     from somaresil.typing import Clock
 
-__all__ = ["BreakerControl", "GuardView", "Resilience", "Snapshot"]
+__all__ = ["BreakerControl", "GuardView", "Resilience", "Snapshot", "alive"]
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -180,11 +180,10 @@ class Resilience:
         self._named = named["instance"] is not None
         self.instance = named["instance"] or _own_name()
         self.listeners = Listeners()
-        self.clock: Clock = (
-            clock if isinstance(clock, ManualClock | SystemClock) else SystemClock() if clock is None else _Guarded(clock, self.listeners)
-        )
+        self.clock: Clock = _usual_clock() if clock is None else clock if _is_ours(clock) else _Guarded(clock, self.listeners)
         self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}
+        self._observers: tuple[Callable[[CallEnded], object], ...] = ()
         self.slos = SLOTracker(self.clock, self.listeners)
         self.routes = Routes(self.slos.thresholds, self.slos.attach)
         self.chaos = ChaosEngine(
@@ -311,6 +310,27 @@ class Resilience:
         check.finish()
         return self.listeners.add(listener, *kinds)
 
+    def observe(self, observer: Callable[[CallEnded], object]) -> Callable[[], None]:
+        """Tell ``observer`` of the end of every call of every guard, good ones as well; returns a function that ends it.
+
+        For tests and tools; events are for services. Its price is the quiet path, also of guards that are made later. One that raises is
+        reported once and stays.
+        """
+        with self._lock:
+            self._observers = (*self._observers, observer)
+            guards = tuple(self._guards.values())
+        for guard in guards:
+            guard.observe(observer)
+
+        def end() -> None:
+            with self._lock:
+                self._observers = tuple(other for other in self._observers if other is not observer)
+                guards = tuple(self._guards.values())
+            for guard in guards:
+                guard.unobserve(observer)
+
+        return end
+
     def snapshot(self) -> Snapshot:
         """Everything at one moment, frozen."""
         return Snapshot(
@@ -349,6 +369,8 @@ class Resilience:
         guard = Guard(name, options, recorder=recorder, clock=self.clock, chance=self.chance, listeners=self.listeners)
         for slo in options.slo:
             self.slos.attach(slo, recorder)
+        for observer in self._observers:
+            guard.observe(observer)
         return guard
 
 
@@ -365,6 +387,21 @@ def _view(guard: Guard) -> GuardView:
 
 
 _alive: weakref.WeakSet[Resilience] = weakref.WeakSet()
+
+
+def alive() -> tuple[Resilience, ...]:
+    """Every :class:`Resilience` of this process, for tools that look after all of them."""
+    return tuple(_alive)
+
+
+def _usual_clock() -> Clock:
+    """The machine's; in a process under test one that the test can steer."""
+    return STEERED if _variable("clock") == "steered" else SystemClock()
+
+
+def _is_ours(clock: Clock) -> bool:
+    """Whether it needs no watching. The clocks of the test kit stand above this module, so they are known by their package."""
+    return type(clock).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _own_name() -> str:

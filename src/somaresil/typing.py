@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from somaresil.outcome import Outcome
     from somaresil.runtime import Runtime
 
-__all__ = ["Call", "Clock", "FaultRule", "Next", "Policy", "Strike"]
+__all__ = ["Aftermath", "Call", "Clock", "FaultRule", "Next", "Policy", "Strike"]
 
 
 class Clock(Protocol):
@@ -106,8 +106,12 @@ class Policy(Protocol):
         ...
 
 
+Aftermath = Callable[[Any, Any], Awaitable[Any]]
+"""What an experiment does to an answer: called with the call and the answer, it returns the answer, another one, or raises."""
+
+
 class Strike(Protocol):
-    """What an experiment does to one call: first the delay, then the error."""
+    """What an experiment does to one call: first the delay, then the error; or, in place of both, something to its answer."""
 
     @property
     def delay(self) -> float:
@@ -119,13 +123,23 @@ class Strike(Protocol):
         """What to raise, if anything."""
         ...
 
+    @property
+    def after(self) -> Aftermath | None:
+        """What to do to the answer, if anything. It marks the call as struck when it does it."""
+        ...
+
 
 class FaultRule(Protocol):
     """An armed experiment as a guard sees it."""
 
     @property
     def live(self) -> bool:
-        """Whether its lease still runs."""
+        """Whether its lease runs: it has begun and is not over."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether its lease has ended: then the guard may forget it."""
         ...
 
     def strike(self) -> Strike | None:

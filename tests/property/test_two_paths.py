@@ -108,6 +108,7 @@ class Rule:
     def __init__(self, strikes: tuple[bool, ...]) -> None:
         self.left = list(strikes)
         self.live = True
+        self.over = False
 
     def strike(self) -> Struck | None:
         return Struck(0.25, Oops("injected")) if self.left and self.left.pop(0) else None

@@ -26,8 +26,12 @@ class ChaosExperiment(StrEnum):
     LATENCY_INJECTION = "latency"
     ERROR_INJECTION = "error"
     CIRCUIT_TRIP = "circuit_trip"
+    LOST_REPLY = "lost_reply"
+    """The callee acts, and its answer is dropped."""
     STREAM_CUT = "stream_cut"
-    """Break a response of the ASGI middleware off after some chunks."""
+    """Break a stream, or a response of the ASGI middleware, off after some items."""
+    STREAM_TRUNCATION = "stream_truncate"
+    """End a stream early and cleanly, as if that had been all."""
     RESOURCE_EXHAUSTION = "resource_exhaust"
     """Not in this version, and refused as such."""
     NETWORK_PARTITION = "network_partition"
@@ -38,8 +42,15 @@ AVAILABLE: Final = (
     ChaosExperiment.LATENCY_INJECTION,
     ChaosExperiment.ERROR_INJECTION,
     ChaosExperiment.CIRCUIT_TRIP,
+    ChaosExperiment.LOST_REPLY,
     ChaosExperiment.STREAM_CUT,
+    ChaosExperiment.STREAM_TRUNCATION,
 )
+
+_WITHOUT_DELAY: Final = frozenset({ChaosExperiment.CIRCUIT_TRIP, ChaosExperiment.STREAM_CUT, ChaosExperiment.STREAM_TRUNCATION})
+_WITH_ERROR: Final = frozenset({ChaosExperiment.ERROR_INJECTION, ChaosExperiment.LOST_REPLY, ChaosExperiment.STREAM_CUT})
+_LONGEST_PATH: Final = 1_000
+_MOST_CALLS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +77,20 @@ class ChaosConfig:
     blast_radius: str = "single_instance"
     _: KW_ONLY
     delay_seconds: float | timedelta = 0.0
-    """How long a struck call is delayed (latency; before the error, if any)."""
+    """How long a struck call is delayed (latency; before the error, if any; for a lost reply, after the callee has acted)."""
     error: type[BaseException] | BaseException | Callable[[], BaseException] | None = None
     """What a struck call raises: a type, an exception, or a function that makes one. None: :class:`~somaresil.errors.InjectedFault`."""
     status: int = 503
     """What a struck request is answered (error on ``http:``); a websocket is refused with it if the server can, else closed with 1011."""
     after_items: int = 1
-    """After how many body chunks a struck response breaks off, or a websocket after so many messages; what is shorter is not struck."""
+    """How many items of a stream pass, body chunks of a response or messages of a websocket; what is shorter is not struck."""
     max_injections: int | None = None
     """End after so many strikes."""
     candidates: tuple[str, ...] = ()
+    calls: tuple[int, ...] | None = None
+    """Strike these calls alone, counted from 1 for each guard (each attempt of a retry is one); None: any."""
+    path: str | None = None
+    """Strike, and count, only calls that are made along this path of guards: ``agent.turn > llm.invoke``; None: any."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -99,9 +114,21 @@ class ChaosConfig:
             check.problem("candidates", self.candidates, "names of instances, zones or regions", "a list or tuple, also for a single name")
         else:
             keep(self, "candidates", tuple(check.name("candidates", name) for name in self.candidates))
+        self._check_calls(check)
         if known:
             self._check_options(check)
         check.finish()
+
+    def _check_calls(self, check: Checker) -> None:
+        calls = self.calls
+        if calls is not None:
+            numbers = tuple(calls) if isinstance(calls, Iterable) and not isinstance(calls, str | bytes) else ()
+            if not 0 < len(numbers) <= _MOST_CALLS or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
+                check.problem("calls", calls, f"1 to {_MOST_CALLS} whole numbers >= 1, or None", "the first call is number 1")
+            else:
+                object.__setattr__(self, "calls", tuple(sorted(set(numbers))))
+        if self.path is not None and not (isinstance(self.path, str) and 0 < len(self.path) <= _LONGEST_PATH):
+            check.problem("path", self.path, "names of guards with ' > ' between them, or None")
 
     def _check_error(self, check: Checker) -> None:
         error = self.error
@@ -127,11 +154,17 @@ class ChaosConfig:
         experiment = self.experiment
         if experiment is ChaosExperiment.LATENCY_INJECTION and not self.delay_seconds:
             check.problem("delay_seconds", self.delay_seconds, "seconds > 0 for a latency experiment")
-        if experiment in {ChaosExperiment.CIRCUIT_TRIP, ChaosExperiment.STREAM_CUT} and self.delay_seconds:
+        if experiment in _WITHOUT_DELAY and self.delay_seconds:
             check.problem("delay_seconds", self.delay_seconds, f"0 for {experiment.value}", "start a latency experiment beside it")
         if experiment is ChaosExperiment.CIRCUIT_TRIP and self.max_injections is not None:
             check.problem("max_injections", self.max_injections, "None for circuit_trip", "it opens each breaker once")
-        if self.error is not None and experiment is not ChaosExperiment.ERROR_INJECTION:
+        if experiment is ChaosExperiment.CIRCUIT_TRIP and (self.calls is not None or self.path is not None):
+            check.problem("calls", self.calls or self.path, "None for circuit_trip", "it opens each breaker once, whatever is called")
+        if self.path is not None and self.on_http:
+            check.problem("path", self.path, "None on http:", "requests have no guards around them")
+        if experiment in {ChaosExperiment.LOST_REPLY, ChaosExperiment.STREAM_TRUNCATION} and self.on_http:
+            check.problem("experiment", experiment.value, "latency, error or stream_cut on http:", "aim at a guard")
+        if self.error is not None and experiment not in _WITH_ERROR:
             check.problem("error", self.error, f"None for {experiment.value}", "start an error experiment beside it")
         if self.error is not None and self.on_http:
             check.problem("error", self.error, "None on http:", "requests are answered with status=")

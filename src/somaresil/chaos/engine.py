@@ -12,23 +12,24 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.chance import Chance
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig, ChaosExperiment
-from somaresil.chaos.run import ExperimentRun
+from somaresil.chaos.plan import ERRORS, ChaosPlan, PlanRun
+from somaresil.chaos.run import ExperimentRun, Tracker, TripRule, trip
 from somaresil.config import Checker, did_you_mean, to_seconds
 from somaresil.errors import ConfigurationError
-from somaresil.events import ExperimentStarted
-from somaresil.model.breaker import IllegalTransition, State
 from somaresil.model.selector import is_chosen, matches
+from somaresil.runtime import Asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
-    from somaresil.chance import Chance
+    from somaresil.chaos.plan import ErrorMakers, FaultWindow
     from somaresil.chaos.run import Hit
     from somaresil.events import Listeners
     from somaresil.guard import Guard
-    from somaresil.typing import Clock
+    from somaresil.typing import Clock, FaultRule
 
 __all__ = ["PROTECTED_PATHS", "ChaosEngine", "Place"]
 
@@ -106,6 +107,15 @@ class ChaosEngine:
         self._protected = (*PROTECTED_PATHS, *self._ceilings.protected_paths)
         self._production = production
 
+    def permission(self) -> tuple[ChaosCeilings | None, bool]:
+        """What :meth:`opt_in` has allowed: the ceilings (None: nothing was), and whether in production. :meth:`permit` takes it back."""
+        return self._ceilings, self._production
+
+    def permit(self, permission: tuple[ChaosCeilings | None, bool]) -> None:
+        """Allow what was allowed when :meth:`permission` was asked, for whoever allows something for a time."""
+        self._ceilings, self._production = permission
+        self._protected = (*PROTECTED_PATHS, *(self._ceilings.protected_paths if self._ceilings else ()))
+
     def _check_permission(self, check: Checker) -> None:
         environment = self.place.environment
         if self._ceilings is None:
@@ -144,32 +154,112 @@ class ChaosEngine:
             delay_seconds=config.delay_seconds,
         )
         self._check_target(check, config.target_component, config.experiment)
-        selected = self._selected(config)
+        now = self._clock.monotonic()
         _ = self.runs  # ends the leases that are over, with no lock held: listeners hear of it
         with self._lock:
-            live = sum(run.end_reason is None for run in self._runs)
-            if live >= ceilings.experiments:
-                check.problem("experiments", live + 1, f"at most {ceilings.experiments} at once", "stop one first")
+            self._check_number(check, ceilings, [(now, now + float(config.duration_seconds))])  # type: ignore[arg-type]
             check.finish()
             self._number += 1
-            identity = f"{config.experiment.value}-{self._number}"
-            run = ExperimentRun(identity, config, selected=selected, clock=self._clock, chance=self._chance, listeners=self._listeners)
-            if not selected:
+            run = self._run(f"{config.experiment.value}-{self._number}", config, self._chance)
+            if not run.selected:
                 return run
             self._runs = (*self._forget_old(), run)
-        if self._listeners.wants(ExperimentStarted):
-            self._listeners.emit(
-                ExperimentStarted(
-                    config.target_component,
-                    run.started_at,
-                    config.experiment.value,
-                    run.id,
-                    rate,
-                    float(config.duration_seconds),  # type: ignore[arg-type]
-                )
-            )
+        self._place(run)
+        return run
+
+    def arm_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, await_guards: bool = False) -> PlanRun:
+        """Start a plan now: each of its windows is a lease that begins and ends by the clock, with no task, thread or timer.
+
+        ``errors`` adds to the errors that the plan may name (:data:`~somaresil.chaos.plan.ERRORS`). ``await_guards`` takes targets that no
+        guard matches yet. The plan draws by its own seed: which calls are struck depends on the plan and on the calls, and on nothing that
+        was started before.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, and then nothing is armed.
+        """
+        check = Checker("chaos")
+        self._check_permission(check)
+        if not isinstance(plan, ChaosPlan):
+            check.problem("plan", plan, "a ChaosPlan", "ChaosPlan.from_json(text) reads one")
+            check.finish()
+        ceilings = self._ceilings or ChaosCeilings()
+        known = {**ERRORS, **(errors or {})}
+        configs = [self._planned(check.child(f"plan.windows[{i}]"), window, known, await_guards) for i, window in enumerate(plan.windows)]
+        now = self._clock.monotonic()
+        chance = Chance(plan.seed)
+        _ = self.runs
+        with self._lock:
+            self._check_number(check, ceilings, [(now + window.start, now + window.end) for window in plan.windows])
+            check.finish()
+            runs = []
+            for index, (window, config) in enumerate(zip(plan.windows, configs, strict=True)):
+                self._number += 1
+                identity = f"{window.kind}-{self._number}"
+                runs.append(self._run(identity, config, chance, window.start, f"plan.{index}"))  # type: ignore[arg-type]
+            self._runs = (*self._forget_old(len(runs)), *runs)
+        plan_run = PlanRun(plan, tuple(runs), now + plan.duration)
         try:
-            if config.on_http:
+            for run in runs:
+                self._place(run)
+        except BaseException:
+            plan_run.stop()
+            raise
+        return plan_run
+
+    async def run_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None) -> PlanRun:
+        """Start a plan as :meth:`arm_plan` does, and return when its last window is over. Cancelling it ends the windows."""
+        plan_run = self.arm_plan(plan, errors=errors)
+        try:
+            for run in plan_run.runs:
+                while not run.over:
+                    # Woken when it is stopped; a call that it delays waits in the same way.
+                    await run.hold(Asyncio(self._clock), run.span[1] - self._clock.monotonic())
+        finally:
+            plan_run.stop()
+        return plan_run
+
+    def track(self, seen: Callable[[str], object], duration_seconds: float = 60.0) -> ExperimentRun:
+        """Tell ``seen`` the path of every call that reaches a fault point, of every guard, and strike nothing: for tools that explore.
+
+        Guards that are made later tell too. It needs the same permission as an experiment, since it takes the quiet path away.
+        """
+        check = Checker("chaos")
+        self._check_permission(check)
+        check.finish()
+        config = ChaosConfig(ChaosExperiment.ERROR_INJECTION, "*", 0.0, duration_seconds)
+        with self._lock:
+            run = self._run("track", config, self._chance, seen=seen)
+            self._runs = (*self._runs, run)
+        for guard in self._guards().values():
+            self._arm_guard(run, guard)
+        return run
+
+    def _run(
+        self,
+        identity: str,
+        config: ChaosConfig,
+        chance: Chance,
+        starts_in: float = 0.0,
+        draws: str | None = None,
+        seen: Callable[[str], object] | None = None,
+    ) -> ExperimentRun:
+        return ExperimentRun(
+            identity,
+            config,
+            selected=self._selected(config),
+            clock=self._clock,
+            chance=chance,
+            listeners=self._listeners,
+            starts_in=starts_in,
+            draws=draws,
+            seen=seen,
+        )
+
+    def _place(self, run: ExperimentRun) -> None:
+        """Arm it where it is to strike."""
+        if run.live:
+            run.tell_start()
+        try:
+            if run.config.on_http:
                 with self._lock:
                     self.http = (*self.http, run)
                 run.on_end(lambda: self._forget_http(run))
@@ -180,7 +270,6 @@ class ChaosEngine:
         except BaseException:
             run.end("failed")
             raise
-        return run
 
     async def start(self, config: ChaosConfig) -> ExperimentRun:
         """See :meth:`arm`."""
@@ -201,10 +290,32 @@ class ChaosEngine:
         """Fail a share of the calls with ``error``; requests (``http:/path``) are answered with ``status=503``."""
         return self.arm(self._configured(ChaosExperiment.ERROR_INJECTION, component, rate, duration_seconds, error=error, **options))
 
+    async def lose_replies(
+        self,
+        component: str,
+        delay_ms: float | timedelta = 0.0,
+        rate: float = 1.0,
+        duration_seconds: float | timedelta = 60.0,
+        **options: Any,
+    ) -> ExperimentRun:
+        """Let the callee act, then drop the answer of a share of the calls: after ``delay_ms`` milliseconds they get an error."""
+        config = self._configured(
+            ChaosExperiment.LOST_REPLY, component, rate, duration_seconds, delay_seconds=_milliseconds(delay_ms), **options
+        )
+        return self.arm(config)
+
+    async def truncate_streams(
+        self, component: str, after_items: int = 1, rate: float = 1.0, duration_seconds: float | timedelta = 60.0, **options: Any
+    ) -> ExperimentRun:
+        """End a share of the streams early after some items, as if that had been all."""
+        return self.arm(
+            self._configured(ChaosExperiment.STREAM_TRUNCATION, component, rate, duration_seconds, after_items=after_items, **options)
+        )
+
     async def cut_streams(
         self, component: str, after_items: int = 1, rate: float = 1.0, duration_seconds: float | timedelta = 60.0, **options: Any
     ) -> ExperimentRun:
-        """Break a share of the responses off after some body chunks (``http:/path`` only)."""
+        """Break a share of the streams (guards) or responses (``http:/path``) off after some items."""
         return self.arm(self._configured(ChaosExperiment.STREAM_CUT, component, rate, duration_seconds, after_items=after_items, **options))
 
     async def trip_circuit_breaker(self, component: str, duration_seconds: float | timedelta = 30.0, **options: Any) -> ExperimentRun:
@@ -247,8 +358,8 @@ class ChaosEngine:
 
     def guard_added(self, guard: Guard) -> None:
         """A guard was made: experiments that match its name strike it too."""
-        for run in self.runs:
-            if not run.config.on_http:
+        for run in self._runs:
+            if not run.over and not run.config.on_http:
                 self._arm_guard(run, guard)
 
     def middleware_added(self) -> None:
@@ -289,23 +400,46 @@ class ChaosEngine:
                 self._check_target(check, component, experiment)
             raise ConfigurationError([*wrong.problems, *check.problems]) from None
 
-    def _check_target(self, check: Checker, pattern: str, experiment: ChaosExperiment) -> None:
+    def _check_number(self, check: Checker, ceilings: ChaosCeilings, spans: list[tuple[float, float]]) -> None:
+        """Note when more would run at once than may."""
+        most = _most_at_once([*(run.span for run in self._runs if run.end_reason is None), *spans])
+        if most > ceilings.experiments:
+            check.problem("experiments", most, f"at most {ceilings.experiments} at once", "stop one first")
+
+    def _planned(self, check: Checker, window: FaultWindow, errors: ErrorMakers, await_guards: bool) -> ChaosConfig | None:  # noqa: FBT001
+        """The experiment of one window, or notes why there can be none."""
+        if window.error is not None and window.error not in errors:
+            allowed = f"one of {', '.join(sorted(errors))}"
+            check.problem("error", window.error, allowed, did_you_mean(window.error, errors) or "allow it: errors={name: type}")
+            return None
+        try:
+            config = window.config(errors)
+        except ConfigurationError as wrong:
+            for problem in wrong.problems:
+                check.problem(problem.path.removeprefix("ChaosConfig."), problem.value, problem.allowed, problem.hint)
+            return None
+        rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
+        limits = {"rate": rate, "duration": config.duration_seconds, "delay": config.delay_seconds}
+        _check_ceilings(check, self._ceilings or ChaosCeilings(), **limits)
+        self._check_target(check, config.target_component, config.experiment, name="target", await_guards=await_guards)
+        return config
+
+    def _check_target(
+        self, check: Checker, pattern: str, experiment: ChaosExperiment, *, name: str = "target_component", await_guards: bool = False
+    ) -> None:
         if pattern.startswith("http:"):
             if not self._middlewares:
                 hint = "no ResilienceMiddleware is mounted, so there are no requests to strike; frameworks mount it when the app starts"
-                check.problem("target_component", pattern, "a guard, or a mounted middleware", hint)
+                check.problem(name, pattern, "a guard, or a mounted middleware", hint)
             if experiment is ChaosExperiment.CIRCUIT_TRIP:
                 check.problem("experiment", experiment.value, "latency, error or stream_cut on http:", "routes have no breaker")
             return
         guards = self._guards()
-        found = [guard for name, guard in guards.items() if matches(pattern, name)]
-        if not found:
-            known = ", ".join(_some(guards)) or "there are none"
-            check.problem("target_component", pattern, f"a guard or a pattern that matches one ({known})", did_you_mean(pattern, guards))
-        if experiment is ChaosExperiment.STREAM_CUT:
-            check.problem("experiment", experiment.value, "latency, error or circuit_trip on a guard", "stream_cut is for http: targets")
+        found = [guard for known, guard in guards.items() if matches(pattern, known)]
+        if not found and not await_guards:
+            check.problem(name, pattern, *unknown_target(pattern, guards))
         if experiment is ChaosExperiment.CIRCUIT_TRIP and found and all(guard.breaker is None for guard in found):
-            check.problem("target_component", pattern, "a guard with a breaker", "there is no circuit to open")
+            check.problem(name, pattern, "a guard with a breaker", "there is no circuit to open")
 
     def _selected(self, config: ChaosConfig) -> bool:
         me = self.place.member(config.blast_radius)
@@ -316,28 +450,25 @@ class ChaosEngine:
         return me is not None and is_chosen(key, me, config.candidates)
 
     def _arm_guard(self, run: ExperimentRun, guard: Guard) -> None:
+        path = run.config.path
+        if path is not None and guard.name in path.split(" > ")[:-1] and run.first_arming(f">{guard.name}"):
+            self._arm_rule(run, guard, Tracker(run, guard.name))
         if not matches(run.config.target_component, guard.name) or not run.first_arming(guard.name):
             return
         if run.config.experiment is not ChaosExperiment.CIRCUIT_TRIP:
-            rule = run.rule(guard.name)
-            guard.faults.arm(rule)
-            run.on_end(lambda: guard.faults.disarm(rule))
-            return
-        breaker = guard.breaker
-        # One that is open or half-open has an outage of its own, and its rejections must not pass for injected ones.
-        if breaker is None or breaker.state is not State.CLOSED or not run.live:
-            return
-        try:
-            era = breaker.trip(run.remaining, injected=True)
-        except IllegalTransition:
-            # An operator was quicker; an experiment does not overrule people.
-            return
-        run.on_end(lambda: breaker.release(era))
-        run.claim(guard.name)
+            self._arm_rule(run, guard, run.rule(guard.name))
+        elif run.live:
+            trip(run, guard)
+        else:
+            self._arm_rule(run, guard, TripRule(run, guard))
 
-    def _forget_old(self) -> tuple[ExperimentRun, ...]:
-        """The experiments to keep beside a new one. One that still runs is never forgotten: the kill switch must find it."""
-        surplus = [run for run in self._runs if run.end_reason is not None and not run.delaying][: max(0, len(self._runs) + 1 - _KEPT)]
+    def _arm_rule(self, run: ExperimentRun, guard: Guard, rule: FaultRule) -> None:
+        guard.faults.arm(rule)
+        run.on_end(lambda: guard.faults.disarm(rule))
+
+    def _forget_old(self, new: int = 1) -> tuple[ExperimentRun, ...]:
+        """The experiments to keep beside new ones. One that is not over is never forgotten: the kill switch must find it."""
+        surplus = [run for run in self._runs if run.end_reason is not None and not run.delaying][: max(0, len(self._runs) + new - _KEPT)]
         for run in surplus:
             _add(self._forgotten, run)
         return tuple(run for run in self._runs if run not in surplus)
@@ -355,12 +486,27 @@ def _add(counts: dict[tuple[str, str], int], run: ExperimentRun) -> None:
         counts[key] = counts.get(key, 0) + struck
 
 
+def unknown_target(pattern: str, guards: Iterable[str]) -> tuple[str, str]:
+    """What is allowed in place of a target that no guard matches, and a hint."""
+    known = list(guards)
+    return f"a guard or a pattern that matches one ({', '.join(_some(known)) or 'there are none'})", did_you_mean(pattern, known)
+
+
+def _most_at_once(spans: list[tuple[float, float]]) -> int:
+    """How many of these spans overlap at most. One that ends where another begins does not overlap it."""
+    most = now = 0
+    for _, step in sorted([*((begin, 1) for begin, _ in spans), *((end, -1) for _, end in spans)]):
+        now += step
+        most = max(most, now)
+    return most
+
+
 def _check_ceilings(check: Checker, ceilings: ChaosCeilings, **values: Any) -> None:
-    highest = {"failure_rate": ceilings.rate, "duration_seconds": ceilings.duration, "delay_seconds": ceilings.delay}
+    """By the names that values have in a configuration, or in a window of a plan."""
     for name, value in values.items():
-        if to_seconds(value) > to_seconds(highest[name]):
-            allowed = f"at most {highest[name]:g}, the ceiling"
-            check.problem(name, value, allowed, "ceilings are set in code: opt_in(ChaosCeilings(...))")
+        highest = getattr(ceilings, {"failure_rate": "rate"}.get(name, name.removesuffix("_seconds")))
+        if to_seconds(value) > to_seconds(highest):
+            check.problem(name, value, f"at most {highest:g}, the ceiling", "ceilings are set in code: opt_in(ChaosCeilings(...))")
 
 
 def _is_production(environment: str) -> bool:

@@ -8,22 +8,30 @@ time with the event loop blocked, after Ctrl-C, and without ``atexit`` (which ru
 from __future__ import annotations
 
 import threading
+from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from somaresil import callpath
+from somaresil.chaos.answers import LostReply, StreamEnd
 from somaresil.chaos.config import ChaosConfig, ChaosExperiment
-from somaresil.events import ExperimentEnded, FaultInjected
+from somaresil.events import ExperimentEnded, ExperimentStarted, FaultInjected
+from somaresil.model.breaker import IllegalTransition, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from somaresil.chance import Chance, ChanceSequence
+    from somaresil.chance import Chance
     from somaresil.events import Listeners
+    from somaresil.guard import Guard
     from somaresil.runtime import Runtime, Waiter
-    from somaresil.typing import Clock
+    from somaresil.typing import Aftermath, Clock
 
-__all__ = ["ExperimentRun", "Hit", "Rule"]
+__all__ = ["ExperimentRun", "Hit", "Numbers", "Rule", "Tracker", "TripRule", "trip"]
 
 USED_UP: Final = "used up"
+
+_MOST_SEQUENCES: Final = 10_000
+"""Scopes and paths that have numbers of their own in one experiment; what comes later shares those of its component."""
 
 
 class Hit(NamedTuple):
@@ -33,23 +41,44 @@ class Hit(NamedTuple):
     error: BaseException | None = None
     status: int | None = None
     cut_after: int | None = None
+    after: Aftermath | None = None
 
 
 class ExperimentRun:
     """One experiment on its way. Returned by :meth:`ChaosEngine.start`."""
 
-    def __init__(self, identity: str, config: ChaosConfig, *, selected: bool, clock: Clock, chance: Chance, listeners: Listeners) -> None:
-        """Begin the lease now. ``selected``: whether this process lies inside the blast radius."""
+    def __init__(
+        self,
+        identity: str,
+        config: ChaosConfig,
+        *,
+        selected: bool,
+        clock: Clock,
+        chance: Chance,
+        listeners: Listeners,
+        starts_in: float = 0.0,
+        draws: str | None = None,
+        seen: Callable[[str], object] | None = None,
+    ) -> None:
+        """Begin the lease ``starts_in`` seconds from now. ``selected``: whether this process lies inside the blast radius.
+
+        ``draws`` names the rule by which it draws; None: by its id. The windows of a plan draw by their place in the plan, so that a plan
+        decides alike whatever was started before it. ``seen`` is told the path of every call that comes by, and nothing is struck then.
+        """
         self.id = identity
         self.config = config
         self.selected = selected
         """Whether this process takes part."""
-        self.started_at = clock.time()
+        self.started_at = clock.time() + starts_in
         self._clock = clock
         self._listeners = listeners
         self._chance = chance
-        self._deadline = clock.monotonic() + float(config.duration_seconds)  # type: ignore[arg-type]
-        self._draws = self._draws_of("")
+        self._draws = f"chaos.{identity}" if draws is None else draws
+        self._begin = clock.monotonic() + starts_in
+        self._deadline = self._begin + float(config.duration_seconds)  # type: ignore[arg-type]
+        self._begun = starts_in <= 0.0
+        self._requests = Numbers("")
+        self._seen = seen
         self._lock = threading.RLock()
         self._ended: str | None = None if selected else "outside the blast radius"
         self._halted = not selected
@@ -63,25 +92,40 @@ class ExperimentRun:
 
     def __repr__(self) -> str:
         """What it does to whom, and how it stands."""
-        state = self._ended or f"{self.remaining:.3g} s left"
+        state = self._ended or (f"{self.remaining:.3g} s left" if self.live else "not begun")
         return f"<ExperimentRun {self.id} on {self.config.target_component!r}: {self.injected} struck, {state}>"
 
     # -- lease ------------------------------------------------------------------------------------------------------------------------
 
     @property
     def live(self) -> bool:
-        """Whether it still runs. Ends the lease when its time is over."""
+        """Whether it runs. Ends the lease when its time is over."""
         if self._ended is not None:
             return False
-        if self._clock.monotonic() >= self._deadline:
+        now = self._clock.monotonic()
+        if now >= self._deadline:
             self.end("expired")
             return False
+        if now < self._begin:
+            return False
+        if not self._begun:
+            self._tell_begin()
         return True
 
     @property
+    def over(self) -> bool:
+        """Whether it has ended; False before it begins."""
+        return not self.live and self._ended is not None
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Monotonic times at which its lease begins and ends; when it was ended before its time, that."""
+        return self._begin, self._deadline
+
+    @property
     def remaining(self) -> float:
-        """Seconds until it ends by itself."""
-        return max(0.0, self._deadline - self._clock.monotonic()) if self._ended is None else 0.0
+        """Seconds until it ends by itself; all of its time before it begins."""
+        return max(0.0, self._deadline - max(self._begin, self._clock.monotonic())) if self._ended is None else 0.0
 
     @property
     def end_reason(self) -> str | None:
@@ -103,7 +147,7 @@ class ExperimentRun:
         """End it now, from any thread: delayed calls go on, no further call is struck."""
         with self._lock:
             first = self._ended is None
-            self._ended = self._ended or reason
+            self._end(reason)
             self._halted = True
             waiters, self._waiters = self._waiters, set()
         self._run_all(waiter.wake for waiter in waiters)
@@ -122,7 +166,7 @@ class ExperimentRun:
 
     def rule(self, component: str) -> Rule:
         """The experiment as one component sees it, with draws of its own."""
-        return Rule(self, component, self._draws_of(component))
+        return Rule(self, component) if self._seen is None else Tracker(self, component, self._seen)
 
     def first_arming(self, component: str) -> bool:
         """True once for each component: two threads may want to arm the same one."""
@@ -132,12 +176,32 @@ class ExperimentRun:
             self._armed.add(component)
             return True
 
-    def strike(self, draws: ChanceSequence | None = None, component: str | None = None) -> Hit | None:
-        """Decide about one call of ``component``; counts and reports a hit. A response to be cut counts when it is cut: :meth:`claim`."""
-        if not (draws or self._draws).hit(self.config.failure_rate):
+    def strike(self, numbers: Numbers | None = None, component: str | None = None) -> Hit | None:
+        """Decide about one call of ``component``; counts and reports a hit.
+
+        What is done to an answer counts when it is done (:meth:`claim`), for there may be no answer.
+        """
+        numbers = numbers or self._requests
+        if not self._decide(numbers):
             return None
         hit = self._hit(component or self.config.target_component)
-        return hit if hit.cut_after is not None or self.claim(component) else None
+        return hit if hit.cut_after is not None or hit.after is not None or self.claim(component) else None
+
+    def _decide(self, numbers: Numbers) -> bool:
+        config = self.config
+        if config.path is not None:
+            path = callpath.current_path()
+            if path != config.path:
+                return False
+            number = numbers.next(f">{path}")
+        else:
+            number = numbers.next(scope := callpath.current_scope())
+            if config.calls is None:
+                key = f"{scope}|{numbers.component}" if scope else numbers.component
+                return self._chance.hit(config.failure_rate, self._draws, key, number)
+        if config.calls is not None and number + 1 not in config.calls:
+            return False
+        return self._chance.hit(config.failure_rate, self._draws, numbers.component, number)
 
     def claim(self, component: str | None = None) -> bool:
         """Count and report one strike. False when it is over, or its last injection was made; then there is none."""
@@ -151,7 +215,7 @@ class ExperimentRun:
             last = self.injected == config.max_injections
             if last:
                 # Nobody else may slip in before it has ended.
-                self._ended = USED_UP
+                self._end(USED_UP)
         if self._listeners.wants(FaultInjected):
             self._listeners.emit(FaultInjected(component, self._clock.time(), config.experiment.value, self.id))
         if last:
@@ -175,11 +239,34 @@ class ExperimentRun:
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
+    def _end(self, reason: str) -> None:
+        if self._ended is None:
+            self._ended = reason
+            # Calls that it delays after its last strike wait until their own time is over, not until this.
+            if reason not in {"expired", USED_UP}:
+                self._deadline = min(self._deadline, max(self._begin, self._clock.monotonic()))
+
+    def _tell_begin(self) -> None:
+        with self._lock:
+            begun, self._begun = self._begun, True
+        if not begun:
+            self.tell_start()
+
+    def tell_start(self) -> None:
+        """Tell that it was armed, or that its time has come."""
+        config = self.config
+        if self._seen is None and self._listeners.wants(ExperimentStarted):
+            rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
+            duration = float(config.duration_seconds)  # type: ignore[arg-type]
+            self._listeners.emit(
+                ExperimentStarted(config.target_component, self.started_at, config.experiment.value, self.id, rate, duration)
+            )
+
     def _let_go(self, reason: str) -> None:
         with self._lock:
             release, self._release = self._release, []
         self._run_all(release)
-        if self._listeners.wants(ExperimentEnded):
+        if self._seen is None and self._listeners.wants(ExperimentEnded):
             config = self.config
             self._listeners.emit(
                 ExperimentEnded(config.target_component, self._clock.time(), config.experiment.value, self.id, reason, self.injected)
@@ -192,14 +279,16 @@ class ExperimentRun:
             except Exception as defect:  # noqa: BLE001 - ending must reach everybody
                 self._listeners.defect(f"end of chaos experiment {self.id}", defect, self._clock.time())
 
-    def _draws_of(self, component: str) -> ChanceSequence:
-        return self._chance.sequence(f"chaos.{self.id}", component)
-
     def _hit(self, component: str) -> Hit:
         config = self.config
         delay = float(config.delay_seconds)  # type: ignore[arg-type]
-        if config.experiment is ChaosExperiment.STREAM_CUT:
-            return Hit(cut_after=config.after_items)
+        if config.experiment in {ChaosExperiment.STREAM_CUT, ChaosExperiment.STREAM_TRUNCATION}:
+            if config.on_http:
+                return Hit(cut_after=config.after_items)
+            truncate = config.experiment is ChaosExperiment.STREAM_TRUNCATION
+            return Hit(after=StreamEnd(self, component, config.after_items, truncate=truncate))
+        if config.experiment is ChaosExperiment.LOST_REPLY:
+            return Hit(after=LostReply(self, component, delay))
         if config.experiment is ChaosExperiment.ERROR_INJECTION:
             if config.on_http:
                 return Hit(delay, status=config.status)
@@ -207,30 +296,123 @@ class ExperimentRun:
         return Hit(delay)
 
 
+class Numbers:
+    """The running numbers of one component in one experiment: one sequence for each scope or path.
+
+    Threads share it: a step of ``count`` is atomic, in C under the GIL, by compare-and-exchange without it.
+    """
+
+    __slots__ = ("_by_key", "_shared", "component")
+
+    def __init__(self, component: str) -> None:
+        """Start at 0."""
+        self.component = component
+        self._shared: count[int] = count()
+        self._by_key: dict[str, count[int]] | None = None
+
+    def next(self, key: str) -> int:
+        """The next number for ``key``; without one that of the component."""
+        if not key:
+            return next(self._shared)
+        sequences = self._by_key
+        if sequences is None:
+            sequences = self._by_key = self._by_key or {}
+        found = sequences.get(key)
+        if found is None:
+            if len(sequences) >= _MOST_SEQUENCES:
+                return next(self._shared)
+            found = sequences.setdefault(key, count())
+        return next(found)
+
+
 class Rule:
     """What is armed at a guard (:class:`somaresil.typing.FaultRule`).
 
     Each component has draws of its own, so how the calls of different guards interleave decides nothing: with the same seed the n-th
-    call of a component is decided alike in every run.
+    call of a component is decided alike in every run, and with a :func:`~somaresil.callpath.scope` the n-th call of that scope.
     """
 
-    __slots__ = ("_component", "_draws", "run")
+    __slots__ = ("_component", "_numbers", "run")
 
-    def __init__(self, run: ExperimentRun, component: str, draws: ChanceSequence) -> None:
-        """Decide for ``run`` about the calls of ``component`` by ``draws``."""
+    def __init__(self, run: ExperimentRun, component: str) -> None:
+        """Decide for ``run`` about the calls of ``component``."""
         self.run = run
         self._component = component
-        self._draws = draws
+        self._numbers = Numbers(component)
 
     @property
     def live(self) -> bool:
-        """Whether the lease still runs."""
+        """Whether the lease runs."""
         return self.run.live
+
+    @property
+    def over(self) -> bool:
+        """Whether the lease has ended."""
+        return self.run.over
 
     def strike(self) -> Hit | None:
         """What to do to this call; None: leave it alone."""
-        return self.run.strike(self._draws, self._component)
+        return self.run.strike(self._numbers, self._component)
 
     async def hold(self, runtime: Runtime, seconds: float) -> bool:
         """Delay a call; ends early, with False, when the experiment ends."""
         return await self.run.hold(runtime, seconds)
+
+
+class Tracker(Rule):
+    """Strikes nothing: keeps a guard on the path of calls while somebody looks for paths that go through it."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, run: ExperimentRun, component: str, seen: Callable[[str], object] | None = None) -> None:
+        """Tell ``seen`` the path of every call, if it is given."""
+        super().__init__(run, component)
+        self._tell = seen
+
+    def strike(self) -> None:
+        """Leave the call alone."""
+        if self._tell is not None:
+            self._tell(callpath.current_path())
+
+
+class TripRule(Rule):
+    """Opens the breaker of a guard when the time of a planned trip has come and a call comes by, which is refused then.
+
+    No thread and no timer: whether a circuit is open shows in its calls alone.
+    """
+
+    __slots__ = ("_done", "_guard")
+
+    def __init__(self, run: ExperimentRun, guard: Guard) -> None:
+        """Trip the breaker of this guard, once."""
+        super().__init__(run, guard.name)
+        self._guard = guard
+        self._done = False
+
+    def strike(self) -> Hit | None:
+        """Refuse this call if it is the one that finds the circuit tripped."""
+        if self._done:
+            return None
+        self._done = True
+        breaker = self._guard.breaker
+        if breaker is None or not trip(self.run, self._guard):
+            return None
+        return Hit(error=breaker.refused(breaker.retry_after() or 0.0))
+
+
+def trip(run: ExperimentRun, guard: Guard) -> bool:
+    """Open the breaker of a guard until the experiment ends; False when it is to be left alone.
+
+    One that is open or half-open has an outage of its own, and its rejections must not pass for injected ones.
+    """
+    breaker = guard.breaker
+    if breaker is None or breaker.state is not State.CLOSED or not run.live:
+        return False
+    try:
+        era = breaker.trip(run.remaining, injected=True)
+    except IllegalTransition:
+        # An operator was quicker; an experiment does not overrule people.
+        return False
+    run.on_end(lambda: breaker.release(era))
+    run.claim(guard.name)
+    return True

@@ -65,6 +65,7 @@ class Guard:
         "listeners",
         "monotonic",
         "name",
+        "observers",
         "options",
         "recorder",
         "rescues",
@@ -92,6 +93,7 @@ class Guard:
         self.bulkhead: BulkheadPolicy | None = None
         self.timeout: TimeoutPolicy | None = None
         self._blocks: dict[Call, None] | None = None
+        self.observers: tuple[Callable[[CallEnded], object], ...] = ()
         self.options = GuardOptions()
         self._apply(options)
 
@@ -186,6 +188,18 @@ class Guard:
         check.finish()
         with _configuring:
             self._apply(self.options.changed(self.name, options))
+
+    def observe(self, observer: Callable[[CallEnded], object]) -> None:
+        """Tell ``observer`` of the end of every call, good ones as well, until :meth:`unobserve`. See :meth:`Resilience.observe`."""
+        with _configuring:
+            self.observers = (*self.observers, observer)
+            self.switch.hold("observed")
+
+    def unobserve(self, observer: Callable[[CallEnded], object]) -> None:
+        """Tell it no more."""
+        with _configuring:
+            self.observers = tuple(other for other in self.observers if other is not observer)
+            self.switch.hold("observed", held=bool(self.observers))
 
     # -- the quiet path comes by here when it is not quiet ----------------------------------------------------------------------------
 
@@ -300,7 +314,7 @@ class Guard:
         """A rejection, counted. The hot path of bad times."""
         rejection = breaker.refused(wait)
         try:
-            if now >= self.switch.due or rejection.injected or self.listeners.wants(CallEnded):
+            if now >= self.switch.due or rejection.injected or self.observers or self.listeners.wants(CallEnded):
                 self._book(Outcome.REJECTED, 0.0, now, rejection, injected=rejection.injected)
             else:
                 next(breaker.refusals)
@@ -312,9 +326,18 @@ class Guard:
         if now >= self.switch.due:
             self._roll(now)
         self.recorder.add(outcome, elapsed, injected)
-        if (outcome is not Outcome.GOOD or injected) and self.listeners.wants(CallEnded):
-            kind = None if error is None else type(error).__qualname__
-            self.listeners.emit(CallEnded(self.name, self.clock.time(), outcome.value, kind, elapsed, injected))
+        noteworthy = (outcome is not Outcome.GOOD or injected) and self.listeners.wants(CallEnded)
+        if not noteworthy and not self.observers:
+            return
+        kind = None if error is None else type(error).__qualname__
+        event = CallEnded(self.name, self.clock.time(), outcome.value, kind, elapsed, injected)
+        for observer in self.observers:
+            try:
+                observer(event)
+            except Exception as broken:  # noqa: BLE001 - who looks on does not change what is looked at
+                self.listeners.defect(f"observer of guard {self.name}", broken, event.at)
+        if noteworthy:
+            self.listeners.emit(event)
 
     def _roll(self, now: float) -> None:
         try:

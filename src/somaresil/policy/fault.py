@@ -8,9 +8,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from somaresil import callpath
+
 if TYPE_CHECKING:
     from somaresil.switch import Switch
-    from somaresil.typing import Call, FaultRule, Next
+    from somaresil.typing import Aftermath, Call, FaultRule, Next
 
 __all__ = ["FaultPoint"]
 
@@ -40,29 +42,41 @@ class FaultPoint:
 
     async def __call__(self, inner: Next, call: Call) -> Any:
         """Strike the call, or let it pass. What goes wrong in deciding lets it pass."""
-        if call.replayed is None:
-            for rule in self.rules:
-                await self._strike(rule, call)
-        return await inner(call)
+        if not self.rules or call.replayed is not None:
+            return await inner(call)
+        token = callpath.enter(call.guard)
+        try:
+            aftermaths = [aftermath for rule in self.rules if (aftermath := await self._strike(rule, call)) is not None]
+            result = await inner(call)
+            for aftermath in aftermaths:
+                result = await aftermath(call, result)
+            return result
+        finally:
+            callpath.leave(token)
 
-    async def _strike(self, rule: FaultRule, call: Call) -> None:
+    async def _strike(self, rule: FaultRule, call: Call) -> Aftermath | None:
         try:
             if not rule.live:
-                self.disarm(rule)
-                return
+                if rule.over:
+                    self.disarm(rule)
+                return None
             strike = rule.strike()
         except Exception as error:  # noqa: BLE001 - the engine fails open: a defect in it must not become a fault
             call.listeners.defect("fault point", error, call.clock.time())
-            return
+            return None
         if strike is None:
-            return
+            return None
+        if strike.after is not None:
+            # It strikes what the callee answers; a call that fails by itself has no answer and is not touched.
+            return strike.after
         call.injected = True
         if strike.delay > 0.0:
             try:
                 if not await rule.hold(call.runtime, strike.delay):
                     # Stopped, or its time is over: an error now would be a fault after the end.
-                    return
+                    return None
             except Exception as error:  # noqa: BLE001 - as above
                 call.listeners.defect("delay of the fault point", error, call.clock.time())
         if strike.error is not None:
             raise strike.error
+        return None

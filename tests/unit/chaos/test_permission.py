@@ -260,9 +260,11 @@ def test_a_guard_without_a_breaker_cannot_be_tripped(stand):
     assert "no circuit to open" in refused(stand, lambda: stand.arm(TRIP))["target_component"]
 
 
-def test_only_responses_can_be_cut(stand):
-    """A guard's stream is attacked by errors."""
-    assert "stream_cut is for http: targets" in refused(stand, lambda: stand.chaos.cut_streams("llm.*"))["experiment"]
+@pytest.mark.parametrize("kind", ["lost_reply", "stream_truncate"])
+def test_faults_on_answers_are_for_guards(kind):
+    """A middleware sees chunks, not answers."""
+    with pytest.raises(ConfigurationError, match="aim at a guard"):
+        ChaosConfig(kind, "http:/x")
 
 
 def test_the_kinds_of_the_plan_that_are_not_there_yet_say_so():

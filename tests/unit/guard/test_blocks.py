@@ -291,6 +291,7 @@ class Fault:
     """An experiment that delays or breaks every call."""
 
     live = True
+    after = None
 
     def __init__(self, delay: float = 0.0, error: BaseException | None = None) -> None:
         self.delay = delay

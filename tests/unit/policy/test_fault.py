@@ -17,6 +17,7 @@ class Strike(NamedTuple):
 
     delay: float = 0.0
     error: BaseException | None = None
+    after: None = None
 
 
 class Rule:
@@ -25,6 +26,7 @@ class Rule:
     def __init__(self, *strikes: Strike | None, live: bool = True) -> None:
         self.strikes = list(strikes)
         self.live = live
+        self.over = not live
         self.asked = 0
 
     def strike(self) -> Strike | None:

@@ -1,0 +1,342 @@
+"""A fault plan: windows of faults on a time line, as data. The same plan runs in a simulation, in CI and against a live service.
+
+A plan names kinds of faults and errors that the code knows already; nothing in it is imported or called. (chaos-monkey-spring-boot lets its
+control endpoint name any static method; that is what this must never become.) It draws by its own seed, so it decides alike wherever it
+runs.
+
+As JSON::
+
+    {"somaresil_plan": 1, "seed": 7, "windows": [{"target": "llm.invoke", "kind": "error", "start": 0, "duration": 312}]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from somaresil.chaos.config import AVAILABLE, ChaosConfig, ChaosExperiment
+from somaresil.config import Checker, did_you_mean
+from somaresil.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ERRORS", "VERSION", "ChaosPlan", "ErrorMakers", "FaultWindow", "PlanRun"]
+
+VERSION: Final = 1
+"""The version of the JSON form that this release writes, and the highest that it reads."""
+
+ERRORS: Final[Mapping[str, type[Exception]]] = {
+    kind.__name__: kind for kind in (BrokenPipeError, ConnectionError, ConnectionRefusedError, ConnectionResetError, OSError, TimeoutError)
+}
+"""Errors that a plan may name without anybody having allowed them."""
+
+ErrorMakers = Mapping[str, "type[Exception] | Callable[[], Exception]"]
+"""More errors, by the names that plans use for them: types or functions that make one."""
+
+KINDS: Final = tuple(kind.value for kind in AVAILABLE)
+"""Kinds of faults, as plans name them."""
+
+LONGEST: Final = 31 * 86_400.0
+"""Seconds from the start of a plan to its end, at most."""
+MOST_WINDOWS: Final = 1_000
+_LARGEST: Final = 1_000_000
+"""Characters of JSON that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultWindow:
+    """One fault, from ``start`` for ``duration`` seconds; options as in :class:`~somaresil.chaos.config.ChaosConfig`, by shorter names.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` with every problem found; paths are the field names.
+    """
+
+    target: str
+    """Name of a guard or a pattern over names; ``http:`` and a path pattern for requests."""
+    kind: str
+    """``latency``, ``error``, ``circuit_trip``, ``lost_reply``, ``stream_cut`` or ``stream_truncate``."""
+    start: float
+    """Seconds after the beginning of the plan."""
+    duration: float
+    """Seconds."""
+    _: KW_ONLY
+    rate: float = 1.0
+    """Share of the calls that are struck."""
+    delay: float = 0.0
+    """Seconds: what ``latency`` is about; before an ``error``; in which the caller of a ``lost_reply`` waits."""
+    error: str | None = None
+    """Name of the error to raise (see :data:`ERRORS`); None: :class:`~somaresil.errors.InjectedFault`."""
+    status: int = 503
+    """What ``error`` on ``http:`` answers."""
+    after_items: int = 1
+    """Items of a stream that pass before ``stream_cut`` and ``stream_truncate``."""
+    calls: tuple[int, ...] | None = None
+    """These calls alone, counted from 1."""
+    path: str | None = None
+    """Only along this path of guards."""
+
+    def __post_init__(self) -> None:
+        """Check everything, keep numbers as they are read best."""
+        check = Checker()
+        keep = object.__setattr__
+        keep(self, "start", _plain(check.seconds("start", self.start, exclusive=False, maximum=LONGEST)))
+        keep(self, "duration", _plain(check.seconds("duration", self.duration, maximum=LONGEST)))
+        if self.error is not None:
+            # Whether the name means something is known where the plan runs.
+            check.name("error", self.error)
+        try:
+            config = self.config({self.error: OSError} if isinstance(self.error, str) else {})
+        except ConfigurationError as wrong:
+            said = {problem.path for problem in check.problems}
+            for problem in wrong.problems:
+                name = _SHORT.get(problem.path.removeprefix("ChaosConfig."), problem.path.removeprefix("ChaosConfig."))
+                if name not in said:
+                    check.problem(name, problem.value, problem.allowed, problem.hint)
+        else:
+            keep(self, "kind", config.experiment.value)
+            keep(self, "delay", _plain(float(config.delay_seconds)))  # type: ignore[arg-type]
+            keep(self, "calls", config.calls)
+            if self.end > LONGEST:
+                check.problem("duration", self.duration, f"an end within {LONGEST:.0f} seconds of the start of the plan")
+        check.finish()
+
+    def __repr__(self) -> str:
+        """A line to copy: what is as usual is left out."""
+        named = [f"{name}={value!r}" for name, value in self.as_dict().items() if name not in {"target", "kind"}]
+        return f"FaultWindow({', '.join([repr(self.target), repr(self.kind), *named])})"
+
+    @property
+    def end(self) -> float:
+        """Seconds after the beginning of the plan at which it is over."""
+        return self.start + self.duration
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: what differs from the defaults."""
+        shown = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.default is MISSING or value != field.default:
+                shown[field.name] = list(value) if isinstance(value, tuple) else value
+        return shown
+
+    def config(self, errors: ErrorMakers = ERRORS) -> ChaosConfig:
+        """The experiment that it stands for; ``errors`` says what the names of errors mean."""
+        return ChaosConfig(
+            cast("ChaosExperiment", self.kind),  # a word becomes its member there
+            self.target,
+            self.rate,
+            self.duration,
+            delay_seconds=self.delay,
+            error=None if self.error is None else errors[self.error],
+            status=self.status,
+            after_items=self.after_items,
+            calls=self.calls,
+            path=self.path,
+        )
+
+
+_SHORT: Final = {
+    "experiment": "kind",
+    "target_component": "target",
+    "failure_rate": "rate",
+    "duration_seconds": "duration",
+    "delay_seconds": "delay",
+}
+_FIELDS: Final = tuple(field.name for field in fields(FaultWindow))
+_REQUIRED: Final = tuple(field.name for field in fields(FaultWindow) if field.default is MISSING)
+
+
+@dataclass(frozen=True, slots=True)
+class ChaosPlan:
+    """Windows of faults, at most 1,000, and the seed by which they decide.
+
+    ``scenario`` says which simulation it was found with, as ``module:name``; only ``python -m somaresil replay`` looks at it.
+    Two plans are equal when they do the same. Raises :class:`~somaresil.errors.ConfigurationError`.
+    """
+
+    windows: tuple[FaultWindow, ...] = ()
+    _: KW_ONLY
+    seed: int = 0
+    scenario: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check everything."""
+        check = Checker("ChaosPlan")
+        windows = self.windows
+        if isinstance(windows, FaultWindow) or not isinstance(windows, Iterable):
+            check.problem("windows", windows, "a list or tuple of FaultWindow", "also for a single one")
+        else:
+            object.__setattr__(self, "windows", tuple(windows))
+            for index, window in enumerate(self.windows):
+                if not isinstance(window, FaultWindow):
+                    check.problem(f"windows[{index}]", window, "a FaultWindow")
+            if len(self.windows) > MOST_WINDOWS:
+                check.problem("windows", f"{len(self.windows)} windows", f"at most {MOST_WINDOWS}")
+        check.count("seed", self.seed, minimum=0, maximum=2**63 - 1)
+        if self.scenario is not None and not _is_reference(self.scenario):
+            check.problem("scenario", self.scenario, "module:name, or None")
+        check.finish()
+
+    def __repr__(self) -> str:
+        """A line to copy."""
+        seed = f", seed={self.seed}" if self.seed else ""
+        return f"ChaosPlan([{', '.join(map(repr, self.windows))}]{seed})"
+
+    @property
+    def duration(self) -> float:
+        """Seconds from its beginning until its last window is over."""
+        return max((window.end for window in self.windows), default=0.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plan: dict[str, Any] = {"somaresil_plan": VERSION, "seed": self.seed}
+        if self.scenario is not None:
+            plan["scenario"] = self.scenario
+        return {**plan, "windows": [window.as_dict() for window in self.windows]}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The plan as JSON; :meth:`from_json` reads it back."""
+        return json.dumps(self.as_dict(), indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ChaosPlan:
+        """Read a plan. Raises :class:`~somaresil.errors.ConfigurationError` with the path of each problem.
+
+        Refused are: what is no JSON, a newer version, unknown and repeated fields, NaN and infinity, more than a million characters.
+        """
+        check = Checker("plan")
+        if len(text) > _LARGEST:
+            check.problem("size", f"{len(text)} characters", f"at most {_LARGEST}")
+            check.finish()
+        try:
+            data = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_no_number)
+        except (ValueError, RecursionError) as broken:
+            shown = text[:40] if isinstance(text, str) else repr(text[:40])
+            check.problem("text", shown, "JSON", str(broken)[:120])
+            check.finish()
+            raise
+        return cls._of(data, check)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ChaosPlan:
+        """Read a plan from what :meth:`as_dict` gives; as strict as :meth:`from_json`."""
+        return cls._of(data, Checker("plan"))
+
+    @classmethod
+    def _of(cls, data: object, check: Checker) -> ChaosPlan:
+        if not isinstance(data, Mapping):
+            check.problem("", data, 'an object with "somaresil_plan", "seed" and "windows"')
+            check.finish()
+            raise TypeError(type(data))
+        version = data.get("somaresil_plan")
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            check.problem("somaresil_plan", version, f"the version of the format, {VERSION}", "is it a plan at all?")
+        elif version > VERSION:
+            # What the other fields mean there is not for this release to say.
+            check.problem("somaresil_plan", version, f"at most {VERSION}", "it was written by a newer somaresil; upgrade this one")
+            check.finish()
+        _check_fields(check, data, ("somaresil_plan", "seed", "scenario", "windows"))
+        windows = []
+        listed = data.get("windows")
+        if not isinstance(listed, list | tuple):
+            check.problem("windows", listed, "a list of windows")
+            listed = ()
+        for index, window in enumerate(listed[: MOST_WINDOWS + 1]):
+            found = _window(check.child(f"windows[{index}]"), window)
+            if found is not None:
+                windows.append(found)
+        plan = None
+        try:
+            plan = cls(tuple(windows), seed=data.get("seed", 0), scenario=data.get("scenario"))
+        except ConfigurationError as wrong:
+            for problem in wrong.problems:
+                check.problem(problem.path.removeprefix("ChaosPlan."), problem.value, problem.allowed, problem.hint)
+        check.finish()
+        if plan is None:
+            raise TypeError(data)
+        return plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRun:
+    """A plan on its way: one experiment a window, in its order."""
+
+    plan: ChaosPlan
+    runs: tuple[Any, ...]
+    """The :class:`~somaresil.chaos.run.ExperimentRun` of each window."""
+    ends_at: float
+    """Monotonic time at which the last window is over."""
+
+    @property
+    def injected(self) -> int:
+        """How many calls were struck so far."""
+        return sum(run.injected for run in self.runs)
+
+    @property
+    def over(self) -> bool:
+        """Whether every window has ended."""
+        # Each is asked, so that each tells of its end.
+        return not [run for run in self.runs if not run.over]
+
+    def stop(self) -> None:
+        """End every window now, those that have not begun as well; from any thread."""
+        for run in self.runs:
+            run.end("stopped")
+
+
+class _Pairs(dict[str, Any]):
+    """An object of JSON that remembers which of its fields stood there twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = (
+            sorted({name for name, _ in pairs if sum(other == name for other, _ in pairs) > 1}) if len(pairs) > len(self) else []
+        )
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number here")
+
+
+def _check_fields(check: Checker, data: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in data:
+        if name not in known:
+            check.problem(str(name), data[name], f"one of {', '.join(known)}", did_you_mean(name, known))
+    for name in getattr(data, "repeated", ()):
+        check.problem(name, data[name], "each field once", "it stands there twice")
+
+
+def _window(check: Checker, data: object) -> FaultWindow | None:
+    if not isinstance(data, Mapping):
+        check.problem("", data, "an object with target, kind, start and duration")
+        return None
+    _check_fields(check, data, _FIELDS)
+    missing = [name for name in _REQUIRED if name not in data]
+    for name in missing:
+        check.problem(name, None, "a value", "it is missing")
+    # A stand-in lets the other fields be checked too; the problem of the missing one is told already.
+    given: dict[str, Any] = {"target": "x", "kind": "error", "start": 0.0, "duration": 1.0}
+    given |= {name: data[name] for name in _FIELDS if name in data}
+    if isinstance(given.get("calls"), list):
+        given["calls"] = tuple(given["calls"])
+    try:
+        return FaultWindow(**given)
+    except ConfigurationError as wrong:
+        for problem in wrong.problems:
+            if problem.path not in missing:
+                check.problem(problem.path, problem.value, problem.allowed, problem.hint)
+    return None
+
+
+def _plain(seconds: float) -> float:
+    """A whole number of seconds as one: ``312``, not ``312.0``."""
+    return int(seconds) if isinstance(seconds, float) and seconds.is_integer() else seconds
+
+
+def _is_reference(text: object) -> bool:
+    if not isinstance(text, str) or len(text) > 300:  # noqa: PLR2004 - longer than any name of a module
+        return False
+    module, _, name = text.partition(":")
+    return all(part.isidentifier() for part in [*module.split("."), *name.split(".")])

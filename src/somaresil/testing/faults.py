@@ -1,0 +1,174 @@
+"""Faults in a test: allowed for its time, ended with it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from somaresil.chaos.config import ChaosCeilings, ChaosConfig
+from somaresil.chaos.engine import SWITCH
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from datetime import timedelta
+    from types import TracebackType
+
+    from somaresil.chaos.config import ChaosExperiment
+    from somaresil.chaos.plan import ChaosPlan, ErrorMakers, PlanRun
+    from somaresil.chaos.run import ExperimentRun
+    from somaresil.resilience import Resilience
+
+__all__ = ["TEST_CEILINGS", "Injection", "PlanInjection", "allow_chaos", "inject", "inject_plan"]
+
+TEST_CEILINGS: Final = ChaosCeilings(duration=86_400.0, delay=86_400.0, experiments=1_000)
+"""What tests may do: a day of faults, a thousand at once. Virtual time makes days of them."""
+
+
+@contextmanager
+def allow_chaos(resilience: Resilience, ceilings: ChaosCeilings = TEST_CEILINGS) -> Generator[None]:
+    """Permit experiments in here: sets ``SOMARESIL_CHAOS=1``, opts in, and names the environment ``test`` when nobody has named it.
+
+    Everything is put back as it was, and every experiment that was begun meanwhile is ended. Production stays production: an environment
+    that is named so is not renamed, and its experiments are refused as always.
+    """
+    chaos, place = resilience.chaos, resilience.chaos.place
+    before, environment, switch = chaos.permission(), place.environment, os.environ.get(SWITCH)
+    known = chaos.history
+    if environment is None:
+        place.environment = "test"
+    os.environ[SWITCH] = "1"
+    chaos.opt_in(ceilings)
+    try:
+        yield
+    finally:
+        for run in chaos.history:
+            if run not in known:
+                run.end("stopped")
+        chaos.permit(before)
+        place.environment = environment
+        if switch is None:
+            os.environ.pop(SWITCH, None)
+        else:
+            os.environ[SWITCH] = switch
+
+
+class _Block:
+    """Something for ``with`` and ``async with``: it begins and ends at once either way."""
+
+    def __init__(self, resilience: Resilience) -> None:
+        self._resilience = resilience
+        self._stack = ExitStack()
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        with ExitStack() as stack:
+            stack.enter_context(allow_chaos(self._resilience))
+            self._begin()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End, whatever happened."""
+        self._stack.close()
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End, whatever happened."""
+        self.__exit__(kind, error, trace)
+
+
+class Injection(_Block):
+    """A fault for the time of a block. See :func:`inject`."""
+
+    def __init__(self, resilience: Resilience, config: ChaosConfig) -> None:
+        """Begin when the block does."""
+        super().__init__(resilience)
+        self.config = config
+        self.run: ExperimentRun | None = None
+        """The experiment; None before it began."""
+
+    def _begin(self) -> None:
+        self.run = self._resilience.chaos.arm(self.config)
+
+    @property
+    def injected(self) -> int:
+        """How many calls were struck."""
+        return 0 if self.run is None else self.run.injected
+
+    def stop(self) -> None:
+        """End it before the block ends."""
+        if self.run is not None:
+            self.run.end("stopped")
+
+
+class PlanInjection(_Block):
+    """A plan for the time of a block. See :func:`inject_plan`."""
+
+    def __init__(self, resilience: Resilience, plan: ChaosPlan, errors: ErrorMakers | None) -> None:
+        """Begin when the block does."""
+        super().__init__(resilience)
+        self.plan = plan
+        self._errors = errors
+        self.run: PlanRun | None = None
+        """The plan at work; None before it began."""
+
+    def _begin(self) -> None:
+        self.run = self._resilience.chaos.arm_plan(self.plan, errors=self._errors)
+
+    @property
+    def injected(self) -> int:
+        """How many calls were struck."""
+        return 0 if self.run is None else self.run.injected
+
+
+def inject(
+    resilience: Resilience,
+    target: str,
+    kind: str = "error",
+    *,
+    rate: float = 1.0,
+    duration: float | timedelta = 3_600.0,
+    delay: float | timedelta = 0.0,
+    error: Any = None,
+    after_items: int = 1,
+    status: int = 503,
+    calls: tuple[int, ...] | None = None,
+    path: str | None = None,
+    max_injections: int | None = None,
+) -> Injection:
+    """Make a fault for the time of a ``with`` or ``async with`` block.
+
+    For example ``with inject(resilience, "llm.*", "error", error=LLMError):``.
+
+    ``kind`` is ``latency``, ``error``, ``circuit_trip``, ``lost_reply``, ``stream_cut`` or ``stream_truncate``; the options are those of
+    :class:`~somaresil.chaos.config.ChaosConfig` by the names of :class:`~somaresil.chaos.plan.FaultWindow`, and ``error`` may be a type, an
+    exception or a function that makes one. Chaos is allowed for the block (:func:`allow_chaos`).
+
+    Raises :class:`~somaresil.errors.ConfigurationError`, also for a target that no guard matches, with the names that come near.
+    """
+    config = ChaosConfig(
+        cast("ChaosExperiment", kind),  # a word becomes its member there
+        target,
+        rate,
+        duration,
+        delay_seconds=delay,
+        error=error,
+        status=status,
+        after_items=after_items,
+        max_injections=max_injections,
+        calls=calls,
+        path=path,
+    )
+    return Injection(resilience, config)
+
+
+def inject_plan(resilience: Resilience, plan: ChaosPlan, *, errors: ErrorMakers | None = None) -> PlanInjection:
+    """The windows of a plan, from the beginning of a ``with`` or ``async with`` block until its end at the latest."""
+    return PlanInjection(resilience, plan, errors)

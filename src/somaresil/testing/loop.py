@@ -1,0 +1,200 @@
+"""An asyncio event loop on a :class:`~somaresil.testing.clock.VirtualClock`.
+
+It is asyncio's own selector loop with another idea of waiting: where ``select`` would block until the next timer, sockets are polled and
+the clock jumps there. Tasks, timers, timeouts, task groups, anyio on its asyncio backend, ASGI apps in process and sockets behave as
+always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+from somaresil.testing.stall import stalled
+
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Callable, Mapping
+
+    from somaresil.testing.schedule import Schedule
+
+__all__ = ["VirtualLoop"]
+
+_monotonic = time.monotonic
+_STEP: Final = 0.05
+_ANYIO: Final = "anyio._backends._asyncio"
+_WATCHED: Final = "somaresil_watched"
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time, made by :meth:`VirtualClock.new_loop`.
+
+    Raises :class:`~somaresil.testing.clock.StalledError` out of ``run_until_complete`` when nothing will ever wake what waits: at once
+    when there is no timer, thread or socket, after ``clock.stall`` real seconds when there is one in which nothing happens.
+    """
+
+    def __init__(self, clock: Schedule) -> None:
+        self.clock = clock
+        self._default_executor: Any = None
+        self._ident = 0
+        self.stalled = False
+        """Whether it has given up once."""
+        super().__init__()
+        # Private names of asyncio, as other loops use them: the selector is where it waits, the resolution what it calls "now".
+        self._selector: Any = _Selector(self, self._selector)
+        self._clock_resolution = 1e-9
+        try:
+            self.clock.attach(self)
+        except RuntimeError:
+            super().close()
+            raise
+
+    def __repr__(self) -> str:
+        """Where its clock stands."""
+        return f"<VirtualLoop at {self.clock.now:g} s running={self.is_running()} closed={self.is_closed()}>"
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self.clock.now
+
+    def runs_here(self) -> bool:
+        """Whether this is the thread in which it runs now."""
+        return self.is_running() and self._ident == threading.get_ident()
+
+    def run_forever(self) -> None:
+        """Run until it is stopped."""
+        self._ident = threading.get_ident()
+        _watch_anyio()
+        super().run_forever()
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """Work in a thread, which is waited for in real time."""
+        if executor is None:
+            executor = self._pool()
+        # What goes to other processes must be pickled as it is; how many of them run is not ours to see.
+        known = isinstance(executor, ThreadPoolExecutor)
+        size = executor._max_workers if known else None  # noqa: SLF001 - nobody tells otherwise who has to wait in line
+        job, work = self.clock.submit(executor, size, func, *args)
+        if not known:
+            job.started = -1
+        task: Any = work if known else functools.partial(func, *args)
+        future = super().run_in_executor(executor, task)
+        future.add_done_callback(lambda _: self.clock.withdraw(job) if known else self.clock.forget(job))
+        return future
+
+    def _pool(self) -> Any:
+        if self._default_executor is None:
+            self.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
+        return self._default_executor
+
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the threads of the default executor, in real time: its own time limit must not be jumped over."""
+        if self.stalled and self._default_executor is not None:
+            # Whoever hangs in there is told already, and would only be told again.
+            self._default_executor.shutdown(wait=False, cancel_futures=True)
+            self._default_executor = None
+        with self.clock.paused():
+            await super().shutdown_default_executor(*args, **kwargs)
+
+    def close(self) -> None:
+        """Close it and free the clock for another loop."""
+        super().close()
+        self.clock.detach(self)
+
+
+class _Selector:
+    """Waits for sockets as the real one does, and for time not at all."""
+
+    def __init__(self, loop: VirtualLoop, real: selectors.BaseSelector) -> None:
+        self._loop = loop
+        self._clock = loop.clock
+        self._real = real
+        self._select = real.select
+        self._idle_since: float | None = None
+        self._map: Mapping[Any, Any] = real.get_map()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """What is ready. Time jumps when nothing is and ``timeout`` is a timer."""
+        events: list[Any] = self._select(0)
+        if events or timeout == 0:
+            self._idle_since = None
+            return events
+        clock = self._clock
+        if clock.held:
+            return self._really_wait("a thread works for this loop, but nothing has happened for {} s")
+        # Besides the pipe by which threads wake the loop.
+        sockets = len(self._map) > 1
+        if timeout is not None:
+            if sockets and clock.io_grace and (events := self._select(clock.io_grace)):
+                self._idle_since = None
+                return events
+            self._idle_since = None
+            clock.leap(timeout)
+            return []
+        if clock.jump(None):
+            return []
+        if sockets:
+            return self._really_wait("sockets are open, but nothing has come for {} s")
+        self._loop.stalled = True
+        raise stalled(clock, self._loop, "there is no timer, no thread at work and no open socket")
+
+    def _really_wait(self, why: str) -> list[Any]:
+        now = _monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since > self._clock.stall:
+            self._idle_since = None
+            self._loop.stalled = True
+            raise stalled(self._clock, self._loop, why.format(f"{self._clock.stall:g}"))
+        events: list[Any] = self._select(_STEP)
+        if events:
+            self._idle_since = None
+        return events
+
+
+def _watch_anyio() -> None:
+    """Let jobs of anyio's worker threads be seen, once.
+
+    anyio has threads of its own, beside ``run_in_executor``; Starlette runs plain endpoints in them. What is wrapped is private to anyio:
+    where it has another shape, its threads are still seen at work by where they stand, only later.
+    """
+    backend = getattr(sys.modules.get(_ANYIO), "AsyncIOBackend", None)
+    if backend is None and "anyio" in sys.modules:
+        from importlib import import_module
+
+        backend = getattr(import_module(_ANYIO), "AsyncIOBackend", None)
+    original = getattr(backend, "run_sync_in_worker_thread", None)
+    if backend is None or original is None or original.__name__ == _WATCHED:
+        return
+
+    async def watched(_: type, func: Callable[..., Any], args: tuple[Any, ...], *rest: Any, **options: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, VirtualLoop):
+            return await original(func, args, *rest, **options)
+        job, work = loop.clock.submit(backend, _free_tokens(rest, options), func, *args)
+        try:
+            return await original(work, (), *rest, **options)
+        finally:
+            loop.clock.withdraw(job)
+
+    watched.__name__ = _WATCHED
+    backend.run_sync_in_worker_thread = classmethod(watched)
+
+
+def _free_tokens(rest: tuple[Any, ...], options: dict[str, Any]) -> int | None:
+    """How many threads its limiter allows; None: not known."""
+    limiter = options.get("limiter") or (rest[1] if len(rest) > 1 else None)
+    if limiter is None:
+        from anyio.to_thread import current_default_thread_limiter
+
+        limiter = current_default_thread_limiter()
+    total = getattr(limiter, "total_tokens", None)
+    return int(total) if isinstance(total, int) else None

@@ -1,0 +1,229 @@
+"""Watching a process while it is attacked: every call's end and every event, on one time line."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from somaresil.events import BreakerChanged, CallEnded, FallbackUsed, IncidentClosed, RetryScheduled
+from somaresil.model.selector import matches
+from somaresil.outcome import Outcome
+from somaresil.testing.timeline import render
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from somaresil.resilience import Resilience
+
+__all__ = ["History", "Moment", "Recovery", "capture_events"]
+
+_E = TypeVar("_E")
+
+KEPT: Final = 100_000
+"""Moments that are remembered; the oldest go first."""
+
+_BAD: Final = frozenset({Outcome.BAD.value, Outcome.REJECTED.value})
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """An event and when it happened: seconds on the monotonic clock since the watching began."""
+
+    at: float
+    event: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How one guard came back after the last fault had ended.
+
+    ``seconds`` is the time from the end of the last fault to the first good call after which none failed: 0 when none failed at all,
+    infinity when no good call came after the last failed one, None when no call was made: then nothing is known.
+    """
+
+    guard: str
+    seconds: float | None
+    failed_after: int
+    """Calls that were bad or rejected after the last fault had ended."""
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.seconds is None:
+            return f"{self.guard}: no call was made after the last fault, so nothing is known"
+        if self.seconds == float("inf"):
+            return f"{self.guard}: not recovered, {self.failed_after} calls failed after the last fault and none that followed went well"
+        return f"{self.guard}: recovered after {self.seconds:.3g} s, {self.failed_after} calls failed after the last fault"
+
+
+class History:
+    """What happened to ``resilience`` since :func:`capture_events` began. Still readable when that is over.
+
+    At most 100,000 moments are kept; ``dropped`` says how many of the oldest are gone.
+    """
+
+    def __init__(self, resilience: Resilience) -> None:
+        """Begin now, with nothing seen."""
+        self.resilience = resilience
+        self._clock = resilience.clock
+        self.began = self._clock.monotonic()
+        """Monotonic time of the beginning."""
+        self.ended: float | None = None
+        """Seconds after which the watching ended; None: it goes on."""
+        self.dropped = 0
+        self._moments: deque[Moment] = deque(maxlen=KEPT)
+        self._known = len(resilience.chaos.history)
+
+    def __repr__(self) -> str:
+        """How much it has seen."""
+        return f"<History: {len(self._moments)} moments in {self.now:.3g} s, {self.injected} faults>"
+
+    # -- reading ----------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """Everything, in the order in which it was told."""
+        return tuple(self._moments)
+
+    @property
+    def events(self) -> tuple[Any, ...]:
+        """The events alone. :class:`~somaresil.events.CallEnded` is there for good calls too."""
+        return tuple(moment.event for moment in self._moments)
+
+    def of(self, kind: type[_E], guard: str = "*") -> list[_E]:
+        """The events of one kind about the guards that match, in order."""
+        return [moment.event for moment in self.moments_of(kind, guard)]
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning; when it is over, how long it lasted."""
+        return self._clock.monotonic() - self.began if self.ended is None else self.ended
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """Guards that were called, by name."""
+        return tuple(sorted({moment.event.guard for moment in self.moments_of(CallEnded, "*")}))
+
+    # -- what was done to it ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def windows(self) -> tuple[tuple[float, float, str, str], ...]:
+        """The faults: begin and end in seconds since the beginning, target, kind. Those that have not begun are left out."""
+        found = []
+        for run in self.resilience.chaos.history:
+            begin, end = (moment - self.began for moment in run.span)
+            if end > 0.0 and begin <= self.now and run.selected and run.id != "track":
+                found.append((max(0.0, begin), end, run.config.target_component, run.config.experiment.value))
+        return tuple(sorted(found))
+
+    @property
+    def faults_ended(self) -> float:
+        """Seconds since the beginning at which the last fault ended, or will have ended; 0 without any."""
+        return max((end for _, end, _, _ in self.windows), default=0.0)
+
+    @property
+    def injected(self) -> int:
+        """Calls that were struck."""
+        return sum(run.injected for run in self.resilience.chaos.history[self._known :])
+
+    def touched(self, guard: str = "*") -> int:
+        """Calls that a fault has touched, or what followed from one."""
+        return sum(event.injected for event in self.of(CallEnded, guard))
+
+    def absorbed(self, guard: str = "*") -> float | None:
+        """Share of the touched calls that ended well; None: none was touched."""
+        touched = [event for event in self.of(CallEnded, guard) if event.injected]
+        return sum(event.outcome == Outcome.GOOD.value for event in touched) / len(touched) if touched else None
+
+    # -- how it came back -------------------------------------------------------------------------------------------------------------
+
+    def recovery(self, guard: str) -> Recovery:
+        """How one guard came back."""
+        healed = self.faults_ended
+        after = [moment for moment in self.moments_of(CallEnded, guard) if moment.at >= healed]
+        judged = [(moment.at, moment.event.outcome in _BAD) for moment in after if moment.event.outcome in _JUDGED]
+        failed = [at for at, bad in judged if bad]
+        if not failed:
+            return Recovery(guard, 0.0 if judged else None, 0)
+        last = max(index for index, (_, bad) in enumerate(judged) if bad)
+        better = judged[last + 1 :]
+        return Recovery(guard, better[0][0] - healed if better else float("inf"), len(failed))
+
+    def recoveries(self, guard: str = "*") -> tuple[Recovery, ...]:
+        """How each guard that matches and was called came back."""
+        return tuple(self.recovery(name) for name in self.guards if matches(guard, name))
+
+    @property
+    def worst_recovery(self) -> float | None:
+        """Seconds of the slowest recovery; infinity when a guard did not recover, None when nothing is known."""
+        known = [recovery.seconds for recovery in self.recoveries() if recovery.seconds is not None]
+        return max(known, default=None)
+
+    @property
+    def longest_incident(self) -> float | None:
+        """Seconds of the longest incident that is over; None: there was none."""
+        return max((event.duration for event in self.of(IncidentClosed)), default=None)
+
+    def attempts(self, guard: str = "*") -> int:
+        """How often the dependencies were really called: calls that were let through, and their repetitions."""
+        through = sum(event.outcome != Outcome.REJECTED.value for event in self.of(CallEnded, guard))
+        return through + len(self.of(RetryScheduled, guard))
+
+    def openings(self, guard: str = "*") -> int:
+        """How often circuits went from closed to open."""
+        return sum(event.before == "closed" and event.after == "open" for event in self.of(BreakerChanged, guard))
+
+    def fallbacks(self, guard: str = "*") -> int:
+        """How often a fallback answered."""
+        return len(self.of(FallbackUsed, guard))
+
+    def timeline(self, most: int = 40) -> str:
+        """Everything as text, at most ``most`` lines: equal ends of calls are drawn together."""
+        return render(self, most)
+
+    # -- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def moments_of(self, kind: type, guard: str = "*") -> list[Moment]:
+        """As :meth:`of`, with their times."""
+        everything = guard == "*"
+        return [
+            moment
+            for moment in self._moments
+            if isinstance(moment.event, kind) and (everything or matches(guard, getattr(moment.event, "guard", "")))
+        ]
+
+    def tell(self, event: Any) -> None:
+        """Take an event in."""
+        if self.ended is None:
+            self.dropped += len(self._moments) == KEPT
+            self._moments.append(Moment(self._clock.monotonic() - self.began, event))
+
+    def hear(self, event: Any) -> None:
+        """Take an event in that is not told otherwise: the ends of calls come from observing."""
+        if not isinstance(event, CallEnded):
+            self.tell(event)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self.ended is None:
+            self.ended = self.now
+
+
+_JUDGED: Final = _BAD | {Outcome.GOOD.value}
+
+
+@contextmanager
+def capture_events(resilience: Resilience) -> Generator[History]:
+    """Watch a process: every event, and the end of every call, good ones too.
+
+    Guards take the full path meanwhile, so this is for tests. What was watched can still be read afterwards.
+    """
+    history = History(resilience)
+    ends = [resilience.observe(history.tell), resilience.on(history.hear)]
+    try:
+        yield history
+    finally:
+        history.close()
+        for end in ends:
+            end()
