@@ -179,6 +179,17 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def orders(session: nox.Session) -> None:
+    """Run the plugin's own suite in random orders (default 100, or as many as are asked for): no test may leave anything to the next."""
+    session.install(PACKAGE, *_group("test"))
+    count = int(session.posargs[0]) if session.posargs else 100
+    for seed in range(count):
+        options = ["-q", "--random-order-bucket=global", f"--random-order-seed={seed}", "-p", "no:cacheprovider"]
+        session.run("python", "-m", "pytest", "tests/plugin", "-n", "2", *options, silent=True)
+    session.log(f"{count} random orders passed, and nothing was left behind")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the demo: a real gateway and worker under load, attacked on purpose, with a report."""
     if "--prometheus" in session.posargs:

@@ -123,10 +123,17 @@ def pytest_configure(config: pytest.Config) -> None:
     session = config.stash[_SESSION] = _Session(config)
     if session.reference:
         # Read when the service is imported, by its Resilience: so that a test can take it through virtual time.
-        os.environ.setdefault("SOMARESIL_CLOCK", "steered")
+        _set_variable(config, "SOMARESIL_CLOCK", "steered")
     folder = config.getoption("somaresil_plans")
     if folder:
-        os.environ["SOMARESIL_PLANS"] = str(folder)
+        _set_variable(config, "SOMARESIL_PLANS", str(folder))
+
+
+def _set_variable(config: pytest.Config, name: str, value: str) -> None:
+    """For as long as this pytest runs."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    config.add_cleanup(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
 
 
 # -- virtual time -------------------------------------------------------------------------------------------------------------------------

@@ -142,8 +142,12 @@ class FaultRule(Protocol):
         """Whether its lease has ended: then the guard may forget it."""
         ...
 
+    def decide(self) -> bool:
+        """Whether to strike this call. Counts the calls that come by; asked of every rule before one of them strikes."""
+        ...
+
     def strike(self) -> Strike | None:
-        """What to do to this call; None: leave it alone. Counts and reports what it decides."""
+        """What to do to a call that it has decided to strike; None: leave it alone. Counts and reports the strike."""
         ...
 
     async def hold(self, runtime: Runtime, seconds: float) -> bool:

@@ -110,6 +110,9 @@ class Rule:
         self.live = True
         self.over = False
 
+    def decide(self) -> bool:
+        return True
+
     def strike(self) -> Struck | None:
         return Struck(0.25, Oops("injected")) if self.left and self.left.pop(0) else None
 

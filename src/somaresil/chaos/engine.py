@@ -377,7 +377,7 @@ class ChaosEngine:
                 return None
         for run in self.http:
             if run.live and any(matches(run.config.target_component, f"http:{name}") for name in paths):
-                hit = run.strike()
+                hit = run.strike_request()
                 if hit is not None:
                     return run, hit
         return None

@@ -176,18 +176,20 @@ class ExperimentRun:
             self._armed.add(component)
             return True
 
-    def strike(self, numbers: Numbers | None = None, component: str | None = None) -> Hit | None:
-        """Decide about one call of ``component``; counts and reports a hit.
+    def strike(self, component: str | None = None) -> Hit | None:
+        """What a struck call of ``component`` gets; counts and reports it. None: it is over.
 
         What is done to an answer counts when it is done (:meth:`claim`), for there may be no answer.
         """
-        numbers = numbers or self._requests
-        if not self._decide(numbers):
-            return None
         hit = self._hit(component or self.config.target_component)
         return hit if hit.cut_after is not None or hit.after is not None or self.claim(component) else None
 
-    def _decide(self, numbers: Numbers) -> bool:
+    def strike_request(self) -> Hit | None:
+        """Decide about a request; all of them share one sequence."""
+        return self.strike() if self.decide(self._requests) else None
+
+    def decide(self, numbers: Numbers) -> bool:
+        """Decide about the next call that ``numbers`` counts."""
         config = self.config
         if config.path is not None:
             path = callpath.current_path()
@@ -350,9 +352,13 @@ class Rule:
         """Whether the lease has ended."""
         return self.run.over
 
+    def decide(self) -> bool:
+        """Whether to strike this call."""
+        return self.run.decide(self._numbers)
+
     def strike(self) -> Hit | None:
-        """What to do to this call; None: leave it alone."""
-        return self.run.strike(self._numbers, self._component)
+        """What to do to it; None: leave it alone, the experiment is over."""
+        return self.run.strike(self._component)
 
     async def hold(self, runtime: Runtime, seconds: float) -> bool:
         """Delay a call; ends early, with False, when the experiment ends."""
@@ -369,10 +375,11 @@ class Tracker(Rule):
         super().__init__(run, component)
         self._tell = seen
 
-    def strike(self) -> None:
+    def decide(self) -> bool:
         """Leave the call alone."""
         if self._tell is not None:
             self._tell(callpath.current_path())
+        return False
 
 
 class TripRule(Rule):
@@ -389,11 +396,13 @@ class TripRule(Rule):
         self._guard = guard
         self._done = False
 
+    def decide(self) -> bool:
+        """The first call is the one."""
+        done, self._done = self._done, True
+        return not done
+
     def strike(self) -> Hit | None:
-        """Refuse this call if it is the one that finds the circuit tripped."""
-        if self._done:
-            return None
-        self._done = True
+        """Refuse the call that finds the circuit tripped."""
         breaker = self._guard.breaker
         if breaker is None or not trip(self.run, self._guard):
             return None

@@ -46,7 +46,9 @@ class FaultPoint:
             return await inner(call)
         token = callpath.enter(call.guard)
         try:
-            aftermaths = [aftermath for rule in self.rules if (aftermath := await self._strike(rule, call)) is not None]
+            # Each rule is asked before one of them acts: one that raises must not keep the call from being counted by the others.
+            striking = [rule for rule in self.rules if self._decides(rule, call)]
+            aftermaths = [aftermath for rule in striking if (aftermath := await self._strike(rule, call)) is not None]
             result = await inner(call)
             for aftermath in aftermaths:
                 result = await aftermath(call, result)
@@ -54,14 +56,20 @@ class FaultPoint:
         finally:
             callpath.leave(token)
 
+    def _decides(self, rule: FaultRule, call: Call) -> bool:
+        try:
+            if rule.live:
+                return rule.decide()
+            if rule.over:
+                self.disarm(rule)
+        except Exception as error:  # noqa: BLE001 - the engine fails open: a defect in it must not become a fault
+            call.listeners.defect("fault point", error, call.clock.time())
+        return False
+
     async def _strike(self, rule: FaultRule, call: Call) -> Aftermath | None:
         try:
-            if not rule.live:
-                if rule.over:
-                    self.disarm(rule)
-                return None
             strike = rule.strike()
-        except Exception as error:  # noqa: BLE001 - the engine fails open: a defect in it must not become a fault
+        except Exception as error:  # noqa: BLE001 - as above
             call.listeners.defect("fault point", error, call.clock.time())
             return None
         if strike is None:

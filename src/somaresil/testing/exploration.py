@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from somaresil.chaos.plan import KINDS, ChaosPlan, FaultWindow
 from somaresil.config import Checker
 from somaresil.events import CallEnded
+from somaresil.model.selector import matches
 from somaresil.testing.simulation import Scenario
 
 if TYPE_CHECKING:
@@ -223,8 +224,6 @@ class _Explorer:
 
     def _run(self, faults: _Faults) -> tuple[Simulation | None, tuple[tuple[Point, ...], object]]:
         """Run once. None in place of the simulation: it broke something, and nothing is to be built upon it."""
-        from somaresil.model.selector import matches
-
         numbers: Counter[str] = Counter()
         reached: list[Point] = []
 
@@ -239,7 +238,7 @@ class _Explorer:
         aimed = tuple(point for point in reached if matches(self._guards, point.guard))
         self._points.update(dict.fromkeys(aimed))
         # A fault that did not strike (an answer that never came cannot be lost) has shown nothing.
-        for (point, _), run in zip(sorted(faults), simulation.world.resilience.chaos.history[1:], strict=False):
+        for (point, _), run in zip(sorted(faults), simulation.runs, strict=True):
             if run.injected:
                 self._faulted[point] = None
         found = _wrong(simulation)

@@ -34,9 +34,10 @@ from somaresil.testing.invariants import goal_of
 from somaresil.testing.watch import capture_events
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
 
     from somaresil.chaos.plan import ErrorMakers
+    from somaresil.chaos.run import ExperimentRun
     from somaresil.testing.invariants import Invariant
     from somaresil.testing.watch import History
 
@@ -112,6 +113,8 @@ class Simulation:
     seconds: float
     """Virtual seconds that it lasted."""
     real_seconds: float
+    runs: tuple[ExperimentRun, ...] = ()
+    """The experiment of each window, in the order of the plan."""
     error: Exception | None = None
     """What the scenario itself raised."""
     broken: tuple[BrokenInvariant, ...] = field(default=())
@@ -207,17 +210,16 @@ class Scenario:
         with allow_chaos(resilience), capture_events(resilience) as history:
             if seen is not None:
                 resilience.chaos.track(seen, self.horizon + 1.0)
-            resilience.chaos.arm_plan(plan, errors=self.errors, await_guards=True)
+            runs = resilience.chaos.arm_plan(plan, errors=self.errors, await_guards=True).runs
             try:
-                if inspect.iscoroutinefunction(self.function):
-                    clock.run(self._until_the_horizon(world))
-                else:
-                    self.function(world)
+                running = self.function(world)
+                if inspect.iscoroutine(running):
+                    clock.run(self._until_the_horizon(running))
             except Exception as raised:  # noqa: BLE001 - it is the result
                 error = raised
         self._check_targets(plan, resilience)
         self._guards = tuple(resilience.guards)
-        simulation = Simulation(self, plan, world, history, world.now, time.perf_counter() - real, error)
+        simulation = Simulation(self, plan, world, history, world.now, time.perf_counter() - real, runs, error)
         return replace(simulation, broken=tuple(self.broken_by(simulation)))
 
     def check(self, plan: ChaosPlan) -> Simulation:
@@ -235,11 +237,11 @@ class Scenario:
         _target(simulation)
         return simulation
 
-    async def _until_the_horizon(self, world: World) -> None:
+    async def _until_the_horizon(self, running: Coroutine[Any, Any, Any]) -> None:
         scope = asyncio.timeout(self.horizon)
         try:
             async with scope:
-                await self.function(world)
+                await running
         except TimeoutError:
             if not scope.expired():
                 raise

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from somaresil.events import BreakerChanged, CallEnded, FallbackUsed, IncidentClosed, RetryScheduled
+from somaresil.events import BreakerChanged, CallEnded, FallbackUsed, FaultInjected, IncidentClosed, RetryScheduled
 from somaresil.model.selector import matches
 from somaresil.outcome import Outcome
 from somaresil.testing.timeline import render
@@ -73,7 +73,9 @@ class History:
         """Seconds after which the watching ended; None: it goes on."""
         self.dropped = 0
         self._moments: deque[Moment] = deque(maxlen=KEPT)
-        self._known = len(resilience.chaos.history)
+        self.injected = 0
+        """Calls that were struck."""
+        self._windows: tuple[tuple[float, float, str, str], ...] | None = None
 
     def __repr__(self) -> str:
         """How much it has seen."""
@@ -109,7 +111,12 @@ class History:
 
     @property
     def windows(self) -> tuple[tuple[float, float, str, str], ...]:
-        """The faults: begin and end in seconds since the beginning, target, kind. Those that have not begun are left out."""
+        """The faults: begin and end in seconds since the beginning, target, kind. Those that have not begun are left out.
+
+        The end is when it will be over by itself, if nobody ends it earlier.
+        """
+        if self._windows is not None:
+            return self._windows
         found = []
         for run in self.resilience.chaos.history:
             begin, end = (moment - self.began for moment in run.span)
@@ -121,11 +128,6 @@ class History:
     def faults_ended(self) -> float:
         """Seconds since the beginning at which the last fault ended, or will have ended; 0 without any."""
         return max((end for _, end, _, _ in self.windows), default=0.0)
-
-    @property
-    def injected(self) -> int:
-        """Calls that were struck."""
-        return sum(run.injected for run in self.resilience.chaos.history[self._known :])
 
     def touched(self, guard: str = "*") -> int:
         """Calls that a fault has touched, or what followed from one."""
@@ -197,6 +199,7 @@ class History:
         """Take an event in."""
         if self.ended is None:
             self.dropped += len(self._moments) == KEPT
+            self.injected += isinstance(event, FaultInjected)
             self._moments.append(Moment(self._clock.monotonic() - self.began, event))
 
     def hear(self, event: Any) -> None:
@@ -207,6 +210,7 @@ class History:
     def close(self) -> None:
         """Look no more."""
         if self.ended is None:
+            self._windows = self.windows
             self.ended = self.now
 
 

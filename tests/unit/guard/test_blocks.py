@@ -297,6 +297,9 @@ class Fault:
         self.delay = delay
         self.error = error
 
+    def decide(self):
+        return True
+
     def strike(self):
         return self
 

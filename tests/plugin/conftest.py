@@ -1,0 +1,43 @@
+"""The plugin's own suite, as a user would write one. Around each test it is looked whether anything was left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+import time
+from datetime import datetime
+
+import pytest
+
+from somaresil.resilience import alive
+
+REAL = (time.monotonic, time.sleep, time.time, datetime.now.__self__)
+
+
+def standing() -> dict[str, object]:
+    """What a test must leave as it was."""
+    gc.collect()
+    return {
+        "experiments": sorted(run.id for resilience in alive() for run in resilience.chaos.history if run.end_reason is None),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "descriptors": len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0,
+        "tasks": sum(isinstance(thing, asyncio.Task) and not thing.done() for thing in gc.get_objects()),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith("SOMARESIL")},
+        "clock": (time.monotonic, time.sleep, time.time, datetime.now.__self__) == REAL,
+        "time": abs(time.time() - time.clock_gettime(time.CLOCK_REALTIME)) < 1.0,
+    }
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Compare before and after the whole test, its fixtures included; a difference ends the run, for nobody knows what it spoils."""
+    before = standing()
+    result = yield
+    after = standing()
+    if after != before:
+        differences = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+        pytest.exit(f"{item.nodeid} has left something behind: {differences}", returncode=9)
+    return result

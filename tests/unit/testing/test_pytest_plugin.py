@@ -1,0 +1,464 @@
+"""The pytest plugin as seen from outside: what it refuses, prints and leaves alone. Each test runs a pytest of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+INI = """
+[pytest]
+addopts = --strict-markers --strict-config -p no:cacheprovider
+asyncio_mode = strict
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+"""
+SERVICE = """
+    import asyncio
+    from somaresil import CircuitBreaker, Resilience
+
+    resilience = Resilience("service", environment="test")
+
+    @resilience.guard("llm.invoke", breaker=CircuitBreaker(minimum_calls=3, open_jitter=0.0), timeout=2.0)
+    async def invoke():
+        await asyncio.sleep(0.1)
+        return "answer"
+
+    @resilience.guard("memory.write")
+    def write():
+        return "row"
+"""
+
+
+@pytest.fixture
+def project(pytester, monkeypatch):
+    """A project with strict settings, and no setting of the machine."""
+    for name in ("CLOCK", "PLANS", "SEED", "CHAOS"):
+        monkeypatch.delenv(f"SOMARESIL_{name}", raising=False)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    pytester.makefile(".ini", pytest=INI)
+    return pytester
+
+
+def ini(project, *lines: str) -> None:
+    """Add lines to the ini file."""
+    project.makefile(".ini", pytest=INI + "\n".join(lines))
+
+
+def service(project) -> None:
+    """A service that is made when it is imported, and an ini file that names it."""
+    project.makepyfile(service=SERVICE)
+    ini(project, "pythonpath = .", "somaresil_resilience = service:resilience")
+
+
+# -- collection ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ('chaos("llm.*", "eror")', "did you mean 'error'?"),
+        ('chaos("llm.*", "error", rat=0.5)', "did you mean 'rate'?"),
+        ('chaos("llm.*", "error", rate=5, duration=-1)', "2 problem(s)"),
+        ('chaos("llm invoke")', "target"),
+        ("chaos()", "target"),
+        ('chaos("llm.*", "latency")', "delay"),
+        ('chaos("llm.*", "error", error=KeyboardInterrupt)', "error"),
+        ("virtual_time(600)", "expected patched=True"),
+        ("virtual_time(start=5)", "start"),
+    ],
+)
+def test_a_wrong_marker_is_an_error_at_collection(project, marker, said):
+    """Before any test runs, with what was meant."""
+    project.makepyfile(f"import pytest\n@pytest.mark.{marker}\ndef test_it(): raise SystemExit\n")
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(errors=1)
+    assert said in result.stdout.str()
+    assert "test_it" in result.stdout.str()
+
+
+def test_an_unknown_target_is_an_error_at_collection_where_the_service_is_known(project):
+    """With the names that come near, and no test run."""
+    service(project)
+    project.makepyfile('import pytest\n@pytest.mark.chaos("llm.invok")\ndef test_it(): pass\n')
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*chaos.target = 'llm.invok'*did you mean 'llm.invoke'?*"])
+
+
+def test_an_unknown_target_fails_the_test_where_no_service_is_known(project):
+    """At its end, when every guard that it could have meant is there."""
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.chaos("llm.invok")
+        def test_it(resilience):
+            resilience.guard("llm.invoke")
+        """
+    )
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*'llm.invok'*llm.invoke*did you mean 'llm.invoke'?*"])
+
+
+def test_wrong_ini_options_are_told_all_at_once(project):
+    """Each with what is allowed."""
+    ini(project, "somaresil_seed = x", "somaresil_stall = 0", "somaresil_faulted_guards_fail_under = 101", "somaresil_resilience = a b")
+    project.makepyfile("def test_it(): pass")
+    result = project.runpytest_inprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*4 problem(s)*", "*somaresil_seed*", "*somaresil_stall*", "*fail_under*", "*somaresil_resilience*"])
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"), [("nowhere:resilience", "nowhere"), ("service:nothing", "nothing"), ("service:write", "a Resilience")]
+)
+def test_a_service_that_is_not_there_is_named(project, reference, said):
+    """Where it was set, and what was found."""
+    service(project)
+    ini(project, "pythonpath = .", f"somaresil_resilience = {reference}")
+    project.makepyfile("def test_it(resilience): pass")
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*somaresil_resilience = '{reference}'*{said}*"])
+
+
+def test_a_virtual_test_has_a_loop_of_its_own(project):
+    """One loop for a whole module would be one clock for all of its tests."""
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.asyncio(loop_scope="module")
+        @pytest.mark.virtual_time
+        async def test_it(): pass
+        """
+    )
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*virtual_time needs loop_scope='function'*"])
+
+
+# -- running ------------------------------------------------------------------------------------------------------------------------------
+
+SLEEPS = """
+    import asyncio, time
+    import pytest
+
+    @pytest.mark.virtual_time
+    async def test_sleeps(resilience):
+        started = time.monotonic()
+        await asyncio.sleep(3600)
+        assert time.monotonic() - started < 30
+        assert resilience.clock.monotonic() == 3600
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-p", "no:asyncio"), ("--asyncio-mode=auto",), ("-p", "no:anyio"), ("-n", "2")])
+def test_virtual_time_needs_nobody(project, options):
+    """With pytest-asyncio in either mode, without it, under xdist."""
+    if options == ("-p", "no:asyncio"):
+        project.makefile(".ini", pytest="\n".join(line for line in INI.splitlines() if not line.startswith("asyncio")))
+    project.makepyfile(SLEEPS)
+    project.runpytest_subprocess(*options).assert_outcomes(passed=1)
+
+
+def test_all_coroutine_tests_can_be_virtual(project):
+    """By one line in the ini file; other tests do not change."""
+    ini(project, "somaresil_virtual_time = true")
+    project.makepyfile(
+        """
+        import asyncio
+
+        async def test_sleeps():
+            await asyncio.sleep(3600)
+            assert asyncio.get_running_loop().time() == 3600
+
+        def test_plain(resilience):
+            assert type(resilience.clock).__name__ == "SystemClock"
+        """
+    )
+    project.runpytest_inprocess().assert_outcomes(passed=2)
+
+
+def test_loop_factories_of_the_project_go_on_for_its_other_tests(project):
+    """Theirs for theirs, ours for ours."""
+    project.makeconftest(
+        """
+        import asyncio
+        class Own(asyncio.SelectorEventLoop): pass
+        def pytest_asyncio_loop_factories(config, item):
+            return {"own": Own}
+        """
+    )
+    project.makepyfile(
+        """
+        import asyncio
+        import pytest
+
+        @pytest.mark.asyncio
+        async def test_theirs():
+            assert type(asyncio.get_running_loop()).__name__ == "Own"
+
+        @pytest.mark.virtual_time
+        async def test_ours():
+            assert type(asyncio.get_running_loop()).__name__ == "VirtualLoop"
+        """
+    )
+    project.runpytest_inprocess().assert_outcomes(passed=2)
+
+
+def test_a_test_that_stalls_names_the_line_that_waits(project):
+    """And does not hang."""
+    project.makepyfile(
+        """
+        import asyncio
+        import pytest
+
+        @pytest.mark.virtual_time
+        async def test_hangs():
+            await nobody_comes()
+
+        async def nobody_comes():
+            await asyncio.Event().wait()
+        """
+    )
+    result = project.runpytest_inprocess("--timeout", "20")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*StalledError: virtual time stalled at 0 s*", "*test_a_test_that_stalls*.py:9 in nobody_comes: await asyncio.Event().wait()*"]
+    )
+
+
+def test_a_real_sleep_in_a_thread_is_named_after_the_limit_of_the_ini_file(project):
+    """The thread and its job, and the task that waits for it."""
+    ini(project, "somaresil_stall = 0.2")
+    project.makepyfile(
+        """
+        import asyncio, time
+        import pytest
+
+        @pytest.mark.virtual_time
+        async def test_sleeps_really():
+            await asyncio.to_thread(time.sleep, 1.0)
+        """
+    )
+    result = project.runpytest_inprocess("--timeout", "20")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*stalled at 0 s: a thread works*0.2 s*", "*await asyncio.to_thread(time.sleep, 1.0)*", "*sleep*"])
+
+
+def test_a_service_that_was_imported_lives_in_virtual_time(project):
+    """Its process was made long before the test; its circuits are closed again after it; in real time it goes on as ever."""
+    service(project)
+    project.makepyfile(
+        """
+        import asyncio, time
+        import pytest
+        import service
+        from somaresil.testing import assert_recovers
+
+        @pytest.mark.virtual_time
+        @pytest.mark.chaos("llm.invoke", start=10, duration=60)
+        async def test_recovers(resilience, fault_events):
+            assert resilience is service.resilience
+            before = resilience.clock.monotonic()
+            for _ in range(150):
+                try:
+                    await service.invoke()
+                except Exception:
+                    pass
+                await asyncio.sleep(1)
+            assert resilience.clock.monotonic() - before >= 150
+            assert_recovers(fault_events, within=130)
+
+        @pytest.mark.virtual_time
+        @pytest.mark.chaos("llm.invoke")
+        async def test_leaves_it_open(resilience):
+            for _ in range(5):
+                with pytest.raises(Exception):
+                    await service.invoke()
+            assert resilience.breaker("llm.invoke").state == "open"
+
+        @pytest.mark.asyncio
+        async def test_is_well_again_in_real_time():
+            started = service.resilience.clock.monotonic()
+            assert await service.invoke() == "answer"
+            assert 0.1 <= service.resilience.clock.monotonic() - started < 20
+        """
+    )
+    project.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize("end", ["assert False", "raise KeyboardInterrupt", "pytest.exit('enough')"])
+def test_experiments_end_however_a_test_ends(project, end):
+    """Failed, interrupted or ended by pytest itself."""
+    project.makepyfile(
+        f"""
+        import atexit
+        import pytest
+
+        @pytest.fixture
+        def late(resilience):
+            yield
+            # Torn down after the faults: what is live now would have outlived them.
+            print("LIVE", [run for run in resilience.chaos.history if run.end_reason is None])
+
+        async def test_it(late, resilience, chaos, virtual_time):
+            resilience.guard("llm.invoke")
+            await chaos.inject_errors("llm.*")
+            {end}
+        """
+    )
+    result = project.runpytest_subprocess("-s")
+    assert "LIVE []" in result.stdout.str()
+
+
+def test_a_failure_under_faults_shows_the_time_line(project):
+    """What was struck, when the circuit opened."""
+    project.makepyfile(
+        """
+        import pytest
+        from somaresil import CircuitBreaker
+
+        @pytest.mark.chaos("llm.*")
+        def test_it(resilience, fault_events):
+            @resilience.guard("llm.invoke", breaker=CircuitBreaker(minimum_calls=2))
+            def invoke(): pass
+            for _ in range(4):
+                with pytest.raises(Exception):
+                    invoke()
+            assert False
+        """
+    )
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*somaresil time line*", "*llm.invoke: bad (InjectedFault), struck*", "*circuit closed -> open*"])
+
+
+# -- summary ------------------------------------------------------------------------------------------------------------------------------
+
+STRUCK = """
+    import pytest
+
+    @pytest.mark.chaos("llm.*", "error", calls=(1,))
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(resilience, number):
+        resilience.guard("memory.write")
+
+        @resilience.guard("llm.invoke", retry=2)
+        def invoke():
+            return "answer"
+
+        assert invoke() == "answer"
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2"), ("-q",)])
+def test_the_summary_adds_up(project, options):
+    """In one process and over xdist's workers alike."""
+    project.makepyfile(STRUCK)
+    result = project.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        ["*= somaresil =*", "4 tests with faults: 4 injected, 100.0% absorbed (4 of 4 touched calls)", "guards never faulted: memory.write"]
+    )
+
+
+def test_no_summary_where_no_fault_was(project):
+    """Who does not use it does not see it."""
+    project.makepyfile("def test_it(): pass")
+    assert "somaresil =" not in project.runpytest_inprocess().stdout.str()
+
+
+@pytest.mark.parametrize(("limit", "code"), [("50", 0), ("51", 1)])
+@pytest.mark.parametrize("options", [(), ("-n", "1")])
+def test_a_run_can_be_made_to_fail_when_guards_were_never_faulted(project, limit, code, options):
+    """One of two guards was struck: that is 50 %."""
+    ini(project, f"somaresil_faulted_guards_fail_under = {limit}")
+    project.makepyfile(STRUCK)
+    result = project.runpytest_subprocess(*options)
+    assert result.ret == code
+    if code:
+        result.stdout.fnmatch_lines(["FAILED: 50 % of the guards were struck*51 %"])
+
+
+def test_figures_are_in_the_junit_file(project):
+    """For whoever reads that."""
+    project.makepyfile(STRUCK)
+    project.runpytest_inprocess("--junitxml=out.xml")
+    text = (project.path / "out.xml").read_text(encoding="utf-8")
+    assert 'name="somaresil"' in text
+    assert "&quot;injected&quot;: 1" in text
+
+
+# -- leaving it out -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_it_can_be_left_out(project):
+    """``-p no:somaresil``: its fixtures are gone, other tests run."""
+    project.makepyfile("def test_it(): pass\ndef test_that(resilience): pass\n")
+    result = project.runpytest_subprocess("-p", "no:somaresil")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*fixture 'resilience' not found*"])
+
+
+def test_its_options_are_explained(project):
+    """Where people look: --markers, --fixtures, --help."""
+    told = "\n".join(project.runpytest_inprocess(option).stdout.str() for option in ("--markers", "--fixtures", "--help"))
+    for name in ("@pytest.mark.chaos", "@pytest.mark.virtual_time", "fault_events", "somaresil_resilience", "--somaresil-plans"):
+        assert name in told, name
+
+
+def test_loading_it_imports_nothing_heavy():
+    """pytest, and the package with nothing in it."""
+    code = "import json, sys, pytest; before = set(sys.modules); import somaresil.pytest_plugin; print(json.dumps(sorted(set(sys.modules) - before)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert [name for name in json.loads(result.stdout) if name.startswith("somaresil")] == [
+        "somaresil",
+        "somaresil._version",
+        "somaresil.pytest_plugin",
+    ]
+    assert {name.partition(".")[0] for name in json.loads(result.stdout)} <= {"somaresil", *sys.stdlib_module_names}
+
+
+def test_a_plan_that_breaks_something_is_kept_and_replayed(project):
+    """The failure says what to type; typing it shows the same failure, with exit code 1."""
+    project.makepyfile(
+        agents="""
+        from somaresil import Retry
+        from somaresil.testing import at_most_once, scenario
+
+        @scenario(at_most_once("memory.write"), horizon=60)
+        async def agent(world):
+            @world.resilience.guard("memory.write", retry=Retry(attempts=2, wait=0.1))
+            async def write(key):
+                world.acted("memory.write", key)
+            async for second in world.ticks(10):
+                await write(second)
+        """,
+        test_agents="""
+        from hypothesis import given, settings
+        from somaresil.testing.strategies import fault_schedules
+        from agents import agent
+
+        @settings(derandomize=True, database=None, deadline=None)
+        @given(fault_schedules(agent, kinds=["lost_reply"], horizon=60))
+        def test_agent(plan):
+            agent.check(plan)
+        """,
+    )
+    ini(project, "pythonpath = .")
+    result = project.runpytest_subprocess("--somaresil-plans", "plans")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*agent.check(ChaosPlan([[]FaultWindow('memory.write', 'lost_reply', start=0, duration=1)]))*"])
+    plans = sorted((project.path / "plans").glob("agent-*.json"), key=lambda path: len(path.read_text(encoding="utf-8")))
+    assert plans
+    again = subprocess.run(
+        [sys.executable, "-m", "somaresil", "replay", plans[0]], cwd=project.path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert again.returncode == 1, again.stderr
+    assert "was done 2 times" in again.stdout
