@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from _measure import Benchmark, Ratio, Table, ratio
@@ -36,7 +37,7 @@ async def at_once() -> None:
             tasks.create_task(asyncio.sleep(1.0 + number % 7))
 
 
-def timed(make_loop: Callable[[], Any], main: Callable[[], Any]) -> float:
+def lived(make_loop: Callable[[], Any], main: Callable[[], Any]) -> float:
     """Milliseconds of ``main``, without making and closing the loop."""
     with asyncio.Runner(loop_factory=make_loop) as runner:
         loop = runner.get_loop()
@@ -77,10 +78,8 @@ def recovery() -> float:
 
     async def ten_minutes() -> None:
         while clock.monotonic() < 600.0:
-            try:
+            with suppress(Exception):
                 await invoke()
-            except Exception:
-                pass
             await asyncio.sleep(1.0)
 
     with capture_events(resilience) as history, inject_plan(resilience, OUTAGE):
@@ -107,11 +106,12 @@ def simulation() -> float:
 
 def measure(bench: Benchmark, cases: dict[str, Any], rounds: int) -> dict[str, float]:
     """The smallest milliseconds of each case; they take turns."""
-    best = {name: float("inf") for name, case in cases.items() if not isinstance(case, str)}
+    timed = {name: case for name, case in cases.items() if not isinstance(case, str)}
+    best = dict.fromkeys(timed, float("inf"))
     for _ in range(2 if bench.quick else rounds):
-        for name in best:
+        for name, case in timed.items():
             gc.collect()
-            best[name] = min(best[name], cases[name]())
+            best[name] = min(best[name], case())
     return best
 
 
@@ -119,10 +119,10 @@ def main() -> None:
     bench = Benchmark(__doc__ or "", PACKAGES)
     peer = bench.peer("looptime", lambda: bool(looptimes().close()) or looptimes)
     cases = {
-        "500 sleeps, VirtualClock": lambda: timed(ours, sleeps),
-        "500 sleeps, looptime": peer if isinstance(peer, str) else lambda: timed(looptimes, sleeps),
-        "500 sleeping tasks, VirtualClock": lambda: timed(ours, at_once),
-        "500 sleeping tasks, looptime": peer if isinstance(peer, str) else lambda: timed(looptimes, at_once),
+        "500 sleeps, VirtualClock": lambda: lived(ours, sleeps),
+        "500 sleeps, looptime": peer if isinstance(peer, str) else lambda: lived(looptimes, sleeps),
+        "500 sleeping tasks, VirtualClock": lambda: lived(ours, at_once),
+        "500 sleeping tasks, looptime": peer if isinstance(peer, str) else lambda: lived(looptimes, at_once),
         "ten minutes of a breaker's recovery, as a test": recovery,
         "the same, as a simulation": simulation,
     }

@@ -133,7 +133,14 @@ def _set_variable(config: pytest.Config, name: str, value: str) -> None:
     """For as long as this pytest runs."""
     before = os.environ.get(name)
     os.environ[name] = value
-    config.add_cleanup(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
+
+    def put_back() -> None:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+    config.add_cleanup(put_back)
 
 
 # -- virtual time -------------------------------------------------------------------------------------------------------------------------

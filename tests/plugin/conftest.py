@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def standing() -> dict[str, object]:
     return {
         "experiments": sorted(run.id for resilience in alive() for run in resilience.chaos.history if run.end_reason is None),
         "threads": sorted(thread.name for thread in threading.enumerate()),
-        "descriptors": len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0,
+        "descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()) if sys.platform == "linux" else 0,
         "tasks": sum(isinstance(thing, asyncio.Task) and not thing.done() for thing in gc.get_objects()),
         "environment": {name: value for name, value in os.environ.items() if name.startswith("SOMARESIL")},
         "clock": (time.monotonic, time.sleep, time.time, datetime.now.__self__) == REAL,

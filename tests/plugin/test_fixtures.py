@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -109,10 +110,8 @@ async def test_fault_events_tell_everything(virtual_time, resilience, chaos, fau
     invoke = guarded(resilience, breaker=CircuitBreaker(minimum_calls=3, open_jitter=0.0))
     await chaos.inject_errors("llm.*", duration_seconds=10)
     for _ in range(60):
-        try:
+        with suppress(Exception):
             await invoke()
-        except Exception:
-            pass
         await asyncio.sleep(1)
     assert len(fault_events.of(FaultInjected)) == fault_events.injected == 3
     assert "circuit closed -> open" in fault_events.timeline()

@@ -57,9 +57,9 @@ class ChaosStateMachine(RuleBasedStateMachine):
 
     kinds: ClassVar[tuple[str, ...]] = USUAL
     invariants_at_end: ClassVar[tuple[Invariant, ...]] = ()
-    settle: ClassVar[float] = 600.0
+    settle: ClassVar[float] = 300.0
     """Seconds of quiet at the end."""
-    probe_every: ClassVar[float] = 5.0
+    probe_every: ClassVar[float] = 10.0
     longest_fault: ClassVar[float] = 400.0
     longest_pause: ClassVar[float] = 120.0
     errors: ClassVar[dict[str, Any]] = {}

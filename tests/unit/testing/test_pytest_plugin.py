@@ -53,6 +53,11 @@ def service(project) -> None:
     ini(project, "pythonpath = .", "somaresil_resilience = service:resilience")
 
 
+def run(project, *options: str):
+    """Run pytest: in this process, unless xdist is to start others."""
+    return (project.runpytest_subprocess if "-n" in options else project.runpytest_inprocess)(*options)
+
+
 # -- collection ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +88,7 @@ def test_an_unknown_target_is_an_error_at_collection_where_the_service_is_known(
     """With the names that come near, and no test run."""
     service(project)
     project.makepyfile('import pytest\n@pytest.mark.chaos("llm.invok")\ndef test_it(): pass\n')
-    result = project.runpytest_subprocess()
+    result = project.runpytest_inprocess()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*chaos.target = 'llm.invok'*did you mean 'llm.invoke'?*"])
 
@@ -121,7 +126,7 @@ def test_a_service_that_is_not_there_is_named(project, reference, said):
     service(project)
     ini(project, "pythonpath = .", f"somaresil_resilience = {reference}")
     project.makepyfile("def test_it(resilience): pass")
-    result = project.runpytest_subprocess()
+    result = project.runpytest_inprocess()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f"*somaresil_resilience = '{reference}'*{said}*"])
 
@@ -163,7 +168,7 @@ def test_virtual_time_needs_nobody(project, options):
     if options == ("-p", "no:asyncio"):
         project.makefile(".ini", pytest="\n".join(line for line in INI.splitlines() if not line.startswith("asyncio")))
     project.makepyfile(SLEEPS)
-    project.runpytest_subprocess(*options).assert_outcomes(passed=1)
+    run(project, *options).assert_outcomes(passed=1)
 
 
 def test_all_coroutine_tests_can_be_virtual(project):
@@ -290,7 +295,7 @@ def test_a_service_that_was_imported_lives_in_virtual_time(project):
             assert 0.1 <= service.resilience.clock.monotonic() - started < 20
         """
     )
-    project.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=3)
+    project.runpytest_inprocess().assert_outcomes(passed=3)
 
 
 @pytest.mark.parametrize("end", ["assert False", "raise KeyboardInterrupt", "pytest.exit('enough')"])
@@ -361,7 +366,7 @@ STRUCK = """
 def test_the_summary_adds_up(project, options):
     """In one process and over xdist's workers alike."""
     project.makepyfile(STRUCK)
-    result = project.runpytest_subprocess(*options)
+    result = run(project, *options)
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         ["*= somaresil =*", "4 tests with faults: 4 injected, 100.0% absorbed (4 of 4 touched calls)", "guards never faulted: memory.write"]
@@ -380,7 +385,7 @@ def test_a_run_can_be_made_to_fail_when_guards_were_never_faulted(project, limit
     """One of two guards was struck: that is 50 %."""
     ini(project, f"somaresil_faulted_guards_fail_under = {limit}")
     project.makepyfile(STRUCK)
-    result = project.runpytest_subprocess(*options)
+    result = run(project, *options)
     assert result.ret == code
     if code:
         result.stdout.fnmatch_lines(["FAILED: 50 % of the guards were struck*51 %"])
@@ -401,7 +406,7 @@ def test_figures_are_in_the_junit_file(project):
 def test_it_can_be_left_out(project):
     """``-p no:somaresil``: its fixtures are gone, other tests run."""
     project.makepyfile("def test_it(): pass\ndef test_that(resilience): pass\n")
-    result = project.runpytest_subprocess("-p", "no:somaresil")
+    result = project.runpytest_inprocess("-p", "no:somaresil")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*fixture 'resilience' not found*"])
 
@@ -415,7 +420,7 @@ def test_its_options_are_explained(project):
 
 def test_loading_it_imports_nothing_heavy():
     """pytest, and the package with nothing in it."""
-    code = "import json, sys, pytest; before = set(sys.modules); import somaresil.pytest_plugin; print(json.dumps(sorted(set(sys.modules) - before)))"
+    code = "import json, sys, pytest; old = set(sys.modules); import somaresil.pytest_plugin; print(json.dumps(sorted(set(sys.modules) - old)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert [name for name in json.loads(result.stdout) if name.startswith("somaresil")] == [
         "somaresil",
