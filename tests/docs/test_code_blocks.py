@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent> *)(?P<marks>`{3,}|~{3,})\s*(?P<language>[\w+-]*)")
 NOT_EXECUTED = re.compile(r"<!--\s*not executed:\s*(?P<reason>.*?)\s*-->\s*$")
+ELSEWHERE = re.compile(r"<!--\s*(cut from|breaks:) .*-->\s*$")
+"""Executed by test_planted_bugs.py."""
 PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if page.exists()]
 
 # One process and one namespace a page. Lines keep the numbers they have in the page, so a traceback points into it.
@@ -58,6 +61,8 @@ def blocks_of(text: str) -> list[Block]:
                 fence, start, body = opened, number + 1, []
             elif comment := NOT_EXECUTED.search(line):
                 excuse = comment["reason"]
+            elif ELSEWHERE.search(line):
+                excuse = ""
             elif line.strip():
                 excuse = None
         elif line.strip().startswith(fence["marks"]) and not line.strip().strip(fence["marks"][0]):
@@ -91,13 +96,60 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-EXCUSED = [(page, block) for page in PAGES for block in python_blocks(page) if block.excuse is not None]
+EXCUSED = [(page, block) for page in PAGES for block in python_blocks(page) if block.excuse]
+
+
+def file_of(block: Block) -> str | None:
+    """Name the file of a small project that a block stands for: its first line is `# service.py`."""
+    named = re.match(r"# (?P<name>[\w/]+\.py)\n", block.code)
+    return named["name"] if named else None
+
+
+def projects_of(page: Path) -> list[tuple[dict[str, str], str | None]]:
+    """Give the projects of a page: the files at each point where a test file stands, and what its tests print if they are to fail.
+
+    A file that stands again replaces what it was. The output of a failing test is the `text` block that follows it directly.
+    """
+    files: dict[str, str] = {}
+    projects: list[tuple[dict[str, str], str | None]] = []
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    for block, following in zip_longest(blocks, blocks[1:]):
+        name = file_of(block) if block.language == "python" else None
+        if name is not None:
+            files = {**{other: text for other, text in files.items() if not other.startswith("test_")}, name: block.code}
+        if name is not None and name.startswith("test_"):
+            fails = following.code if following is not None and following.language == "text" else None
+            projects.append((files, fails))
+    return projects
+
+
+PROJECTS = [pytest.param(files, fails, id=f"{name_of(page)}-{n}") for page in PAGES for n, (files, fails) in enumerate(projects_of(page))]
+PROJECT_INI = """[pytest]
+asyncio_mode = strict
+asyncio_default_fixture_loop_scope = function
+pythonpath = .
+addopts = --strict-markers -p no:cacheprovider
+"""
+
+
+@pytest.mark.parametrize(("files", "fails"), PROJECTS)
+def test_project_of_a_page_runs(files, fails, tmp_path):
+    """Its tests pass; those that are shown with what they print fail, and print every line of it."""
+    (tmp_path / "pytest.ini").write_text(PROJECT_INI, encoding="utf-8")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == (0 if fails is None else 1), result.stdout + result.stderr
+    told = [line.removeprefix("E ").strip() for line in result.stdout.splitlines()]
+    for line in (fails or "").splitlines():
+        assert line.strip() in told or line.strip() in {"", "..."}, f"not printed: {line}\n{result.stdout}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=name_of)
 def test_page_runs(page, tmp_path):
     """Every block that is not excused runs without an error, in the order of the page."""
-    blocks = [block for block in python_blocks(page) if block.excuse is None]
+    blocks = [block for block in python_blocks(page) if block.excuse is None and file_of(block) is None]
     result = run_page(name_of(page), blocks, tmp_path)
     assert result.returncode == 0, f"{name_of(page)}\n{result.stdout}\n{result.stderr}"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from somaresil import errors, events
+from somaresil import errors, events, testing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -88,7 +88,7 @@ def test_links_lead_somewhere(page):
 def test_every_page_can_be_reached():
     """The index leads to every guide and policy."""
     index = (DOCS / "index.md").read_text(encoding="utf-8")
-    for page in [*DOCS.glob("guides/*.md"), *DOCS.glob("policies/*.md"), DOCS / "design.md"]:
+    for page in [*DOCS.glob("guides/*.md"), *DOCS.glob("policies/*.md"), *DOCS.glob("testing/*.md"), DOCS / "design.md"]:
         assert f"({page.relative_to(DOCS).as_posix()})" in index
 
 
@@ -103,6 +103,16 @@ def test_every_event_is_described():
     text = (DOCS / "guides" / "observability.md").read_text(encoding="utf-8")
     kinds = [name for name in events.__all__ if name not in {"Event", "Listener", "Listeners"}]
     assert [name for name in kinds if f"`{name}`" not in text] == []
+
+
+def test_every_name_of_the_test_kit_is_described():
+    """The pages about testing name everything that somaresil.testing offers, and each fixture has a page."""
+    text = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("testing/*.md"))
+    assert [name for name in testing.__all__ if f"{name}" not in text] == []
+    plugin = (ROOT / "src" / "somaresil" / "pytest_plugin.py").read_text(encoding="utf-8")
+    fixtures = re.findall(r"@pytest.fixture\ndef ([a-z]\w+)\(", plugin)
+    assert len(fixtures) == 5
+    assert [name for name in fixtures if not (DOCS / "testing" / f"fixture-{name.replace('_', '-')}.md").exists()] == []
 
 
 def test_the_demo_page_names_every_phase():

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 
 from somaresil import ChaosPlan
 from somaresil.testing import InvariantBroken
-from somaresil.testing.strategies import fault_schedules
+from somaresil.testing.strategies import SEARCH, fault_schedules
 from tests.planted import services
-
-EVERY_PHASE = (Phase.generate, Phase.target, Phase.shrink)
 
 BUGS = {
     # name: kinds, targets, most windows of the smallest schedule
@@ -34,11 +32,10 @@ def search(name: str, subject, examples: int) -> None:
     schedules = fault_schedules(targets, kinds, horizon=300, longest=400, known=subject)
 
     @settings(
+        SEARCH,
         max_examples=examples,
-        deadline=None,
         derandomize=True,
         database=None,
-        phases=EVERY_PHASE,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
