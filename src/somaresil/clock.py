@@ -114,8 +114,8 @@ class SteeredClock:
 
     def __init__(self) -> None:
         """Read the machine's."""
-        self._source: Clock = SystemClock()
-        self._offset = 0.0
+        self._behind: tuple[Clock, float] = (SystemClock(), 0.0)
+        """The clock behind it and what is added to its reading: one object, so that no thread reads the one without the other."""
         self._lock = threading.RLock()
 
     @contextmanager
@@ -130,12 +130,17 @@ class SteeredClock:
     def _take(self, clock: Clock) -> Clock:
         with self._lock:
             before, now = self._source, self.monotonic()
-            self._source, self._offset = clock, now - clock.monotonic()
+            self._behind = (clock, now - clock.monotonic())
             return before
+
+    @property
+    def _source(self) -> Clock:
+        return self._behind[0]
 
     def monotonic(self) -> float:
         """The measuring reading, in seconds; goes on from where it was when the clock behind it changes."""
-        return self._source.monotonic() + self._offset
+        source, offset = self._behind
+        return source.monotonic() + offset
 
     def time(self) -> float:
         """The wall reading of the clock behind it."""

@@ -206,5 +206,8 @@ _LONGEST_VALUE = 80
 
 
 def _brief(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a value that cannot be shown is a problem to be told all the same
+        return f"<a {type(value).__name__} that cannot be shown>"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

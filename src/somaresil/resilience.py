@@ -324,7 +324,7 @@ class Resilience:
 
         def end() -> None:
             with self._lock:
-                self._observers = tuple(other for other in self._observers if other is not observer)
+                self._observers = tuple(other for other in self._observers if other != observer)
                 guards = tuple(self._guards.values())
             for guard in guards:
                 guard.unobserve(observer)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 
 import pytest
 
 from somaresil import ManualClock, SystemClock
+from somaresil.clock import SteeredClock
 from tests.behaviour.kit import PATIENCE, together
 
 
@@ -107,3 +109,90 @@ def test_a_manual_clock_may_be_moved_by_many_threads():
 
     together(4, move)
     assert clock.monotonic() == 4000.0
+
+
+def test_a_steered_clock_is_that_of_the_machine_until_somebody_steers_it():
+    """Both readings, within what lies between two looks."""
+    clock, before, wall = SteeredClock(), time.monotonic(), time.time()
+    assert before <= clock.monotonic() <= time.monotonic()
+    assert wall <= clock.time() <= time.time()
+
+
+def test_a_steered_clock_moves_with_the_one_that_steers_it_and_never_jumps():
+    """Its measuring reading goes on from where it was, in and out again; the wall reading is that of the clock behind it."""
+    clock, manual = SteeredClock(), ManualClock(monotonic=5.0, time=500.0)
+    before = clock.monotonic()
+    with clock.by(manual):
+        begin = clock.monotonic()
+        assert before <= begin <= before + PATIENCE
+        assert clock.monotonic() == begin
+        manual.advance(3600.0)
+        assert clock.monotonic() == pytest.approx(begin + 3600.0, abs=1e-6)
+        assert clock.time() == 4100.0
+        manual.step_wall(-100.0)
+        assert clock.time() == 4000.0
+        inside = clock.monotonic()
+    after = clock.monotonic()
+    assert inside <= after <= inside + PATIENCE
+    assert abs(clock.time() - time.time()) < PATIENCE
+
+
+def test_a_clock_may_be_steered_by_one_after_the_other_and_by_one_within_the_other():
+    """The former one takes over again, also after an error; no change of hands is seen in the reading."""
+    clock, outer, inner = SteeredClock(), ManualClock(monotonic=1e6), ManualClock(monotonic=0.0)
+    with clock.by(outer):
+        begin = clock.monotonic()
+        with pytest.raises(LookupError), clock.by(inner):
+            assert clock.monotonic() == pytest.approx(begin, abs=1e-6)
+            outer.advance(50.0)
+            inner.advance(7.0)
+            raise LookupError
+        assert clock.monotonic() == pytest.approx(begin + 7.0, abs=1e-6)
+        outer.advance(1.0)
+        assert clock.monotonic() == pytest.approx(begin + 8.0, abs=1e-6)
+    with clock.by(inner):
+        reading = clock.monotonic()
+        inner.advance(2.0)
+        assert clock.monotonic() == pytest.approx(reading + 2.0, abs=1e-6)
+
+
+def test_whoever_waits_on_a_steered_clock_waits_on_the_one_behind_it():
+    """Threads and tasks, for time, events and futures; nobody waits for real."""
+    clock, manual, event = SteeredClock(), ManualClock(monotonic=0.0), threading.Event()
+
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        await clock.asleep(1000.0)
+        late = await clock.await_(future, 1000.0)
+        future.set_result(None)
+        return late, await clock.await_(future, 1000.0)
+
+    with clock.by(manual):
+        clock.sleep(1000.0)
+        assert not clock.wait(event, 1000.0)
+        event.set()
+        assert clock.wait(event, 1000.0)
+        assert asyncio.run(main()) == (False, True)
+    assert manual.monotonic() == 4000.0
+
+
+class Interrupted(ManualClock):
+    """While it is read, something else happens once."""
+
+    meanwhile = staticmethod(lambda: None)
+
+    def monotonic(self):
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return super().monotonic()
+
+
+def test_a_steered_clock_that_changes_hands_while_it_is_read_does_not_jump():
+    """A thread of a service may read it when the test begins or ends: a lease would be over, or never be."""
+    clock, manual = SteeredClock(), Interrupted(monotonic=1e6)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(clock.by(manual))
+        begin = clock.monotonic()
+        manual.meanwhile = lambda: stack.enter_context(clock.by(ManualClock(monotonic=0.0)))
+        assert clock.monotonic() == pytest.approx(begin, abs=1e-6)
+        assert clock.monotonic() == pytest.approx(begin, abs=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import os
 import threading
 import time
@@ -13,8 +14,10 @@ import pytest
 
 import somaresil
 from somaresil import SLO, ConfigurationError, ManualClock, Outcome, Resilience, SystemClock
+from somaresil.clock import STEERED
 from somaresil.events import BreakerChanged, CallEnded, DefectFound
 from somaresil.model.breaker import IllegalTransition, State
+from somaresil.resilience import alive
 from tests.behaviour.kit import Boom, Stand, one_strike
 
 
@@ -358,3 +361,57 @@ def test_calling_through_a_name_that_was_never_made_is_refused():
     with pytest.raises(ConfigurationError, match=r"did you mean 'llm\.invoke'"):
         resilience.call("llm.invok", len, "x")
     assert list(resilience.guards) == ["llm.invoke"]
+
+
+def test_a_process_knows_every_one_that_is_alive():
+    """For tools that look after all of them; one that is forgotten is gone."""
+    one, other = Resilience("shop"), Resilience("shop")
+    assert {one, other} <= set(alive())
+    before = len(alive())
+    del other
+    gc.collect()
+    assert one in alive()
+    assert len(alive()) < before
+
+
+def test_one_that_could_not_be_made_is_not_alive():
+    """It was refused."""
+    gc.collect()
+    before = set(alive())
+    with pytest.raises(ConfigurationError):
+        Resilience("a b")
+    assert set(alive()) <= before
+
+
+@pytest.mark.parametrize("value", [None, "", "system", "Steered", "1"])
+def test_the_clock_is_steered_only_in_a_process_that_says_so(monkeypatch, value):
+    """Services read that of the machine itself, which costs no frame."""
+    if value is None:
+        monkeypatch.delenv("SOMARESIL_CLOCK", raising=False)
+    else:
+        monkeypatch.setenv("SOMARESIL_CLOCK", value)
+    assert type(Resilience("shop").clock) is SystemClock
+
+
+def test_a_process_under_test_can_be_taken_through_minutes(monkeypatch):
+    """All that asked for no clock share the steered one, whose guards, breakers and leases go by it; who has a clock keeps it."""
+    monkeypatch.setenv("SOMARESIL_CLOCK", "steered")
+    manual = ManualClock()
+    shop, other, own = Resilience("shop"), Resilience("other"), Resilience("own", clock=manual)
+    assert shop.clock is other.clock is STEERED
+    assert own.clock is manual
+    guard = shop.guard("db", breaker=one_strike())
+    with STEERED.by(manual):
+        with pytest.raises(Boom):
+            guard.call(_boom)
+        assert shop.breaker("db").state is State.OPEN
+        assert shop.breaker("db").retry_after == pytest.approx(30.0)
+        manual.advance(29.0)
+        assert shop.breaker("db").retry_after == pytest.approx(1.0)
+        manual.advance(1.5)
+        assert guard.call(lambda: "fine") == "fine"
+        assert shop.breaker("db").state is State.CLOSED
+
+
+def _boom():
+    raise Boom

@@ -34,14 +34,22 @@ class LostReply:
 
     async def __call__(self, call: Call, answer: Any) -> Any:
         """The answer when the experiment ends before it is lost; else raises. The body of a ``with`` block has no answer."""
-        run = self._run
-        if call.block or not run.claim(self._component):
+        if call.block:
             return answer
-        call.injected = True
-        if self._delay > 0.0 and not await run.hold(call.runtime, self._delay):
+        struck, error = _strike(self._run, self._component, call, raises=True)
+        if not struck:
             return answer
+        try:
+            if self._delay > 0.0 and not await self._run.hold(call.runtime, self._delay):
+                return answer
+        except BaseException:
+            # The caller went away meanwhile, so nobody will read the stream that was opened for him.
+            await _close(call, answer)
+            raise
         await _close(call, answer)
-        raise run.config.make_error(self._component, run.id)
+        if error is None:
+            return answer
+        raise error
 
 
 class StreamEnd:
@@ -63,23 +71,30 @@ class StreamEnd:
         if self.after_items > 0:
             kind = _Stream if call.runtime.blocking else _AsyncStream
             return answer._replace(source=kind(self, call, answer.source))
-        if not self.strike(call):
+        struck, error = self.strike(call)
+        if not struck:
             return answer
         await _close(call, answer)
-        if self.truncate:
-            return answer._replace(first=None, ended=True)
-        raise self.error()
+        if error is not None:
+            raise error
+        return answer._replace(first=None, ended=True)
 
-    def strike(self, call: Call) -> bool:
-        """Count it and mark the call; False when the experiment is over."""
-        if not self.run.claim(self.component):
-            return False
-        call.injected = True
-        return True
+    def strike(self, call: Call) -> tuple[bool, BaseException | None]:
+        """Whether the stream ends here, and with which error; None: cleanly."""
+        return _strike(self.run, self.component, call, raises=not self.truncate)
 
-    def error(self) -> BaseException:
-        """What the reader gets."""
-        return self.run.config.make_error(self.component, self.run.id)
+
+def _strike(run: ExperimentRun, component: str, call: Call, *, raises: bool) -> tuple[bool, BaseException | None]:
+    """Count a strike and mark the call. False when the experiment is over, or when something of it is broken: that is no fault."""
+    try:
+        error = run.config.make_error(component, run.id) if raises else None
+        if not run.claim(component):
+            return False, None
+    except Exception as defect:  # noqa: BLE001 - the engine fails open
+        call.listeners.defect("fault on an answer", defect, call.clock.time())
+        return False, None
+    call.injected = True
+    return True, error
 
 
 class _Stream:
@@ -115,12 +130,11 @@ class _Stream:
 
     def _seen(self, item: Any) -> Any:
         self._left -= 1
-        if self._left >= 0 or not self._end.strike(self._call):
+        struck, error = (False, None) if self._left >= 0 else self._end.strike(self._call)
+        if not struck:
             return item
         self.close()
-        if self._end.truncate:
-            raise StopIteration
-        raise self._end.error()
+        raise StopIteration if error is None else error
 
 
 class _AsyncStream:
@@ -156,12 +170,11 @@ class _AsyncStream:
 
     async def _seen(self, item: Any) -> Any:
         self._left -= 1
-        if self._left >= 0 or not self._end.strike(self._call):
+        struck, error = (False, None) if self._left >= 0 else self._end.strike(self._call)
+        if not struck:
             return item
         await self.aclose()
-        if self._end.truncate:
-            raise StopAsyncIteration
-        raise self._end.error()
+        raise StopAsyncIteration if error is None else error
 
 
 async def _close(call: Call, answer: Any) -> None:

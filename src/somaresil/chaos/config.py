@@ -172,7 +172,7 @@ class ChaosConfig:
     @property
     def on_http(self) -> bool:
         """Whether it is about requests to the ASGI middleware."""
-        return self.target_component.startswith("http:")
+        return isinstance(self.target_component, str) and self.target_component.startswith("http:")
 
     def make_error(self, component: str, experiment: str) -> BaseException:
         """A fresh exception for each struck call."""

@@ -194,7 +194,7 @@ class ChaosEngine:
             for index, (window, config) in enumerate(zip(plan.windows, configs, strict=True)):
                 self._number += 1
                 identity = f"{window.kind}-{self._number}"
-                runs.append(self._run(identity, config, chance, window.start, f"plan.{index}"))  # type: ignore[arg-type]
+                runs.append(self._run(identity, config, chance, now=now, starts_in=window.start, draws=f"plan.{index}"))  # type: ignore[arg-type]
             self._runs = (*self._forget_old(len(runs)), *runs)
         plan_run = PlanRun(plan, tuple(runs), now + plan.duration)
         try:
@@ -238,6 +238,8 @@ class ChaosEngine:
         identity: str,
         config: ChaosConfig,
         chance: Chance,
+        *,
+        now: float | None = None,
         starts_in: float = 0.0,
         draws: str | None = None,
         seen: Callable[[str], object] | None = None,
@@ -249,6 +251,7 @@ class ChaosEngine:
             clock=self._clock,
             chance=chance,
             listeners=self._listeners,
+            now=now,
             starts_in=starts_in,
             draws=draws,
             seen=seen,
@@ -256,8 +259,7 @@ class ChaosEngine:
 
     def _place(self, run: ExperimentRun) -> None:
         """Arm it where it is to strike."""
-        if run.live:
-            run.tell_start()
+        _ = run.live  # tells that it has begun, if it has
         try:
             if run.config.on_http:
                 with self._lock:
@@ -411,7 +413,7 @@ class ChaosEngine:
         if window.error is not None and window.error not in errors:
             allowed = f"one of {', '.join(sorted(errors))}"
             check.problem("error", window.error, allowed, did_you_mean(window.error, errors) or "allow it: errors={name: type}")
-            return None
+            errors = {window.error: OSError}  # so that the rest of it is looked at too
         try:
             config = window.config(errors)
         except ConfigurationError as wrong:
@@ -432,7 +434,8 @@ class ChaosEngine:
                 hint = "no ResilienceMiddleware is mounted, so there are no requests to strike; frameworks mount it when the app starts"
                 check.problem(name, pattern, "a guard, or a mounted middleware", hint)
             if experiment is ChaosExperiment.CIRCUIT_TRIP:
-                check.problem("experiment", experiment.value, "latency, error or stream_cut on http:", "routes have no breaker")
+                kind = "experiment" if name == "target_component" else "kind"
+                check.problem(kind, experiment.value, "latency, error or stream_cut on http:", "routes have no breaker")
             return
         guards = self._guards()
         found = [guard for known, guard in guards.items() if matches(pattern, known)]
@@ -450,10 +453,11 @@ class ChaosEngine:
         return me is not None and is_chosen(key, me, config.candidates)
 
     def _arm_guard(self, run: ExperimentRun, guard: Guard) -> None:
-        path = run.config.path
-        if path is not None and guard.name in path.split(" > ")[:-1] and run.first_arming(f">{guard.name}"):
+        aimed = matches(run.config.target_component, guard.name)
+        if run.config.path is not None and not aimed and run.first_arming(guard.name):
+            # A path is the whole path: guards that it does not name must be seen on it too.
             self._arm_rule(run, guard, Tracker(run, guard.name))
-        if not matches(run.config.target_component, guard.name) or not run.first_arming(guard.name):
+        if not aimed or not run.first_arming(guard.name):
             return
         if run.config.experiment is not ChaosExperiment.CIRCUIT_TRIP:
             self._arm_rule(run, guard, run.rule(guard.name))

@@ -12,8 +12,9 @@ As JSON::
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, MISSING, dataclass, fields
+from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from somaresil.chaos.config import AVAILABLE, ChaosConfig, ChaosExperiment
@@ -87,7 +88,8 @@ class FaultWindow:
             # Whether the name means something is known where the plan runs.
             check.name("error", self.error)
         try:
-            config = self.config({self.error: OSError} if isinstance(self.error, str) else {})
+            # Any error will do here; one that is no text has its problem already.
+            config = self._config(OSError if isinstance(self.error, str) else None)
         except ConfigurationError as wrong:
             said = {problem.path for problem in check.problems}
             for problem in wrong.problems:
@@ -115,21 +117,24 @@ class FaultWindow:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what differs from the defaults."""
         shown = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.default is MISSING or value != field.default:
-                shown[field.name] = list(value) if isinstance(value, tuple) else value
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.default is MISSING or value != option.default:
+                shown[option.name] = list(value) if isinstance(value, tuple) else value
         return shown
 
     def config(self, errors: ErrorMakers = ERRORS) -> ChaosConfig:
         """The experiment that it stands for; ``errors`` says what the names of errors mean."""
+        return self._config(None if self.error is None else errors[self.error])
+
+    def _config(self, error: type[Exception] | Callable[[], Exception] | None) -> ChaosConfig:
         return ChaosConfig(
             cast("ChaosExperiment", self.kind),  # a word becomes its member there
             self.target,
             self.rate,
             self.duration,
             delay_seconds=self.delay,
-            error=None if self.error is None else errors[self.error],
+            error=error,
             status=self.status,
             after_items=self.after_items,
             calls=self.calls,
@@ -144,8 +149,8 @@ _SHORT: Final = {
     "duration_seconds": "duration",
     "delay_seconds": "delay",
 }
-_FIELDS: Final = tuple(field.name for field in fields(FaultWindow))
-_REQUIRED: Final = tuple(field.name for field in fields(FaultWindow) if field.default is MISSING)
+_FIELDS: Final = tuple(option.name for option in fields(FaultWindow))
+_REQUIRED: Final = tuple(option.name for option in fields(FaultWindow) if option.default is MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +164,7 @@ class ChaosPlan:
     windows: tuple[FaultWindow, ...] = ()
     _: KW_ONLY
     seed: int = 0
-    scenario: str | None = None
+    scenario: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check everything."""
@@ -243,7 +248,9 @@ class ChaosPlan:
         if not isinstance(listed, list | tuple):
             check.problem("windows", listed, "a list of windows")
             listed = ()
-        for index, window in enumerate(listed[: MOST_WINDOWS + 1]):
+        if len(listed) > MOST_WINDOWS:
+            check.problem("windows", f"{len(listed)} windows", f"at most {MOST_WINDOWS}")
+        for index, window in enumerate(listed[:MOST_WINDOWS]):
             found = _window(check.child(f"windows[{index}]"), window)
             if found is not None:
                 windows.append(found)
@@ -291,9 +298,7 @@ class _Pairs(dict[str, Any]):
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        self.repeated = (
-            sorted({name for name, _ in pairs if sum(other == name for other, _ in pairs) > 1}) if len(pairs) > len(self) else []
-        )
+        self.repeated = sorted(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
 
 
 def _no_number(text: str) -> float:

@@ -56,11 +56,14 @@ class ExperimentRun:
         clock: Clock,
         chance: Chance,
         listeners: Listeners,
+        now: float | None = None,
         starts_in: float = 0.0,
         draws: str | None = None,
         seen: Callable[[str], object] | None = None,
     ) -> None:
-        """Begin the lease ``starts_in`` seconds from now. ``selected``: whether this process lies inside the blast radius.
+        """Begin the lease ``starts_in`` seconds after ``now`` on the monotonic clock (None: its reading).
+
+        ``selected``: whether this process lies inside the blast radius.
 
         ``draws`` names the rule by which it draws; None: by its id. The windows of a plan draw by their place in the plan, so that a plan
         decides alike whatever was started before it. ``seen`` is told the path of every call that comes by, and nothing is struck then.
@@ -74,9 +77,10 @@ class ExperimentRun:
         self._listeners = listeners
         self._chance = chance
         self._draws = f"chaos.{identity}" if draws is None else draws
-        self._begin = clock.monotonic() + starts_in
+        self._begin = (clock.monotonic() if now is None else now) + starts_in
         self._deadline = self._begin + float(config.duration_seconds)  # type: ignore[arg-type]
-        self._begun = starts_in <= 0.0
+        self.begun = False
+        """Whether its time has come, as far as anybody has looked."""
         self._requests = Numbers("")
         self._seen = seen
         self._lock = threading.RLock()
@@ -103,13 +107,13 @@ class ExperimentRun:
         if self._ended is not None:
             return False
         now = self._clock.monotonic()
+        if now < self._begin:
+            return False
+        if not self.begun:
+            self._tell_begin()
         if now >= self._deadline:
             self.end("expired")
             return False
-        if now < self._begin:
-            return False
-        if not self._begun:
-            self._tell_begin()
         return True
 
     @property
@@ -209,6 +213,8 @@ class ExperimentRun:
         """Count and report one strike. False when it is over, or its last injection was made; then there is none."""
         config = self.config
         component = component or config.target_component
+        if not self.live:
+            return False
         with self._lock:
             if self._ended is not None:
                 return False
@@ -250,14 +256,9 @@ class ExperimentRun:
 
     def _tell_begin(self) -> None:
         with self._lock:
-            begun, self._begun = self._begun, True
-        if not begun:
-            self.tell_start()
-
-    def tell_start(self) -> None:
-        """Tell that it was armed, or that its time has come."""
+            begun, self.begun = self.begun, True
         config = self.config
-        if self._seen is None and self._listeners.wants(ExperimentStarted):
+        if not begun and self._seen is None and self._listeners.wants(ExperimentStarted):
             rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
             duration = float(config.duration_seconds)  # type: ignore[arg-type]
             self._listeners.emit(

@@ -198,7 +198,7 @@ class Guard:
     def unobserve(self, observer: Callable[[CallEnded], object]) -> None:
         """Tell it no more."""
         with _configuring:
-            self.observers = tuple(other for other in self.observers if other is not observer)
+            self.observers = tuple(other for other in self.observers if other != observer)
             self.switch.hold("observed", held=bool(self.observers))
 
     # -- the quiet path comes by here when it is not quiet ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Work that is really being done, in worker threads or behind sockets, is waited f
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,9 +47,11 @@ class VirtualClock(Schedule):
 
     def advance(self, seconds: float) -> None:
         """Move on by ``seconds`` (>= 0) at once. Tasks and threads whose time has come run when the caller lets them."""
-        if seconds < 0:
+        if not 0 <= seconds < math.inf:
             raise ValueError(f"a monotonic clock does not go back: advance({seconds!r}), expected seconds >= 0")
-        self._move(self.now + seconds)
+        with self._lock:
+            self._set(self.now + seconds)
+        self._tell()
 
     def step_wall(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an operator or NTP would; nothing that measures may notice."""
@@ -62,7 +65,7 @@ class VirtualClock(Schedule):
         """Wait in this thread. Where a loop or nobody else runs it moves time on, as blocking code would; other threads wait their turn."""
         if seconds <= 0:
             return
-        if self._in_loop() or not self._others():
+        if not seconds < math.inf or self._in_loop() or not self._others():
             self.advance(seconds)
         else:
             self._park(None, self.now + seconds)

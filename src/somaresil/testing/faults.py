@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
+from weakref import WeakKeyDictionary
 
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig
 from somaresil.chaos.engine import SWITCH
@@ -29,28 +31,74 @@ TEST_CEILINGS: Final = ChaosCeilings(duration=86_400.0, delay=86_400.0, experime
 def allow_chaos(resilience: Resilience, ceilings: ChaosCeilings = TEST_CEILINGS) -> Generator[None]:
     """Permit experiments in here: sets ``SOMARESIL_CHAOS=1``, opts in, and names the environment ``test`` when nobody has named it.
 
-    Everything is put back as it was, and every experiment that was begun meanwhile is ended. Production stays production: an environment
-    that is named so is not renamed, and its experiments are refused as always.
+    When the last block that permits them for this process ends, everything is put back as it was, and every experiment that was begun
+    meanwhile is ended. Production stays production: an environment that is named so is not renamed, and its experiments are refused as
+    always.
     """
-    chaos, place = resilience.chaos, resilience.chaos.place
-    before, environment, switch = chaos.permission(), place.environment, os.environ.get(SWITCH)
-    known = chaos.history
-    if environment is None:
-        place.environment = "test"
-    os.environ[SWITCH] = "1"
-    chaos.opt_in(ceilings)
+    mine = object()
+    with _permitting:
+        permit = _permits.get(resilience)
+        if permit is None:
+            permit = _permits[resilience] = _Permit(resilience)
+        permit.enter(mine, ceilings)
     try:
         yield
     finally:
-        for run in chaos.history:
-            if run not in known:
-                run.end("stopped")
-        chaos.permit(before)
-        place.environment = environment
-        if switch is None:
-            os.environ.pop(SWITCH, None)
-        else:
-            os.environ[SWITCH] = switch
+        with _permitting:
+            if permit.leave(mine):
+                del _permits[resilience]
+
+
+class _Permit:
+    """The blocks that permit chaos for one process, however they overlap, and what was before the first of them."""
+
+    switched: ClassVar[int] = 0
+    """How many processes the variable of the environment is set for."""
+    switch: ClassVar[str | None] = None
+    """What it was before."""
+
+    def __init__(self, resilience: Resilience) -> None:
+        self._chaos = resilience.chaos
+        self._before = self._chaos.permission()
+        self._environment = self._chaos.place.environment
+        self._known = frozenset(run.id for run in self._chaos.history)
+        self._blocks: dict[object, tuple[ChaosCeilings, frozenset[str]]] = {}
+        if self._environment is None:
+            self._chaos.place.environment = "test"
+        if not _Permit.switched:
+            _Permit.switch = os.environ.get(SWITCH)
+        _Permit.switched += 1
+
+    def enter(self, block: object, ceilings: ChaosCeilings) -> None:
+        self._blocks[block] = ceilings, frozenset(run.id for run in self._chaos.history)
+        os.environ[SWITCH] = "1"
+        self._chaos.opt_in(ceilings)
+
+    def leave(self, block: object) -> bool:
+        """Whether it was the last."""
+        inmost = next(reversed(self._blocks)) is block
+        _, known = self._blocks.pop(block)
+        # What was begun in a block ends with it; where blocks overlap, nobody can say whose it was, and it ends with the last of them.
+        if inmost or not self._blocks:
+            for run in self._chaos.history:
+                if run.id not in (known if self._blocks else self._known):
+                    run.end("stopped")
+        if self._blocks:
+            self._chaos.opt_in(next(reversed(self._blocks.values()))[0])
+            return False
+        self._chaos.permit(self._before)
+        self._chaos.place.environment = self._environment
+        _Permit.switched -= 1
+        if not _Permit.switched:
+            if _Permit.switch is None:
+                os.environ.pop(SWITCH, None)
+            else:
+                os.environ[SWITCH] = _Permit.switch
+        return True
+
+
+_permits: WeakKeyDictionary[Resilience, _Permit] = WeakKeyDictionary()
+_permitting = threading.RLock()
 
 
 class _Block:
@@ -63,6 +111,10 @@ class _Block:
     def _begin(self) -> None:
         raise NotImplementedError
 
+    def stop(self) -> None:
+        """End what it has begun, before the block ends."""
+        raise NotImplementedError
+
     def __enter__(self) -> Self:
         """Begin."""
         with ExitStack() as stack:
@@ -73,6 +125,7 @@ class _Block:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End, whatever happened."""
+        self.stop()
         self._stack.close()
 
     async def __aenter__(self) -> Self:
@@ -121,6 +174,11 @@ class PlanInjection(_Block):
 
     def _begin(self) -> None:
         self.run = self._resilience.chaos.arm_plan(self.plan, errors=self._errors)
+
+    def stop(self) -> None:
+        """End all windows, before the block does."""
+        if self.run is not None:
+            self.run.stop()
 
     @property
     def injected(self) -> int:

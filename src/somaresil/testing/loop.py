@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import sys
 import threading
 import time
@@ -41,13 +42,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, clock: Schedule) -> None:
         self.clock = clock
         self._default_executor: Any = None
-        self._ident = 0
+        self.ident = 0
+        """The thread in which it runs, or ran last."""
+        self.closing = False
+        """Whether it waits for the threads of its executor."""
         self.stalled = False
         """Whether it has given up once."""
+        self._ready: Any
         super().__init__()
         # Private names of asyncio, as other loops use them: the selector is where it waits, the resolution what it calls "now".
         self._selector: Any = _Selector(self, self._selector)
-        self._clock_resolution = 1e-9
         try:
             self.clock.attach(self)
         except RuntimeError:
@@ -58,32 +62,49 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Where its clock stands."""
         return f"<VirtualLoop at {self.clock.now:g} s running={self.is_running()} closed={self.is_closed()}>"
 
+    @property
+    def _clock_resolution(self) -> float:
+        """Never less than a float can tell at this reading: a timer that is due must be before "now and a bit"."""
+        return max(1e-9, math.ulp(self.clock.now))
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, _: float) -> None:
+        """What asyncio measured does not matter."""
+
     def time(self) -> float:
         """Virtual seconds."""
         return self.clock.now
 
+    def has_calls(self) -> bool:
+        """Whether something is ready to run."""
+        return bool(self._ready)
+
     def runs_here(self) -> bool:
         """Whether this is the thread in which it runs now."""
-        return self.is_running() and self._ident == threading.get_ident()
+        return self.is_running() and self.ident == threading.get_ident()
 
     def run_forever(self) -> None:
         """Run until it is stopped."""
-        self._ident = threading.get_ident()
+        self.ident = threading.get_ident()
         _watch_anyio()
         super().run_forever()
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Work in a thread, which is waited for in real time."""
         if executor is None:
+            self._check_default_executor()  # type: ignore[attr-defined]  # private to asyncio, which asks it here as well
             executor = self._pool()
         # What goes to other processes must be pickled as it is; how many of them run is not ours to see.
         known = isinstance(executor, ThreadPoolExecutor)
-        size = executor._max_workers if known else None  # noqa: SLF001 - nobody tells otherwise who has to wait in line
-        job, work = self.clock.submit(executor, size, func, *args)
+        job, work = self.clock.submit(functools.partial(_is_full, executor) if known else None, func, *args)
         if not known:
             job.started = -1
         task: Any = work if known else functools.partial(func, *args)
-        future = super().run_in_executor(executor, task)
+        try:
+            future = super().run_in_executor(executor, task)
+        except BaseException:
+            self.clock.forget(job)
+            raise
         future.add_done_callback(lambda _: self.clock.withdraw(job) if known else self.clock.forget(job))
         return future
 
@@ -98,8 +119,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             # Whoever hangs in there is told already, and would only be told again.
             self._default_executor.shutdown(wait=False, cancel_futures=True)
             self._default_executor = None
-        with self.clock.paused():
-            await super().shutdown_default_executor(*args, **kwargs)
+        self.closing = True
+        try:
+            with self.clock.paused():
+                await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            self.closing = False
 
     def close(self) -> None:
         """Close it and free the clock for another loop."""
@@ -129,7 +154,14 @@ class _Selector:
             return events
         clock = self._clock
         if clock.held:
+            if self._loop.closing and clock.jump_for_threads():
+                self._idle_since = None
+                return []
             return self._really_wait("a thread works for this loop, but nothing has happened for {} s")
+        # A thread may have called in since the first look, whether it is still there or not.
+        if self._loop.has_calls():
+            self._idle_since = None
+            return []
         # Besides the pipe by which threads wake the loop.
         sockets = len(self._map) > 1
         if timeout is not None:
@@ -140,9 +172,12 @@ class _Selector:
             clock.leap(timeout)
             return []
         if clock.jump(None):
+            self._idle_since = None
             return []
         if sockets:
             return self._really_wait("sockets are open, but nothing has come for {} s")
+        if clock.may_be_called():
+            return self._really_wait("threads are there that may call in, but nothing has come for {} s")
         self._loop.stalled = True
         raise stalled(clock, self._loop, "there is no timer, no thread at work and no open socket")
 
@@ -154,7 +189,8 @@ class _Selector:
             self._idle_since = None
             self._loop.stalled = True
             raise stalled(self._clock, self._loop, why.format(f"{self._clock.stall:g}"))
-        events: list[Any] = self._select(_STEP)
+        # Nobody tells when a thread that was started by itself is done: look often at first.
+        events: list[Any] = self._select(min(_STEP, max(0.001, now - self._idle_since)))
         if events:
             self._idle_since = None
         return events
@@ -179,7 +215,7 @@ def _watch_anyio() -> None:
         loop = asyncio.get_running_loop()
         if not isinstance(loop, VirtualLoop):
             return await original(func, args, *rest, **options)
-        job, work = loop.clock.submit(backend, _free_tokens(rest, options), func, *args)
+        job, work = loop.clock.submit(functools.partial(_has_no_token, _limiter(rest, options), asyncio.current_task()), func, *args)
         try:
             return await original(work, (), *rest, **options)
         finally:
@@ -189,12 +225,21 @@ def _watch_anyio() -> None:
     backend.run_sync_in_worker_thread = classmethod(watched)
 
 
-def _free_tokens(rest: tuple[Any, ...], options: dict[str, Any]) -> int | None:
-    """How many threads its limiter allows; None: not known."""
+def _is_full(pool: ThreadPoolExecutor, sleeps: Callable[[int], bool]) -> bool:
+    """Whether every thread that a pool may have sleeps, so that what is in line begins only when one wakes up."""
+    threads = tuple(pool._threads)  # noqa: SLF001 - nobody tells otherwise who has to wait in line
+    return len(threads) >= pool._max_workers and all(sleeps(thread.ident or 0) for thread in threads)  # noqa: SLF001
+
+
+def _has_no_token(limiter: Any, task: object, _: Callable[[int], bool]) -> bool:
+    """Whether a task waits in line before a limiter of anyio."""
+    return task not in limiter.statistics().borrowers
+
+
+def _limiter(rest: tuple[Any, ...], options: dict[str, Any]) -> Any:
     limiter = options.get("limiter") or (rest[1] if len(rest) > 1 else None)
     if limiter is None:
         from anyio.to_thread import current_default_thread_limiter
 
         limiter = current_default_thread_limiter()
-    total = getattr(limiter, "total_tokens", None)
-    return int(total) if isinstance(total, int) else None
+    return limiter

@@ -13,12 +13,14 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakSet
 
 from somaresil.config import Checker
-from somaresil.testing.stall import stalled
+from somaresil.testing.stall import has_own_code, stalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from types import FrameType
 
     from somaresil.testing.loop import VirtualLoop
 
@@ -34,8 +36,8 @@ _monotonic = time.monotonic
 _STEP: Final = 0.05
 """Seconds of real waiting between two looks around."""
 _SHORT_STEP: Final = 0.001
-_IDLE_IN: Final = frozenset({"threading", "queue", "selectors", "concurrent.futures.thread", "socketserver"})
-"""Modules in which a thread that waits stands: it waits to be told something, so nobody has to wait for it."""
+_BRIDGE: Final = "_chain_future.<locals>._call_check_cancel"
+"""What asyncio hangs on the future of ``run_coroutine_threadsafe``."""
 
 
 class Schedule:
@@ -55,8 +57,9 @@ class Schedule:
         self._paused = 0
         self._parked: dict[int, _Sleeper] = {}
         self._jobs: set[Job] = set()
-        self._bystanders = frozenset(t.ident for t in threading.enumerate() if t is not threading.current_thread())
-        self._threads = threading.active_count()
+        self._woken: set[int] = set()
+        # Not by ident: the system gives that of a thread that has ended to the next one.
+        self._bystanders = WeakSet(t for t in threading.enumerate() if t is not threading.current_thread())
         self._moved: tuple[Callable[[], None], ...] = ()
 
     def __repr__(self) -> str:
@@ -71,8 +74,13 @@ class Schedule:
 
     def detach(self, loop: VirtualLoop) -> None:
         """This loop is closed."""
-        if self._loop is loop:
+        with self._lock:
+            if self._loop is not loop:
+                return
             self._loop = None
+            jobs = tuple(self._jobs)
+        for job in jobs:
+            self.withdraw(job)
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -99,7 +107,7 @@ class Schedule:
 
     def is_bystander(self, ident: int) -> bool:
         """Whether a thread was there before the clock: it belongs to a test runner or an earlier test, and lives in real time."""
-        return ident in self._bystanders
+        return any(thread.ident == ident and thread.is_alive() for thread in tuple(self._bystanders))
 
     def jump(self, timeout: float | None) -> bool:
         """Move to where something is due: ``timeout`` seconds from now, or earlier in a thread. False when nothing is."""
@@ -127,13 +135,39 @@ class Schedule:
         if self._paused:
             return True
         # Nobody but those who were there at the beginning, and nothing was given to a pool: the usual case, and the hot one.
-        if not self._jobs and threading.active_count() <= self._threads:
+        if not self._jobs and not self.crowded:
             return False
         return self._working() is not None
 
-    def submit(self, pool: object, size: int | None, function: Callable[..., _T], *args: Any) -> tuple[Job, Callable[[], _T]]:
-        """A job for a pool of ``size`` threads (None: not known), and what its thread has to call."""
-        job = Job(pool, size, function)
+    @property
+    def crowded(self) -> bool:
+        """Whether there are threads besides this one and those that were there before the clock."""
+        if threading.active_count() == 1:
+            return False
+        me = threading.current_thread()
+        return any(thread is not me and thread not in self._bystanders for thread in threading.enumerate())
+
+    def may_be_called(self) -> bool:
+        """Whether a thread that runs somebody's code is there, and may call into the loop once it goes on."""
+        me, frames = threading.current_thread(), sys._current_frames()  # noqa: SLF001 - as below
+        return any(
+            thread is not me
+            and thread not in self._bystanders
+            and thread.ident not in self._parked
+            and has_own_code(frames.get(thread.ident or 0))
+            for thread in threading.enumerate()
+        )
+
+    def jump_for_threads(self) -> bool:
+        """While the loop may not jump to its timers: move to where a thread is due, when nobody works."""
+        return self._paused == 1 and self._working() is None and self.jump(None)
+
+    def submit(self, in_line: Callable[[Any], bool] | None, function: Callable[..., _T], *args: Any) -> tuple[Job, Callable[[], _T]]:
+        """A job for a pool, and what its thread has to call.
+
+        ``in_line(sleeps)`` says whether it has to wait until others are done; ``sleeps(ident)`` tells of a thread whether it sleeps.
+        """
+        job = Job(in_line, function)
         with self._lock:
             self._jobs.add(job)
         return job, functools.partial(self._work, job, function, *args)
@@ -141,12 +175,17 @@ class Schedule:
     def withdraw(self, job: Job) -> None:
         """It is over for its loop. One that has not begun never will; one that runs is waited for until its thread is done."""
         with self._lock:
-            if not job.started:
+            job.withdrawn = True
+            if not job.started or job.finished:
                 self._jobs.discard(job)
 
     def job_of(self, ident: int) -> Job | None:
         """What a thread is doing for a loop."""
         return next((job for job in tuple(self._jobs) if job.started == ident), None)
+
+    def waits_here(self) -> bool:
+        """Whether this thread sleeps on the clock."""
+        return threading.get_ident() in self._parked
 
     def forget(self, job: Job) -> None:
         """It is done."""
@@ -160,7 +199,11 @@ class Schedule:
         try:
             return function(*args)
         finally:
-            self.forget(job)
+            with self._lock:
+                # Until the loop has heard of it, its result is on its way.
+                job.finished = True
+                if job.withdrawn:
+                    self._jobs.discard(job)
 
     def _in_loop(self) -> bool:
         loop = self._loop
@@ -168,33 +211,61 @@ class Schedule:
 
     def _others(self) -> bool:
         """Whether there may be somebody else: a loop, or threads that came after the clock."""
-        return self._loop is not None or bool(self._parked) or threading.active_count() > self._threads
+        return (self._loop is not None and self._loop.is_running()) or bool(self._parked) or self.crowded
+
+    def _is_driven(self) -> bool:
+        """Whether a loop moves time on: not while it stands still, because it waits in this thread or its own is blocked."""
+        loop = self._loop
+        if loop is None or not loop.is_running() or self._in_loop():
+            return False
+        frame = sys._current_frames().get(loop.ident)  # noqa: SLF001 - as below
+        return frame is None or frame.f_globals.get("__name__") == "selectors" or not _idle(frame)
 
     def _working(self) -> threading.Thread | Job | None:
         """Somebody who is doing real work, if anybody is."""
         with self._lock:
-            jobs, parked = tuple(self._jobs), dict(self._parked)
+            jobs, parked, woken = tuple(self._jobs), dict(self._parked), set(self._woken)
+        # One whose event is set is at work already, however long it takes to notice.
+        told = {ident for ident, one in parked.items() if one.event is not None and one.event.is_set()}
+        parked = {ident: one for ident, one in parked.items() if ident not in told}
+        frames: dict[int, Any] = sys._current_frames() if jobs or self.crowded else {}  # noqa: SLF001 - there is no other way to see where a thread stands
+
+        def sleeps(ident: int) -> bool:
+            return ident in parked or self._waits_for_loop(frames.get(ident))
+
         for job in jobs:
-            if job.started and job.started not in parked:
+            if job.finished or (job.started and not sleeps(job.started)):
                 return job
         for job in jobs:
-            if not job.started:
-                running = sum(other.pool is job.pool and bool(other.started) for other in jobs)
-                # One that waits in line behind threads that sleep begins only when they wake up.
-                if job.size is None or running < job.size:
-                    return job
+            if not job.started and (job.in_line is None or not job.in_line(sleeps)):
+                return job
+        at_jobs = {job.started for job in jobs}
         # A thread that waits for an event waits for whoever is to set it, daemons too.
         for_an_event = any(sleeper.deadline is None or sleeper.event is not None for sleeper in parked.values())
-        frames: dict[int, Any] = {}
+        me = threading.current_thread()
         for thread in threading.enumerate():
             ident = thread.ident or 0
-            if thread is threading.current_thread() or ident in parked or ident in self._bystanders or (thread.daemon and not for_an_event):
+            if thread is me or ident in parked or ident in at_jobs or thread in self._bystanders:
                 continue
-            frames = frames or sys._current_frames()  # noqa: SLF001 - there is no other way to see where a thread stands
+            if ident in woken or ident in told or not ident:
+                return thread
             frame = frames.get(ident)
-            if frame is not None and frame.f_globals.get("__name__") not in _IDLE_IN:
+            if frame is not None and not (thread.daemon and not for_an_event) and not _idle(frame):
                 return thread
         return None
+
+    def _waits_for_loop(self, frame: FrameType | None) -> bool:
+        """Whether a thread waits for a coroutine that it gave to our loop: ``run_coroutine_threadsafe(...).result()``, anyio's portals."""
+        if frame is None or not _idle(frame):
+            return False
+        caller = frame.f_back
+        if caller is None or caller.f_globals.get("__name__") != "concurrent.futures._base":
+            return False
+        future = caller.f_locals.get("self")
+        return any(
+            getattr(done, "__qualname__", "") == _BRIDGE and any(cell.cell_contents is self._loop for cell in done.__closure__ or ())
+            for done in getattr(future, "_done_callbacks", ())
+        )
 
     def _park(self, event: threading.Event | None, deadline: float | None) -> bool:
         """Block this thread until the event is set or virtual time has come; whether it was the event."""
@@ -203,36 +274,44 @@ class Schedule:
         with self._lock:
             self._parked[ident] = sleeper
         self._wake_loop()
-        idle_since = _monotonic()
+        idle_since, seen = _monotonic(), self.now
         try:
             while True:
+                if seen != self.now:
+                    idle_since, seen = _monotonic(), self.now
                 if event is not None and event.is_set():
                     return True
                 if deadline is not None and self.now >= deadline:
                     return False
-                # The loop drives; while it stands still, because it waits in this thread or there is none, whoever waits does.
+                # The loop drives; while it does not, whoever waits does.
                 # Where nobody works and nothing is due, an event may still be set by a bystander.
-                if (self._loop is None or self._in_loop()) and self._working() is None and self.jump(None):
+                driven = self._is_driven()
+                if not driven and not self._paused and self._working() is None and self.jump(None):
                     continue
-                if _monotonic() - idle_since > self.stall and (deadline is None or self._loop is None):
+                if _monotonic() - idle_since > self.stall and (deadline is None or not driven):
                     raise stalled(self, self._loop, f"a thread waits for an event, and nothing has happened for {self.stall:g} s")
                 if event is not None:
                     event.wait(_SHORT_STEP)
                 else:
-                    sleeper.wake.wait(_STEP if self._loop is not None else _SHORT_STEP)
+                    sleeper.wake.wait(_STEP if driven else _SHORT_STEP)
         finally:
             with self._lock:
                 self._parked.pop(ident, None)
+                self._woken.discard(ident)
 
     def _move(self, to: float) -> None:
+        self._set(to)
+        self._tell()
+
+    def _set(self, to: float) -> None:
         with self._lock:
             self.now = max(self.now, to)
             for ident, sleeper in tuple(self._parked.items()):
                 if sleeper.deadline is not None and sleeper.deadline <= self.now:
                     # Taken out here, not by the thread itself: from now on it is at work, however long it takes to wake up.
                     del self._parked[ident]
+                    self._woken.add(ident)
                     sleeper.wake.set()
-        self._tell()
 
     def _tell(self) -> None:
         for moved in self._moved:
@@ -251,15 +330,36 @@ class Schedule:
 class Job:
     """Something that a pool of threads is to do."""
 
-    __slots__ = ("function", "pool", "size", "started")
+    __slots__ = ("finished", "function", "in_line", "started", "withdrawn")
 
-    def __init__(self, pool: object, size: int | None, function: Callable[..., Any]) -> None:
+    def __init__(self, in_line: Callable[[Any], bool] | None, function: Callable[..., Any]) -> None:
         """Not begun."""
-        self.pool = pool
-        self.size = size
+        self.in_line = in_line
         self.function = function
         self.started = 0
         """The thread that does it; 0: not begun."""
+        self.finished = False
+        """Whether its function has returned; its result may still be on its way."""
+        self.withdrawn = False
+        """Whether its loop waits for it no more."""
+
+
+def _idle(frame: FrameType) -> bool:
+    """Whether a thread stands where one waits to be told something, and has not been told yet: nobody has to wait for it."""
+    module, name, values = frame.f_globals.get("__name__"), frame.f_code.co_name, frame.f_locals
+    if module == "threading":
+        if name == "wait":
+            # Of a Condition, and so of events, queues, futures, semaphores and barriers: the lock is free as soon as it was told.
+            waiter = values.get("waiter")
+            return waiter is not None and not values.get("gotit") and bool(waiter.locked())
+        if name in {"join", "_wait_for_tstate_lock"}:
+            other = values.get("self")
+            return other is not None and bool(other.is_alive())
+        return name == "_shutdown"
+    if module == "concurrent.futures.thread":
+        work = values.get("work_queue")
+        return name == "_worker" and values.get("work_item") is None and (work is None or bool(work.empty()))
+    return module == "selectors" and name == "select"
 
 
 class _Sleeper:

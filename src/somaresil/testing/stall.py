@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import linecache
 import sys
 import threading
@@ -15,10 +17,11 @@ if TYPE_CHECKING:
 
     from somaresil.testing.schedule import Schedule
 
-__all__ = ["StalledError", "Waiting", "stalled"]
+__all__ = ["StalledError", "Waiting", "has_own_code", "stalled"]
 
 _PLUMBING: Final = frozenset({"asyncio", "anyio", "sniffio", "concurrent", "contextlib", "threading", "queue", "selectors", "somaresil"})
 """Packages in which nobody looks for the line that waits."""
+_VEILS: Final = frozenset({"async_generator_asend", "async_generator_athrow", "anext_awaitable"})
 _MOST: Final = 20
 
 
@@ -83,13 +86,35 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None) or getattr(awaited, "ag_frame", None)
         if frame is not None:
             yield frame
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None) or getattr(awaited, "ag_await", None)
+        awaited = (
+            getattr(awaited, "cr_await", None)
+            or getattr(awaited, "gi_yieldfrom", None)
+            or getattr(awaited, "ag_await", None)
+            or (_hidden(awaited) if frame is None else None)
+        )
+
+
+def _hidden(awaited: Any) -> Any:
+    """The generator behind the awaitables of async generators, which do not show it."""
+    if type(awaited).__name__ not in _VEILS:
+        return None
+    return next((one for one in gc.get_referents(awaited) if inspect.isasyncgen(one) or type(one).__name__ in _VEILS), None)
+
+
+def has_own_code(frame: FrameType | None) -> bool:
+    """Whether a thread runs somebody's code, and does not just stand in a pool."""
+    while frame is not None:
+        if _package(frame) not in _PLUMBING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _threads(clock: Schedule) -> Iterator[Waiting]:
     for thread in threading.enumerate():
         ident = thread.ident or 0
-        if thread is threading.current_thread() or clock.is_bystander(ident):
+        # Whoever asks is the loop, and told of by its tasks, unless it waits by itself.
+        if clock.is_bystander(ident) or (thread is threading.current_thread() and not clock.waits_here()):
             continue
         frames: list[FrameType] = []
         frame = sys._current_frames().get(ident)  # noqa: SLF001 - there is no other way to see where a thread stands

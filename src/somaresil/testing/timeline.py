@@ -35,7 +35,7 @@ def render(history: History, most: int) -> str:
     shown = [str(line) for line in lines]
     if len(shown) > most:
         half = most // 2
-        shown = [*shown[:half], f"  {'...':>17}  {len(shown) - 2 * half} lines left out", *shown[-half:]]
+        shown = [*shown[:half], f"  {'...':>17}  {len(shown) - 2 * half} lines left out", *(shown[-half:] if half else [])]
     touched = history.touched()
     absorbed = history.absorbed()
     summary = f"  {history.injected} calls struck, {touched} touched"

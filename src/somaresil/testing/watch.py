@@ -75,6 +75,7 @@ class History:
         self._moments: deque[Moment] = deque(maxlen=KEPT)
         self.injected = 0
         """Calls that were struck."""
+        self._over = frozenset(run.id for run in resilience.chaos.history if run.end_reason is not None)
         self._windows: tuple[tuple[float, float, str, str], ...] | None = None
 
     def __repr__(self) -> str:
@@ -119,8 +120,9 @@ class History:
             return self._windows
         found = []
         for run in self.resilience.chaos.history:
+            _ = run.live  # its time may have come, or have gone, with nobody looking
             begin, end = (moment - self.began for moment in run.span)
-            if end > 0.0 and begin <= self.now and run.selected and run.id != "track":
+            if run.begun and run.id not in self._over and run.id != "track":
                 found.append((max(0.0, begin), end, run.config.target_component, run.config.experiment.value))
         return tuple(sorted(found))
 
