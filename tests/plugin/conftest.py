@@ -34,7 +34,7 @@ def standing() -> dict[str, object]:
 
 
 def worse(before: object, after: object) -> bool:
-    """Whether something came that is still there. What others had left and is gone meanwhile, as a thread that has slept enough, is fine."""
+    """Whether something came that is still there. What others had left and is gone meanwhile is fine."""
     if isinstance(before, list) and isinstance(after, list):
         return bool(Counter(after) - Counter(before))
     if isinstance(before, int) and isinstance(after, int) and not isinstance(before, bool):

@@ -231,7 +231,8 @@ def test_a_test_that_stalls_names_the_line_that_waits(project):
             await asyncio.Event().wait()
         """
     )
-    result = project.runpytest_inprocess("--timeout", "20")
+    # Not in this process: the thread that it leaves behind sleeps on, and an inner time limit would take the outer one away.
+    result = project.runpytest_subprocess("--timeout", "20")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["*StalledError: virtual time stalled at 0 s*", "*test_a_test_that_stalls*.py:9 in nobody_comes: await asyncio.Event().wait()*"]
@@ -251,7 +252,8 @@ def test_a_real_sleep_in_a_thread_is_named_after_the_limit_of_the_ini_file(proje
             await asyncio.to_thread(time.sleep, 1.0)
         """
     )
-    result = project.runpytest_inprocess("--timeout", "20")
+    # Not in this process: the thread that it leaves behind sleeps on, and an inner time limit would take the outer one away.
+    result = project.runpytest_subprocess("--timeout", "20")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*stalled at 0 s: a thread works*0.2 s*", "*await asyncio.to_thread(time.sleep, 1.0)*", "*sleep*"])
 
