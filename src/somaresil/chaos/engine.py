@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chance import Chance
@@ -22,7 +23,7 @@ from somaresil.model.selector import is_chosen, matches
 from somaresil.runtime import Asyncio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
 
     from somaresil.chaos.plan import ErrorMakers, FaultWindow
@@ -180,6 +181,9 @@ class ChaosEngine:
         self._check_permission(check)
         if not isinstance(plan, ChaosPlan):
             check.problem("plan", plan, "a ChaosPlan", "ChaosPlan.from_json(text) reads one")
+        if errors is not None and not isinstance(errors, Mapping):
+            check.problem("errors", errors, "names of errors and what they mean, or None", "a dictionary of types or functions")
+        if not isinstance(plan, ChaosPlan) or not (errors is None or isinstance(errors, Mapping)):
             check.finish()
         ceilings = self._ceilings or ChaosCeilings()
         known = {**ERRORS, **(errors or {})}
@@ -224,11 +228,12 @@ class ChaosEngine:
         """
         check = Checker("chaos")
         self._check_permission(check)
-        check.finish()
         config = ChaosConfig(ChaosExperiment.ERROR_INJECTION, "*", 0.0, duration_seconds)
+        _check_ceilings(check, self._ceilings or ChaosCeilings(), duration_seconds=config.duration_seconds)
+        check.finish()
         with self._lock:
             run = self._run("track", config, self._chance, seen=seen)
-            self._runs = (*self._runs, run)
+            self._runs = (*self._forget_old(), run)
         for guard in self._guards().values():
             self._arm_guard(run, guard)
         return run
@@ -404,7 +409,7 @@ class ChaosEngine:
 
     def _check_number(self, check: Checker, ceilings: ChaosCeilings, spans: list[tuple[float, float]]) -> None:
         """Note when more would run at once than may."""
-        most = _most_at_once([*(run.span for run in self._runs if run.end_reason is None), *spans])
+        most = _most_at_once([*(run.span for run in self._runs if run.end_reason is None and not run.tracks), *spans])
         if most > ceilings.experiments:
             check.problem("experiments", most, f"at most {ceilings.experiments} at once", "stop one first")
 

@@ -212,6 +212,9 @@ class ChaosPlan:
         Refused are: what is no JSON, a newer version, unknown and repeated fields, NaN and infinity, more than a million characters.
         """
         check = Checker("plan")
+        if not isinstance(text, str | bytes):
+            check.problem("text", text, "JSON as text", "from_dict reads a dictionary")
+            check.finish()
         if len(text) > _LARGEST:
             check.problem("size", f"{len(text)} characters", f"at most {_LARGEST}")
             check.finish()

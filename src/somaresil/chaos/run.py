@@ -122,6 +122,11 @@ class ExperimentRun:
         return not self.live and self._ended is not None
 
     @property
+    def tracks(self) -> bool:
+        """Whether it strikes nothing and only tells what comes by."""
+        return self._seen is not None
+
+    @property
     def span(self) -> tuple[float, float]:
         """Monotonic times at which its lease begins and ends; when it was ended before its time, that."""
         return self._begin, self._deadline
@@ -311,15 +316,13 @@ class Numbers:
         """Start at 0."""
         self.component = component
         self._shared: count[int] = count()
-        self._by_key: dict[str, count[int]] | None = None
+        self._by_key: dict[str, count[int]] = {}
 
     def next(self, key: str) -> int:
         """The next number for ``key``; without one that of the component."""
         if not key:
             return next(self._shared)
         sequences = self._by_key
-        if sequences is None:
-            sequences = self._by_key = self._by_key or {}
         found = sequences.get(key)
         if found is None:
             if len(sequences) >= _MOST_SEQUENCES:
