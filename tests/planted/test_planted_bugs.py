@@ -14,7 +14,8 @@ from tests.planted import services
 
 BUGS = {
     # name: kinds, targets, most windows of the smallest schedule
-    "doubling": (("error",), ["llm.invoke"], 1),
+    # Two shorter outages in a row do it as well, and neither can be left out: some searches end there.
+    "doubling": (("error",), ["llm.invoke"], 2),
     "unkeyed": (("error", "latency", "lost_reply"), ["memory.write"], 1),
     "storm": (("error", "latency"), ["llm.invoke"], 1),
     "flood": (("error",), ["tool.run"], 1),
@@ -47,8 +48,8 @@ def search(name: str, subject, examples: int) -> None:
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_found_and_shrinks_to_one_window(name):
-    """Hypothesis finds a schedule, and what is left of it is one window that says what the bug is."""
+def test_a_planted_bug_is_found_and_shrinks_to_few_windows(name):
+    """Hypothesis finds a schedule, and what is left of it is one window, or two where the bug remembers, that say what it is."""
     subject = getattr(services, name)
     with pytest.raises(InvariantBroken) as caught:
         search(name, subject, 400)
