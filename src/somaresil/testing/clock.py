@@ -102,6 +102,9 @@ class VirtualClock(Schedule):
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
         """``asyncio.run`` in virtual time. Raises :class:`StalledError` when nothing can ever wake what waits."""
+        if _running() is not None:
+            # Before the other loop is made: inside of this one it could not be closed.
+            raise RuntimeError("VirtualClock.run() cannot be called from a running event loop: await the coroutine there")
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
             return runner.run(main)
 

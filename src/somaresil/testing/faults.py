@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig
 from somaresil.chaos.engine import SWITCH
+from somaresil.config import Checker
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,6 +36,9 @@ def allow_chaos(resilience: Resilience, ceilings: ChaosCeilings = TEST_CEILINGS)
     meanwhile is ended. Production stays production: an environment that is named so is not renamed, and its experiments are refused as
     always.
     """
+    check = Checker("allow_chaos")
+    check.type("ceilings", ceilings, ChaosCeilings, "ChaosCeilings(...)")
+    check.finish()
     mine = object()
     with _permitting:
         permit = _permits.get(resilience)

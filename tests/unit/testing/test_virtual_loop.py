@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
 
 import anyio
@@ -645,6 +645,97 @@ def test_a_worker_of_anyio_that_calls_back_into_its_loop():
     assert clock.monotonic() == 50.0
 
 
+@pytest.mark.xfail(strict=True, reason="a job that waits for other threads is taken for one that works, even while they sleep on the clock")
+@pytest.mark.parametrize("how", ["result", "map", "wait", "join"])
+def test_a_job_that_waits_for_threads_of_its_own(how):
+    """They sleep on the clock, as a client with a pool inside does when ``time.sleep`` is patched: the job waits, it does not work."""
+    clock = VirtualClock(stall=0.1)
+
+    def job():
+        if how == "join":
+            threads = [threading.Thread(target=clock.sleep, args=(seconds,)) for seconds in (30, 10, 20)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return
+        with ThreadPoolExecutor(3) as pool:
+            if how == "result":
+                pool.submit(clock.sleep, 30).result()
+            elif how == "map":
+                list(pool.map(clock.sleep, (30, 10, 20)))
+            else:
+                wait([pool.submit(clock.sleep, seconds) for seconds in (30, 10, 20)])
+
+    async def main():
+        async with asyncio.timeout(40):
+            await asyncio.to_thread(job)
+        return clock.monotonic()
+
+    try:
+        assert clock.run(main()) == 30.0
+    finally:
+        clock.advance(100)
+
+
+def test_a_job_that_waits_for_threads_of_its_own_that_work():
+    """Their work is waited for in real time, in a pool of threads and in a thread by itself."""
+
+    def work():
+        end = time.perf_counter() + SOON
+        while time.perf_counter() < end:
+            pass
+        return "worked"
+
+    def job():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(work).result()
+
+    async def main():
+        async with asyncio.timeout(0.001):
+            return await asyncio.to_thread(job)
+
+    assert run(main()) == "worked"
+
+
+def test_a_job_that_waits_for_a_loop_in_real_time():
+    """A coroutine that it gave to somebody else's loop takes its real time, and is waited for."""
+    theirs = asyncio.new_event_loop()
+    thread = threading.Thread(target=theirs.run_forever)
+    thread.start()
+
+    async def main():
+        def job():
+            return asyncio.run_coroutine_threadsafe(asyncio.sleep(SOON, "slept"), theirs).result(PATIENCE)
+
+        async with asyncio.timeout(0.001):
+            return await asyncio.to_thread(job)
+
+    try:
+        assert run(main()) == "slept"
+    finally:
+        theirs.call_soon_threadsafe(theirs.stop)
+        thread.join(PATIENCE)
+        theirs.close()
+
+
+def test_a_job_that_waits_for_another_process():
+    """A pool of processes inside a thread: nothing of it runs in a thread of ours, and it is waited for."""
+
+    def job():
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(os.getpid).result(PATIENCE)
+
+    async def main():
+        async with asyncio.timeout(0.001):
+            return await asyncio.to_thread(job)
+
+    assert run(main()) != os.getpid()
+
+
 def test_a_worker_that_calls_a_plain_function_of_its_loop():
     """``anyio.from_thread.run_sync`` needs no time, and gets its answer."""
     clock = VirtualClock()
@@ -968,6 +1059,26 @@ def test_two_loops_in_two_threads_on_two_clocks():
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(ended) == [50.0, 150.0]
+
+
+def test_a_loop_inside_of_a_running_one_is_refused():
+    """As asyncio does it: at once, and with nothing left behind; the other clock is free."""
+    other = VirtualClock()
+
+    async def main():
+        coroutine = asyncio.sleep(1)
+        try:
+            with pytest.raises(RuntimeError, match="running"):
+                other.run(coroutine)
+        finally:
+            coroutine.close()
+        await asyncio.sleep(5)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 5.0
+    gc.collect()
+    other.run(asyncio.sleep(1))
+    assert other.monotonic() == 1.0
 
 
 def test_a_virtual_loop_inside_a_thread_of_another():

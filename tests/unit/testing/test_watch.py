@@ -810,7 +810,6 @@ def test_a_block_that_ends_leaves_the_faults_of_others_alone():
         os.environ.pop(SWITCH, None)
 
 
-@pytest.mark.xfail(strict=True, reason="permission is given before the ceilings are looked at, and nobody takes it back")
 def test_ceilings_that_are_none_allow_nothing():
     """The mistake is told, and everything is as before. In a process of its own: what stays allowed would spoil other tests."""
     program = """
