@@ -38,6 +38,8 @@ _STEP: Final = 0.05
 _SHORT_STEP: Final = 0.001
 _BRIDGE: Final = "_chain_future.<locals>._call_check_cancel"
 """What asyncio hangs on the future of ``run_coroutine_threadsafe``."""
+_OF_PROCESSES: Final = "pending_work_items"
+"""Where the thread that looks after a pool of processes keeps what they are doing."""
 
 
 class Schedule:
@@ -230,8 +232,17 @@ class Schedule:
         parked = {ident: one for ident, one in parked.items() if ident not in told}
         frames: dict[int, Any] = sys._current_frames() if jobs or self.crowded else {}  # noqa: SLF001 - there is no other way to see where a thread stands
 
+        asked: set[int] = set()
+
         def sleeps(ident: int) -> bool:
-            return ident in parked or self._waits_for_loop(frames.get(ident))
+            if ident in parked or ident in asked:
+                # Two threads that join one another wait for ever, and time is not what they wait for.
+                return ident in parked
+            asked.add(ident)
+            try:
+                return _waits_for_others(frames.get(ident), sleeps, self._loop)
+            finally:
+                asked.discard(ident)
 
         for job in jobs:
             if job.finished or (job.started and not sleeps(job.started)):
@@ -242,9 +253,13 @@ class Schedule:
         at_jobs = {job.started for job in jobs}
         # A thread that waits for an event waits for whoever is to set it, daemons too.
         for_an_event = any(sleeper.deadline is None or sleeper.event is not None for sleeper in parked.values())
+        for_an_event = for_an_event or any(job.started and job.started not in parked for job in jobs)
         me = threading.current_thread()
         for thread in threading.enumerate():
             ident = thread.ident or 0
+            if getattr(thread, _OF_PROCESSES, None):
+                # Its pool may have been there before the clock.
+                return thread
             if thread is me or ident in parked or ident in at_jobs or thread in self._bystanders:
                 continue
             if ident in woken or ident in told or not ident:
@@ -253,19 +268,6 @@ class Schedule:
             if frame is not None and not (thread.daemon and not for_an_event) and not _idle(frame):
                 return thread
         return None
-
-    def _waits_for_loop(self, frame: FrameType | None) -> bool:
-        """Whether a thread waits for a coroutine that it gave to our loop: ``run_coroutine_threadsafe(...).result()``, anyio's portals."""
-        if frame is None or not _idle(frame):
-            return False
-        caller = frame.f_back
-        if caller is None or caller.f_globals.get("__name__") != "concurrent.futures._base":
-            return False
-        future = caller.f_locals.get("self")
-        return any(
-            getattr(done, "__qualname__", "") == _BRIDGE and any(cell.cell_contents is self._loop for cell in done.__closure__ or ())
-            for done in getattr(future, "_done_callbacks", ())
-        )
 
     def _park(self, event: threading.Event | None, deadline: float | None) -> bool:
         """Block this thread until the event is set or virtual time has come; whether it was the event."""
@@ -342,6 +344,33 @@ class Job:
         """Whether its function has returned; its result may still be on its way."""
         self.withdrawn = False
         """Whether its loop waits for it no more."""
+
+
+def _waits_for_others(frame: FrameType | None, sleeps: Callable[[int], bool], loop: VirtualLoop | None) -> bool:
+    """Whether a thread at a job waits for work that is seen by itself: a thread that it joins, or a future.
+
+    A future that runs is that of a pool, whose threads are looked at one by one; one that does not may be that of a coroutine of our loop
+    (``run_coroutine_threadsafe``, the portals of anyio). Who waits for anything else, say an event or another loop, counts as at work.
+    """
+    if frame is None or not _idle(frame):
+        return False
+    if frame.f_code.co_name in {"join", "_wait_for_tstate_lock"}:
+        return sleeps(frame.f_locals["self"].ident or 0)
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_globals.get("__name__") == "threading":
+        outer = outer.f_back
+    if outer is None or outer.f_globals.get("__name__") != "concurrent.futures._base":
+        return False
+    values = outer.f_locals
+    futures = values.get("fs") or (values.get("self"),)
+    return any(getattr(future, "_state", "") == "RUNNING" or _is_given_to(loop, future) for future in tuple(futures))
+
+
+def _is_given_to(loop: VirtualLoop | None, future: Any) -> bool:
+    return any(
+        getattr(done, "__qualname__", "") == _BRIDGE and any(cell.cell_contents is loop for cell in done.__closure__ or ())
+        for done in getattr(future, "_done_callbacks", ())
+    )
 
 
 def _idle(frame: FrameType) -> bool:

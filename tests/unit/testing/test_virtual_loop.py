@@ -645,7 +645,6 @@ def test_a_worker_of_anyio_that_calls_back_into_its_loop():
     assert clock.monotonic() == 50.0
 
 
-@pytest.mark.xfail(strict=True, reason="a job that waits for other threads is taken for one that works, even while they sleep on the clock")
 @pytest.mark.parametrize("how", ["result", "map", "wait", "join"])
 def test_a_job_that_waits_for_threads_of_its_own(how):
     """They sleep on the clock, as a client with a pool inside does when ``time.sleep`` is patched: the job waits, it does not work."""
