@@ -143,8 +143,12 @@ def _debian(session: nox.Session, *packages: str) -> None:
 
 
 def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("python", "-m", "pytest")) -> None:
-    """Run pytest on both cores; a test that hangs is ended by name, not by the build machine."""
-    session.run(*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *arguments)
+    """Run pytest on both cores; a test that hangs is ended by name, not by the build machine.
+
+    Some tests start a pytest of their own, which takes a second longer where compiled modules may not be kept.
+    """
+    command = [*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *arguments]
+    session.run(*command, env={"PYTHONDONTWRITEBYTECODE": None})
 
 
 @nox.session(python=PYTHONS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from somaresil import ChaosPlan
-from somaresil.testing import InvariantBroken
+from somaresil.testing import InvariantBroken, Simulation
 from somaresil.testing.strategies import SEARCH, fault_schedules
 from tests.planted import services
 
@@ -47,16 +48,21 @@ def search(name: str, subject, examples: int) -> None:
     holds()
 
 
+@cache
+def found(name: str) -> Simulation:
+    """What the search for this bug ends with."""
+    with pytest.raises(InvariantBroken) as caught:
+        search(name, getattr(services, name), 400)
+    return caught.value.simulation
+
+
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found_and_shrinks_to_few_windows(name):
     """Hypothesis finds a schedule, and what is left of it is one window, or two where the bug remembers, that say what it is."""
-    subject = getattr(services, name)
-    with pytest.raises(InvariantBroken) as caught:
-        search(name, subject, 400)
-    simulation = caught.value.simulation
+    simulation = found(name)
     plan = simulation.plan
     assert 1 <= len(plan.windows) <= BUGS[name][2]
-    report = str(caught.value)
+    report = str(InvariantBroken(simulation))
     assert repr(plan) in report
     assert simulation.history.timeline() in report
     line = next(line for line in report.splitlines() if "plan.json" in line and "{" in line)
@@ -70,7 +76,5 @@ def test_a_planted_bug_is_found_and_shrinks_to_few_windows(name):
 def test_what_was_mended_survives_what_broke_it(name):
     """The smallest schedule of the bug, and fifty others, do no harm."""
     mended = getattr(services, MENDED[name])
-    with pytest.raises(InvariantBroken) as caught:
-        search(name, getattr(services, name), 400)
-    assert mended.check(caught.value.simulation.plan).ok
+    assert mended.check(found(name).plan).ok
     search(name, mended, 50)

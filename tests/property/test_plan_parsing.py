@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from somaresil import ChaosPlan, ConfigurationError, FaultWindow
 from somaresil.chaos.plan import ERRORS, KINDS, LONGEST
 
-usual = settings(max_examples=100)
+usual = settings(max_examples=60)
 
 TIMES = st.one_of(st.integers(0, 600), st.floats(0.0, LONGEST / 2))
 LENGTHS = st.one_of(st.integers(1, 600), st.floats(0.001, LONGEST / 2))

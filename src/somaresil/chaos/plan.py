@@ -47,6 +47,12 @@ _LARGEST: Final = 1_000_000
 """Characters of JSON that are read."""
 
 
+def _literal(value: object) -> str:
+    """Write a value as Python does, but a string in the other quotes where that needs no escape."""
+    written = repr(value)
+    return f'"{written[1:-1]}"' if written.startswith("'") and '"' not in written else written
+
+
 @dataclass(frozen=True, slots=True)
 class FaultWindow:
     """One fault, from ``start`` for ``duration`` seconds; options as in :class:`~somaresil.chaos.config.ChaosConfig`, by shorter names.
@@ -105,9 +111,10 @@ class FaultWindow:
         check.finish()
 
     def __repr__(self) -> str:
-        """A line to copy: what is as usual is left out."""
-        named = [f"{name}={value!r}" for name, value in self.as_dict().items() if name not in {"target", "kind"}]
-        return f"FaultWindow({', '.join([repr(self.target), repr(self.kind), *named])})"
+        """A line to copy: what is as usual is left out, and strings stand in the quotes that formatters want."""
+        shown = self.as_dict()
+        named = [f"{name}={_literal(value)}" for name, value in shown.items() if name not in {"target", "kind"}]
+        return f"FaultWindow({', '.join([_literal(self.target), _literal(self.kind), *named])})"
 
     @property
     def end(self) -> float:

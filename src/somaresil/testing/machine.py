@@ -50,9 +50,10 @@ class ChaosStateMachine(RuleBasedStateMachine):
 
         TestMachine = Machine.TestCase
 
-    Its own rules begin a fault, end all faults, and let time pass. When Hypothesis has made its steps, the faults are ended, :meth:`probe`
-    is called every ``probe_every`` seconds for ``settle`` seconds, and the invariants must hold. What breaks shrinks to few steps; the
-    failure shows them, and the faults as a plan with a time line. (The class is derived from because Hypothesis' is.)
+    Its own rules begin a fault, end all faults, and let time pass. When Hypothesis has made its steps, the faults are ended, ``settle``
+    seconds pass, and the invariants must hold. Whenever time passes :meth:`probe` is called every ``probe_every`` seconds, which is how
+    exactly a recovery is known: a pause in which nobody calls would count as an outage. What breaks shrinks to few steps; the failure
+    shows them, and the faults as a plan with a time line. (The class is derived from because Hypothesis' is.)
     """
 
     kinds: ClassVar[tuple[str, ...]] = USUAL
@@ -83,7 +84,7 @@ class ChaosStateMachine(RuleBasedStateMachine):
         raise NotImplementedError("a ChaosStateMachine needs build(self, world), which makes the service")
 
     def probe(self) -> Any:
-        """One ordinary operation, called while the service settles; may be a coroutine function. What it raises is looked at by guards."""
+        """One ordinary operation, called while time passes; may be a coroutine function. What it raises is looked at by guards."""
 
     # -- for your rules ---------------------------------------------------------------------------------------------------------------
 
@@ -128,21 +129,24 @@ class ChaosStateMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 120))
     def time_passes(self, seconds: int) -> None:
-        """Nothing happens for a while."""
-        self.run(self.clock.asleep(min(seconds, self.longest_pause)))
+        """Nothing happens for a while but ordinary operations."""
+        self._pass(min(seconds, self.longest_pause))
 
     def teardown(self) -> None:
         """Heal, let it settle, and look at the invariants."""
         try:
             self.resilience.chaos.stop_all()
-            left = self.settle
-            while left > 0.0 and self.resilience.guards:
-                self.attempt(self.probe())
-                self.run(self.clock.asleep(self.probe_every))
-                left -= self.probe_every
+            self._pass(self.settle)
             self._judge()
         finally:
             self._stack.close()
+
+    def _pass(self, seconds: float) -> None:
+        """Let time pass, with a probe now and then."""
+        end = self.world.now + seconds
+        while self.resilience.guards and (left := end - self.world.now) > 0.0:
+            self.attempt(self.probe())
+            self.run(self.clock.asleep(min(self.probe_every, left)))
 
     @property
     def plan(self) -> ChaosPlan:

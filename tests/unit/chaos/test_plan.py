@@ -268,7 +268,7 @@ def test_the_text_of_a_plan_is_code_that_makes_it(made):
 
 def test_what_is_as_usual_is_not_shown():
     """A line is read by people."""
-    assert repr(ChaosPlan([window()])) == "ChaosPlan([FaultWindow('llm.invoke', 'error', start=0, duration=30)])"
+    assert repr(ChaosPlan([window()])) == 'ChaosPlan([FaultWindow("llm.invoke", "error", start=0, duration=30)])'
     assert repr(ChaosPlan(seed=3)) == "ChaosPlan([], seed=3)"
 
 

@@ -8,6 +8,12 @@ import sys
 
 import pytest
 
+import somaresil
+
+# A pytest run in this process forgets what it imported for the first time, while what was there before it keeps the objects of it.
+for public in somaresil.__all__:
+    getattr(somaresil, public)
+
 INI = """
 [pytest]
 addopts = --strict-markers --strict-config -p no:cacheprovider
@@ -449,10 +455,10 @@ def test_a_plan_that_breaks_something_is_kept_and_replayed(project):
         """,
         test_agents="""
         from hypothesis import given, settings
-        from somaresil.testing.strategies import fault_schedules
+        from somaresil.testing.strategies import SEARCH, fault_schedules
         from agents import agent
 
-        @settings(derandomize=True, database=None, deadline=None)
+        @settings(SEARCH, derandomize=True, database=None)
         @given(fault_schedules(agent, kinds=["lost_reply"], horizon=60))
         def test_agent(plan):
             agent.check(plan)
@@ -461,7 +467,7 @@ def test_a_plan_that_breaks_something_is_kept_and_replayed(project):
     ini(project, "pythonpath = .")
     result = project.runpytest_subprocess("--somaresil-plans", "plans")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*agent.check(ChaosPlan([[]FaultWindow('memory.write', 'lost_reply', start=0, duration=1)]))*"])
+    result.stdout.fnmatch_lines(['*agent.check(ChaosPlan([[]FaultWindow("memory.write", "lost_reply", start=0, duration=1)]))*'])
     plans = sorted((project.path / "plans").glob("agent-*.json"), key=lambda path: len(path.read_text(encoding="utf-8")))
     assert plans
     again = subprocess.run(

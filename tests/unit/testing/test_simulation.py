@@ -166,7 +166,7 @@ def test_what_is_broken_is_told_with_everything():
     for part in (
         "broken    memory.write is done at most once a key",
         "found     memory.write 0 was done 3 times",
-        "run again unkeyed.check(ChaosPlan([FaultWindow('memory.write', 'lost_reply', start=0, duration=1)], seed=3))",
+        'run again unkeyed.check(ChaosPlan([FaultWindow("memory.write", "lost_reply", start=0, duration=1)], seed=3))',
         "python -m somaresil replay plan.json",
         "0.0 - 1.0  fault: lost_reply on memory.write",
         "memory.write: good",

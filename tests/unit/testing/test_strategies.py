@@ -9,10 +9,10 @@ from hypothesis.errors import NoSuchExample
 
 from somaresil import ChaosPlan, ConfigurationError, FaultWindow, Resilience
 from somaresil.chaos.plan import KINDS
-from somaresil.testing.strategies import fault_kinds, fault_schedules, fault_targets, fault_windows, faults, latencies
+from somaresil.testing.strategies import SEARCH, fault_kinds, fault_schedules, fault_targets, fault_windows, faults, latencies
 from tests.planted import services
 
-QUIET = settings(database=None, derandomize=True, max_examples=300, suppress_health_check=list(HealthCheck))
+QUIET = settings(SEARCH, database=None, derandomize=True, max_examples=300, suppress_health_check=list(HealthCheck))
 
 
 @given(
