@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import os
 import random
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +20,6 @@ from somaresil.chaos import scope
 from tests.behaviour.kit import PATIENCE
 
 INTERLEAVINGS = 1_000
-THREADED = 500
 GUARDS = ("agent.turn", "llm.invoke", "db.query")
 SCOPES = ("request-1", "request-2", "request-3/step", "client")
 CALLS = 2
@@ -194,12 +197,12 @@ def test_tasks_are_struck_alike_in_any_interleaving():
 
 
 def test_threads_are_struck_alike_in_any_interleaving():
-    """Five hundred times, with threads that change places as often as the interpreter can."""
+    """A thousand times, with threads that change places as often as the interpreter can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with Crew() as crew:
-            runs = [in_threads(crew, random.Random(number)) for number in range(THREADED)]
+            runs = [in_threads(crew, random.Random(number)) for number in range(INTERLEAVINGS)]
     finally:
         sys.setswitchinterval(interval)
     assert differences(runs) == []
@@ -208,6 +211,22 @@ def test_threads_are_struck_alike_in_any_interleaving():
 def test_the_next_run_is_struck_alike():
     """Its process has another seed and another clock; only plan and calls are the same."""
     assert differences([in_turn() for _ in range(10)]) == []
+
+
+@pytest.mark.parametrize("hashes", ["0", "1"])
+def test_the_next_process_is_struck_alike(hashes):
+    """An interpreter of its own, that hashes strings otherwise."""
+    code = "from tests.property.test_decisions import in_turn; print(sorted(in_turn().items()))"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[2],
+        env=os.environ | {"PYTHONHASHSEED": hashes},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert differences([dict(ast.literal_eval(result.stdout))]) == []
 
 
 @pytest.mark.parametrize("seed", [8, 2**62])
