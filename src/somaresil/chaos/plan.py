@@ -112,8 +112,7 @@ class FaultWindow:
 
     def __repr__(self) -> str:
         """A line to copy: what is as usual is left out, and strings stand in the quotes that formatters want."""
-        shown = self.as_dict()
-        named = [f"{name}={_literal(value)}" for name, value in shown.items() if name not in {"target", "kind"}]
+        named = [f"{name}={_literal(getattr(self, name))}" for name in self.as_dict() if name not in {"target", "kind"}]
         return f"FaultWindow({', '.join([_literal(self.target), _literal(self.kind), *named])})"
 
     @property
@@ -172,6 +171,10 @@ class ChaosPlan:
     _: KW_ONLY
     seed: int = 0
     scenario: str | None = field(default=None, compare=False)
+
+    if TYPE_CHECKING:
+        # Kept as a tuple, taken as a list too: the line that a failure prints is written with one.
+        def __init__(self, windows: Iterable[FaultWindow] = (), *, seed: int = 0, scenario: str | None = None) -> None: ...
 
     def __post_init__(self) -> None:
         """Check everything."""

@@ -137,7 +137,7 @@ def test_a_failed_check_shows_plans():
     text = str(caught.value)
     assert "lost_reply at agent.turn > memory.write #1" in text
     assert (
-        'ChaosPlan([FaultWindow("memory.write", "lost_reply", start=0, duration=60, calls=[1], path="agent.turn > memory.write")])' in text
+        'ChaosPlan([FaultWindow("memory.write", "lost_reply", start=0, duration=60, calls=(1,), path="agent.turn > memory.write")])' in text
     )
     assert '"path": "agent.turn > memory.write"' in text
 
