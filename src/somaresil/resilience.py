@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, get_args
 
 from somaresil.chance import Chance
-from somaresil.chaos.engine import ChaosEngine, Place
+from somaresil.chaos.engine import ChaosEngine
+from somaresil.chaos.permission import Place
 from somaresil.clock import STEERED, SystemClock
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError

@@ -135,7 +135,7 @@ def test_the_fields_of_events_are_those_of_the_code():
 
 def test_protected_paths_are_those_of_the_engine():
     """The page about chaos lists every path that is never struck."""
-    from somaresil.chaos.engine import PROTECTED_PATHS
+    from somaresil.chaos.permission import PROTECTED_PATHS
 
     text = " ".join(prose_of(DOCS / "guides" / "chaos.md").split())
     assert ", ".join(f"`{path}`" for path in PROTECTED_PATHS) in text

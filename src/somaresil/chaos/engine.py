@@ -7,17 +7,16 @@ looks at anyway.
 
 from __future__ import annotations
 
-import os
-import re
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chance import Chance
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig, ChaosExperiment
+from somaresil.chaos.permission import NOTHING, Permission, Place
 from somaresil.chaos.plan import ERRORS, ChaosPlan, PlanRun
 from somaresil.chaos.run import ExperimentRun, Tracker, TripRule, trip
-from somaresil.config import Checker, did_you_mean, to_seconds
+from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.model.selector import is_chosen, matches
 from somaresil.runtime import Asyncio
@@ -32,40 +31,10 @@ if TYPE_CHECKING:
     from somaresil.guard import Guard
     from somaresil.typing import Clock, FaultRule
 
-__all__ = ["PROTECTED_PATHS", "ChaosEngine", "Place"]
-
-SWITCH: Final = "SOMARESIL_CHAOS"
-PRODUCTION_KEY: Final = "SOMARESIL_CHAOS_PRODUCTION"
-
-PROTECTED_PATHS: Final = (
-    *("/health*", "/livez*", "/live", "/readyz*", "/ready*", "/startup*", "/ping", "/metrics*", "/-/*", "/_soma*"),
-    *("*/health", "*/healthz", "*/livez", "*/readyz", "*/metrics"),
-)
-"""Never touched: an experiment that fails the health check has the orchestrator restart what it was meant to watch."""
-
-_PRODUCTION: Final = frozenset({"production", "prod", "prd", "live"})
-_NOT_YET: Final = frozenset({"pre", "non", "not"})
+__all__ = ["ChaosEngine"]
 
 _KEPT: Final = 64
 _MOST_PAIRS: Final = 200
-
-
-class Place:
-    """Where this process runs: what a blast radius chooses among."""
-
-    __slots__ = ("environment", "instance", "region", "service", "zone")
-
-    def __init__(self, service: str, instance: str, zone: str | None, region: str | None, environment: str | None) -> None:
-        """Keep the names; None: nobody has said."""
-        self.service = service
-        self.instance = instance
-        self.zone = zone
-        self.region = region
-        self.environment = environment
-
-    def member(self, blast_radius: str) -> str | None:
-        """Our name at this level."""
-        return {"single_instance": self.instance, "zone": self.zone, "region": self.region}[blast_radius]
 
 
 class ChaosEngine:
@@ -81,9 +50,7 @@ class ChaosEngine:
         self._chance = chance
         self._listeners = listeners
         self._lock = threading.RLock()
-        self._ceilings: ChaosCeilings | None = None
-        self._protected: tuple[str, ...] = PROTECTED_PATHS
-        self._production = False
+        self._allowed = NOTHING
         self._number = 0
         self._runs: tuple[ExperimentRun, ...] = ()
         self._forgotten: dict[tuple[str, str], int] = {}
@@ -104,34 +71,18 @@ class ChaosEngine:
         check.type("ceilings", ceilings, (ChaosCeilings, type(None)), "ChaosCeilings(...) or None")
         check.type("production", production, bool, "True or False")
         check.finish()
-        self._ceilings = ceilings or ChaosCeilings()
-        self._protected = (*PROTECTED_PATHS, *self._ceilings.protected_paths)
-        self._production = production
+        self._allowed = Permission(ceilings or ChaosCeilings(), production)
 
-    def permission(self) -> tuple[ChaosCeilings | None, bool]:
-        """What :meth:`opt_in` has allowed: the ceilings (None: nothing was), and whether in production. :meth:`permit` takes it back."""
-        return self._ceilings, self._production
+    def permission(self) -> Permission:
+        """What :meth:`opt_in` has allowed. :meth:`permit` takes it back."""
+        return self._allowed
 
-    def permit(self, permission: tuple[ChaosCeilings | None, bool]) -> None:
+    def permit(self, permission: Permission) -> None:
         """Allow what was allowed when :meth:`permission` was asked, for whoever allows something for a time."""
-        self._ceilings, self._production = permission
-        self._protected = (*PROTECTED_PATHS, *(self._ceilings.protected_paths if self._ceilings else ()))
+        self._allowed = permission
 
     def _check_permission(self, check: Checker) -> None:
-        environment = self.place.environment
-        if self._ceilings is None:
-            check.problem("opt_in", None, "resilience.chaos.opt_in() in the code", "chaos is off by default")
-        if os.environ.get(SWITCH) != "1":
-            check.problem(SWITCH, os.environ.get(SWITCH), "1", "chaos is off by default; set it in the environment of the process")
-        if environment is None:
-            check.problem(
-                "environment", None, "a name", "pass environment= to Resilience or set SOMARESIL_ENVIRONMENT; unknown may be production"
-            )
-        elif _is_production(environment):
-            key = os.environ.get(PRODUCTION_KEY)
-            if not self._production or key != self.place.service:
-                needed = f"opt_in(production=True) and {PRODUCTION_KEY}={self.place.service}"
-                check.problem("environment", environment, f"another one, or {needed}", "production needs a second key")
+        self._allowed.check(check, self.place)
 
     # -- starting ---------------------------------------------------------------------------------------------------------------------
 
@@ -145,11 +96,9 @@ class ChaosEngine:
         if not isinstance(config, ChaosConfig):
             check.problem("config", config, "a ChaosConfig")
             check.finish()
-        ceilings = self._ceilings or ChaosCeilings()
         rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
-        _check_ceilings(
+        self._allowed.check_ceilings(
             check,
-            ceilings,
             failure_rate=rate,
             duration_seconds=config.duration_seconds,
             delay_seconds=config.delay_seconds,
@@ -158,7 +107,7 @@ class ChaosEngine:
         now = self._clock.monotonic()
         _ = self.runs  # ends the leases that are over, with no lock held: listeners hear of it
         with self._lock:
-            self._check_number(check, ceilings, [(now, now + float(config.duration_seconds))])  # type: ignore[arg-type]
+            self._check_number(check, [(now, now + float(config.duration_seconds))])  # type: ignore[arg-type]
             check.finish()
             self._number += 1
             run = self._run(f"{config.experiment.value}-{self._number}", config, self._chance)
@@ -185,14 +134,13 @@ class ChaosEngine:
             check.problem("errors", errors, "names of errors and what they mean, or None", "a dictionary of types or functions")
         if not isinstance(plan, ChaosPlan) or not (errors is None or isinstance(errors, Mapping)):
             check.finish()
-        ceilings = self._ceilings or ChaosCeilings()
         known = {**ERRORS, **(errors or {})}
         configs = [self._planned(check.child(f"plan.windows[{i}]"), window, known, await_guards) for i, window in enumerate(plan.windows)]
         now = self._clock.monotonic()
         chance = Chance(plan.seed)
         _ = self.runs
         with self._lock:
-            self._check_number(check, ceilings, [(now + window.start, now + window.end) for window in plan.windows])
+            self._check_number(check, [(now + window.start, now + window.end) for window in plan.windows])
             check.finish()
             runs = []
             for index, (window, config) in enumerate(zip(plan.windows, configs, strict=True)):
@@ -229,7 +177,7 @@ class ChaosEngine:
         check = Checker("chaos")
         self._check_permission(check)
         config = ChaosConfig(ChaosExperiment.ERROR_INJECTION, "*", 0.0, duration_seconds)
-        _check_ceilings(check, self._ceilings or ChaosCeilings(), duration_seconds=config.duration_seconds)
+        self._allowed.check_ceilings(check, duration_seconds=config.duration_seconds)
         check.finish()
         with self._lock:
             run = self._run("track", config, self._chance, seen=seen)
@@ -380,7 +328,7 @@ class ChaosEngine:
             paths.append(path.removeprefix(prefix) or "/")
         for name in paths:
             plain = name.rstrip("/")
-            if any(matches(pattern, name) or matches(pattern, plain) for pattern in self._protected):
+            if any(matches(pattern, name) or matches(pattern, plain) for pattern in self._allowed.protected):
                 return None
         for run in self.http:
             if run.live and any(matches(run.config.target_component, f"http:{name}") for name in paths):
@@ -402,16 +350,16 @@ class ChaosEngine:
             self._check_permission(check)
             named = {problem.path.removeprefix("ChaosConfig.") for problem in wrong.problems}
             given = {"failure_rate": rate, "duration_seconds": duration, "delay_seconds": options.get("delay_seconds", 0.0)}
-            _check_ceilings(check, self._ceilings or ChaosCeilings(), **{name: 0.0 if name in named else given[name] for name in given})
+            self._allowed.check_ceilings(check, **{name: 0.0 if name in named else given[name] for name in given})
             if "target_component" not in named:
                 self._check_target(check, component, experiment)
             raise ConfigurationError([*wrong.problems, *check.problems]) from None
 
-    def _check_number(self, check: Checker, ceilings: ChaosCeilings, spans: list[tuple[float, float]]) -> None:
+    def _check_number(self, check: Checker, spans: list[tuple[float, float]]) -> None:
         """Note when more would run at once than may."""
         most = _most_at_once([*(run.span for run in self._runs if run.end_reason is None and not run.tracks), *spans])
-        if most > ceilings.experiments:
-            check.problem("experiments", most, f"at most {ceilings.experiments} at once", "stop one first")
+        if most > self._allowed.limits.experiments:
+            check.problem("experiments", most, f"at most {self._allowed.limits.experiments} at once", "stop one first")
 
     def _planned(self, check: Checker, window: FaultWindow, errors: ErrorMakers, await_guards: bool) -> ChaosConfig | None:  # noqa: FBT001
         """The experiment of one window, or notes why there can be none."""
@@ -427,7 +375,7 @@ class ChaosEngine:
             return None
         rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
         limits = {"rate": rate, "duration": config.duration_seconds, "delay": config.delay_seconds}
-        _check_ceilings(check, self._ceilings or ChaosCeilings(), **limits)
+        self._allowed.check_ceilings(check, **limits)
         self._check_target(check, config.target_component, config.experiment, name="target", await_guards=await_guards)
         return config
 
@@ -508,20 +456,6 @@ def _most_at_once(spans: list[tuple[float, float]]) -> int:
         now += step
         most = max(most, now)
     return most
-
-
-def _check_ceilings(check: Checker, ceilings: ChaosCeilings, **values: Any) -> None:
-    """By the names that values have in a configuration, or in a window of a plan."""
-    for name, value in values.items():
-        highest = getattr(ceilings, {"failure_rate": "rate"}.get(name, name.removesuffix("_seconds")))
-        if to_seconds(value) > to_seconds(highest):
-            check.problem(name, value, f"at most {highest:g}, the ceiling", "ceilings are set in code: opt_in(ChaosCeilings(...))")
-
-
-def _is_production(environment: str) -> bool:
-    """Whether a part of the name says so: ``prod-eu-1`` does, ``pre-prod`` and ``nonprod`` do not. In doubt it does."""
-    words = re.split(r"[^a-z]+", environment.casefold())
-    return any(word in _PRODUCTION and before not in _NOT_YET for before, word in zip(["", *words], words, strict=False))
 
 
 def _milliseconds(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 from weakref import WeakKeyDictionary
 
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig
-from somaresil.chaos.engine import SWITCH
+from somaresil.chaos.permission import SWITCH
 from somaresil.config import Checker
 
 if TYPE_CHECKING:

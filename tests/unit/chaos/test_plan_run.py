@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from somaresil import ChaosCeilings, ChaosPlan, CircuitOpen, ConfigurationError, FaultWindow, InjectedFault, ManualClock, Outcome
+from somaresil.chaos.permission import Permission
 from somaresil.events import BreakerChanged, CallEnded, ExperimentEnded, ExperimentStarted, FaultInjected, IncidentOpened
 from tests.behaviour.kit import PATIENCE, both, together, turns
 from tests.unit.asgi.kit import START, body, says
@@ -803,7 +804,7 @@ def test_a_permission_can_be_lent(make, monkeypatch):
     monkeypatch.setenv("SOMARESIL_CHAOS_PRODUCTION", "tests")
     stand = make(environment="production", opt_in=False)
     before = stand.chaos.permission()
-    assert before == (None, False)
+    assert before == Permission(None)
     stand.chaos.opt_in(ChaosCeilings(rate=0.5, protected_paths=("/admin/*",)), production=True)
     lent = stand.chaos.permission()
     assert arm(stand, W("llm.invoke", "error", 0, 10, rate=0.5)).runs[0].live

@@ -25,7 +25,7 @@ from somaresil import (
     Resilience,
     Retry,
 )
-from somaresil.chaos.engine import SWITCH
+from somaresil.chaos.permission import SWITCH, Permission
 from somaresil.events import BreakerChanged, CallEnded, ExperimentEnded, ExperimentStarted, FaultInjected, RetryScheduled
 from somaresil.testing import (
     TEST_CEILINGS,
@@ -708,7 +708,7 @@ def test_a_fault_lasts_as_long_as_its_block(service):
         assert service.resilience.chaos.place.environment == "test"
     assert service.call() is None
     assert (fault.injected, fault.run.end_reason) == (1, "stopped")
-    assert permission_of(service.resilience) == before == ((None, False), None, None, ())
+    assert permission_of(service.resilience) == before == (Permission(None), None, None, ())
     assert service.resilience.guard("dependency").switch.reasons == frozenset()
 
 
@@ -826,7 +826,7 @@ print(os.environ.get("SOMARESIL_CHAOS"), resilience.chaos.place.environment, res
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOMARESIL")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.stdout, done.stderr) == ("None None (None, False)\n", "")
+    assert (done.stdout, done.stderr) == ("None None Permission(ceilings=None, production=False)\n", "")
 
 
 def test_what_was_set_before_is_put_back(monkeypatch):
@@ -836,10 +836,10 @@ def test_what_was_set_before_is_put_back(monkeypatch):
     service.resilience.chaos.opt_in(ceilings)
     monkeypatch.setenv(SWITCH, "0")
     with allow_chaos(service.resilience):
-        assert service.resilience.chaos.permission() == (TEST_CEILINGS, False)
+        assert service.resilience.chaos.permission() == Permission(TEST_CEILINGS)
         assert service.resilience.chaos.place.environment == "staging"
         assert os.environ[SWITCH] == "1"
-    assert service.resilience.chaos.permission() == (ceilings, False)
+    assert service.resilience.chaos.permission() == Permission(ceilings)
     assert service.resilience.chaos.place.environment == "staging"
     assert os.environ[SWITCH] == "0"
     monkeypatch.undo()
