@@ -8,7 +8,6 @@ Fixtures: ``resilience``, ``chaos``, ``virtual_time``, ``fault_events``, ``slo``
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -20,16 +19,13 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from somaresil.chaos import ChaosEngine, FaultWindow
+    from somaresil.chaos import ChaosEngine
     from somaresil.resilience import Resilience
     from somaresil.slo import SLO, ErrorBudget
     from somaresil.testing.clock import VirtualClock
     from somaresil.testing.watch import History
 
 __all__ = ["Objectives"]
-
-PROPERTY: Final = "somaresil"
-"""Name of the property of a report that carries the figures of a test: from xdist's workers too, and into JUnit XML."""
 
 _CLOCK = pytest.StashKey["VirtualClock"]()
 _HISTORY = pytest.StashKey["History"]()
@@ -303,59 +299,9 @@ def _problems_of(test: Any, session: _Session) -> Iterator[str]:
         if marker.args or unknown:
             yield f"virtual_time: expected patched=True or nothing, found {', '.join([*map(repr, marker.args), *unknown])}"
     for marker in test.iter_markers("chaos"):
-        yield from _problems_of_chaos(marker, session)
+        from somaresil.testing.marks import problems_of
 
-
-def _problems_of_chaos(marker: pytest.Mark, session: _Session) -> Iterator[str]:
-    from somaresil.chaos.engine import unknown_target
-    from somaresil.config import did_you_mean
-    from somaresil.errors import ConfigurationError
-    from somaresil.model.selector import matches
-
-    try:
-        window, _ = _window_of(marker)
-    except ConfigurationError as wrong:
-        yield from (f"chaos.{problem}" for problem in wrong.problems)
-        return
-    except TypeError as wrong:
-        known = [name for name in inspect.signature(_fault).parameters if name not in {"target", "kind"}]
-        hints = [did_you_mean(name, known) for name in marker.kwargs if name not in known]
-        yield f"chaos: {str(wrong).removeprefix('_fault() ')} ({'; '.join([*filter(None, hints), 'options: ' + ', '.join(known)])})"
-        return
-    service = session.service()
-    if service is not None and not window.target.startswith("http:") and not any(matches(window.target, name) for name in service.guards):
-        allowed, hint = unknown_target(window.target, service.guards)
-        yield f"chaos.target = {window.target!r}: expected {allowed}{f' ({hint})' if hint else ''}"
-
-
-def _fault(
-    target: str,
-    kind: str = "error",
-    *,
-    start: float = 0.0,
-    duration: float = 3_600.0,
-    rate: float = 1.0,
-    delay: float = 0.0,
-    error: Any = None,
-    status: int = 503,
-    after_items: int = 1,
-    calls: Any = None,
-    path: str | None = None,
-) -> tuple[dict[str, Any], Any]:
-    """The options of the chaos marker: those of a window, and an error that may be the thing itself."""
-    window = dict(locals())
-    named = error is None or isinstance(error, str)
-    window["error"] = error if named else "marked"
-    if isinstance(calls, int) and not isinstance(calls, bool):
-        window["calls"] = (calls,)
-    return window, None if named else error
-
-
-def _window_of(marker: pytest.Mark) -> tuple[FaultWindow, dict[str, Any]]:
-    from somaresil.chaos.plan import FaultWindow
-
-    options, error = _fault(*marker.args, **marker.kwargs)
-    return FaultWindow(**options), {} if error is None else {"marked": error}
+        yield from problems_of(marker, session.service)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -368,24 +314,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def _marked_faults(request: pytest.FixtureRequest) -> Iterator[None]:
-    from somaresil.chaos.engine import unknown_target
-    from somaresil.chaos.plan import ChaosPlan
-    from somaresil.model.selector import matches
+    from somaresil.testing.marks import arm, missed
 
     chaos: ChaosEngine = request.getfixturevalue("chaos")
     resilience: Resilience = request.getfixturevalue("resilience")
-    windows = []
-    for marker in request.node.iter_markers("chaos"):
-        window, errors = _window_of(marker)
-        windows.append(window)
-        chaos.arm_plan(ChaosPlan((window,), seed=request.config.stash[_SESSION].seed), errors=errors, await_guards=True)
+    windows = arm(chaos, request.node.iter_markers("chaos"), request.config.stash[_SESSION].seed)
     yield
-    guards = resilience.guards
-    lost = [
-        window.target for window in windows if not window.target.startswith("http:") and not any(matches(window.target, n) for n in guards)
-    ]
-    if lost:
-        hints = [f"chaos.target = {target!r}: expected {' '.join(filter(None, unknown_target(target, guards)))}" for target in lost]
+    hints = list(missed(windows, resilience.guards))
+    if hints:
         pytest.fail("\n".join(["a chaos marker has struck no guard of this test", *hints]), pytrace=False)
 
 
@@ -433,10 +369,11 @@ def fault_events(request: pytest.FixtureRequest, resilience: Resilience) -> Iter
 def chaos(request: pytest.FixtureRequest, resilience: Resilience, fault_events: History) -> Iterator[ChaosEngine]:
     """The chaos engine of ``resilience``, allowed for this test: ``await chaos.inject_errors("llm.*")``. All faults end with the test."""
     from somaresil.testing.faults import allow_chaos
+    from somaresil.testing.figures import property_of
 
     with allow_chaos(resilience):
         yield resilience.chaos
-        request.node.user_properties.append((PROPERTY, json.dumps(_figures(request.node.nodeid, resilience, fault_events))))
+        request.node.user_properties.append(property_of(request.node.nodeid, resilience, fault_events))
 
 
 class Objectives:
@@ -477,81 +414,21 @@ def slo(resilience: Resilience, fault_events: History) -> Objectives:
 # -- summary ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _figures(test: str, resilience: Resilience, history: History) -> dict[str, Any]:
-    touched = history.touched()
-    worst = history.worst_recovery if history.injected else None
-    return {
-        "test": test,
-        "injected": history.injected,
-        "touched": touched,
-        "absorbed": round((history.absorbed() or 0.0) * touched),
-        # JSON has no infinity.
-        "recovery": None if worst is None or worst == float("inf") else worst,
-        "unrecovered": worst == float("inf"),
-        "guards": sorted(resilience.guards)[:1_000],
-        "faulted": sorted({guard for run in resilience.chaos.history for guard in run.struck})[:1_000],
-    }
-
-
-class _Figures:
-    """Adds up what tests report; only where results come together: the one process, or xdist's controller."""
-
-    def __init__(self) -> None:
-        self.tests: list[dict[str, Any]] = []
-
-    @property
-    def guards(self) -> set[str]:
-        return {guard for test in self.tests for guard in test["guards"]}
-
-    @property
-    def never_faulted(self) -> list[str]:
-        return sorted(self.guards - {guard for test in self.tests for guard in test["faulted"]})
-
-    def lines(self) -> Iterator[str]:
-        injected, touched, absorbed = (sum(test[name] for test in self.tests) for name in ("injected", "touched", "absorbed"))
-        share = f"{absorbed / touched:.1%} absorbed ({absorbed} of {touched} touched calls)" if touched else "no call was touched"
-        yield f"{len(self.tests)} tests with faults: {injected} injected, {share}"
-        known = [(test["recovery"], test["test"]) for test in self.tests if test["recovery"] is not None]
-        if known:
-            seconds, test = max(known)
-            yield f"worst recovery {seconds:.3g} s in {test}"
-        lost = [test["test"] for test in self.tests if test["unrecovered"]]
-        if lost:
-            yield f"not recovered when the test ended: {len(lost)}, the first in {lost[0]}"
-        if self.never_faulted:
-            yield f"guards never faulted: {', '.join(self.never_faulted)}"
-
-
-_FIGURES = pytest.StashKey[_Figures]()
-
-
-def _figures_of(config: pytest.Config) -> _Figures:
-    if _FIGURES not in config.stash:
-        config.stash[_FIGURES] = _Figures()
-    return config.stash[_FIGURES]
-
-
-class _Collector:
-    """Hears the reports of all tests."""
-
-    def __init__(self, figures: _Figures) -> None:
-        self._figures = figures
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the figures out of the report of a test's end."""
-        if report.when == "teardown":
-            self._figures.tests += [json.loads(str(value)) for name, value in report.user_properties if name == PROPERTY]
+_FIGURES = pytest.StashKey["Figures"]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Begin to add up."""
-    session.config.pluginmanager.register(_Collector(_figures_of(session.config)), "somaresil-figures")
+    from somaresil.testing.figures import Figures
+
+    figures = session.config.stash[_FIGURES] = Figures()
+    session.config.pluginmanager.register(figures, "somaresil-figures")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print injected, absorbed and the worst recovery."""
-    figures = _figures_of(config)
-    if figures.tests:
+    figures = config.stash.get(_FIGURES, None)
+    if figures is not None and figures.tests:
         terminalreporter.section("somaresil")
         for line in figures.lines():
             terminalreporter.write_line(line)
@@ -561,15 +438,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _too_few(config: pytest.Config) -> str | None:
     """Why too few guards were struck; None: enough were, or nobody asks."""
-    limit, figures = config.stash[_SESSION].fail_under, _figures_of(config)
-    if limit is None or hasattr(config, "workerinput") or not figures.guards:
+    limit, figures = config.stash[_SESSION].fail_under, config.stash.get(_FIGURES, None)
+    if limit is None or figures is None or hasattr(config, "workerinput") or figures.struck is None or figures.struck >= limit:
         return None
-    share = 100.0 * (1.0 - len(figures.never_faulted) / len(figures.guards))
-    return (
-        None
-        if share >= limit
-        else f"{share:.0f} % of the guards were struck by a fault, somaresil_faulted_guards_fail_under is {limit:g} %"
-    )
+    return f"{figures.struck:.0f} % of the guards were struck by a fault, somaresil_faulted_guards_fail_under is {limit:g} %"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,0 +1,85 @@
+"""The marker ``chaos``: a fault for the time of one test, its options those of a window of a plan."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from somaresil.chaos.engine import unknown_target
+from somaresil.chaos.plan import ChaosPlan, FaultWindow
+from somaresil.config import did_you_mean
+from somaresil.errors import ConfigurationError
+from somaresil.model.selector import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    import pytest
+
+    from somaresil.chaos.engine import ChaosEngine
+    from somaresil.resilience import Resilience
+
+__all__ = ["arm", "missed", "problems_of"]
+
+
+def problems_of(marker: pytest.Mark, service: Callable[[], Resilience | None]) -> Iterator[str]:
+    """Everything that is wrong with a marker. ``service`` finds out whose guards may be named; None: nobody knows before the test."""
+    try:
+        window, _ = _window_of(marker)
+    except ConfigurationError as wrong:
+        yield from (f"chaos.{problem}" for problem in wrong.problems)
+        return
+    except TypeError as wrong:
+        known = [name for name in inspect.signature(_fault).parameters if name not in {"target", "kind"}]
+        hints = [did_you_mean(name, known) for name in marker.kwargs if name not in known]
+        yield f"chaos: {str(wrong).removeprefix('_fault() ')} ({'; '.join([*filter(None, hints), 'options: ' + ', '.join(known)])})"
+        return
+    resilience = service()
+    if resilience is not None:
+        yield from missed([window], resilience.guards)
+
+
+def arm(chaos: ChaosEngine, markers: Iterable[pytest.Mark], seed: int) -> list[FaultWindow]:
+    """Begin the faults of these markers now, for guards that are still to come as well."""
+    windows = []
+    for marker in markers:
+        window, errors = _window_of(marker)
+        windows.append(window)
+        chaos.arm_plan(ChaosPlan((window,), seed=seed), errors=errors, await_guards=True)
+    return windows
+
+
+def missed(windows: Iterable[FaultWindow], guards: Collection[str]) -> Iterator[str]:
+    """Those whose target is no guard, with the names that come near."""
+    for window in windows:
+        if not window.target.startswith("http:") and not any(matches(window.target, name) for name in guards):
+            allowed, hint = unknown_target(window.target, guards)
+            yield f"chaos.target = {window.target!r}: expected {allowed}{f' ({hint})' if hint else ''}"
+
+
+def _fault(
+    target: str,
+    kind: str = "error",
+    *,
+    start: float = 0.0,
+    duration: float = 3_600.0,
+    rate: float = 1.0,
+    delay: float = 0.0,
+    error: Any = None,
+    status: int = 503,
+    after_items: int = 1,
+    calls: Any = None,
+    path: str | None = None,
+) -> tuple[dict[str, Any], Any]:
+    """The options of the marker: those of a window, and an error that may be the thing itself."""
+    window = dict(locals())
+    named = error is None or isinstance(error, str)
+    window["error"] = error if named else "marked"
+    if isinstance(calls, int) and not isinstance(calls, bool):
+        window["calls"] = (calls,)
+    return window, None if named else error
+
+
+def _window_of(marker: pytest.Mark) -> tuple[FaultWindow, dict[str, Any]]:
+    options, error = _fault(*marker.args, **marker.kwargs)
+    return FaultWindow(**options), {} if error is None else {"marked": error}
