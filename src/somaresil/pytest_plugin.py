@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from somaresil.resilience import Resilience
     from somaresil.slo import SLO, ErrorBudget
     from somaresil.testing.clock import VirtualClock
+    from somaresil.testing.figures import Figures
     from somaresil.testing.watch import History
 
 __all__ = ["Objectives"]
 
-_CLOCK = pytest.StashKey["VirtualClock"]()
-_HISTORY = pytest.StashKey["History"]()
-_SESSION = pytest.StashKey["_Session"]()
+_CLOCK: pytest.StashKey[VirtualClock] = pytest.StashKey()
+_HISTORY: pytest.StashKey[History] = pytest.StashKey()
+_SESSION: pytest.StashKey[_Session] = pytest.StashKey()
 _HOOK: Final = "pytest_asyncio_loop_factories"
 
 
@@ -414,7 +415,7 @@ def slo(resilience: Resilience, fault_events: History) -> Objectives:
 # -- summary ------------------------------------------------------------------------------------------------------------------------------
 
 
-_FIGURES = pytest.StashKey["Figures"]()
+_FIGURES: pytest.StashKey[Figures] = pytest.StashKey()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
