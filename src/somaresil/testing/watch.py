@@ -39,8 +39,9 @@ class Moment:
 class Recovery:
     """How one guard came back after the last fault had ended.
 
-    ``seconds`` is the time from the end of the last fault to the first good call after which none failed: 0 when none failed at all,
-    infinity when no good call came after the last failed one, None when no call was made: then nothing is known.
+    Calls that ended when it was over count, and those that began then. ``seconds`` is the time from the end of the last fault to the first
+    good call after which none failed: 0 when none failed at all, infinity when no good call came after the last failed one, None when no
+    call was made: then nothing is known.
     """
 
     guard: str
@@ -145,7 +146,8 @@ class History:
     def recovery(self, guard: str) -> Recovery:
         """How one guard came back."""
         healed = self.faults_ended
-        after = [moment for moment in self.moments_of(CallEnded, guard) if moment.at >= healed]
+        # In virtual time a fault is often ended at the very moment at which the call ends that it has struck.
+        after = [m for m in self.moments_of(CallEnded, guard) if m.at > healed or m.at - m.event.elapsed >= healed]
         judged = [(moment.at, moment.event.outcome in _BAD) for moment in after if moment.event.outcome in _JUDGED]
         failed = [at for at, bad in judged if bad]
         if not failed:

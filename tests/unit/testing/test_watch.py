@@ -385,6 +385,18 @@ def test_a_call_at_the_end_of_the_fault_is_after_it():
     assert history.recovery("dependency") == Recovery("dependency", 0.0, 1)
 
 
+def test_a_call_that_ends_with_the_fault_is_none_after_it():
+    """It was struck, and what struck it was stopped at the moment at which it failed: nothing is known of what came after."""
+    service = Service()
+    with capture_events(service.resilience) as history:
+        with inject(service.resilience, "dependency", "error", delay=2):
+            service.call()
+        assert history.recovery("dependency") == Recovery("dependency", None, 0)
+        service.clock.advance(60)
+        service.call()
+    assert history.recovery("dependency") == Recovery("dependency", 0.0, 0)
+
+
 def test_recoveries_of_several_guards():
     """Of those that were called; the worst of what is known."""
     service = Service("a", "b", "c", "never")
