@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
             "Runs the fault plan of a failed simulation again, in virtual time, with the scenario that it names or that you name, and "
             "prints what was injected, what held and what did not. The module of the scenario is imported."
         ),
-        epilog="exit codes: 0 everything held; 1 something did not; 2 it could not be run",
+        epilog="exit codes: 0 everything held; 1 something did not; 2 it could not be run, or no call was struck",
     )
     replay.add_argument("plan", metavar="PLAN", help="a JSON file; - for standard input")
     replay.add_argument("--scenario", metavar="MODULE:NAME", default=None, help="in place of the one that the plan names")

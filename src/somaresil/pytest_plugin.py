@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from somaresil.resilience import Resilience
     from somaresil.slo import SLO, ErrorBudget
     from somaresil.testing.clock import VirtualClock
-    from somaresil.testing.figures import Figures
+    from somaresil.testing.figures import Figures, Simulated
     from somaresil.testing.watch import History
 
 __all__ = ["Objectives"]
 
 _CLOCK: pytest.StashKey[VirtualClock] = pytest.StashKey()
 _HISTORY: pytest.StashKey[History] = pytest.StashKey()
+_SIMULATED: pytest.StashKey[Simulated] = pytest.StashKey()
 _SESSION: pytest.StashKey[_Session] = pytest.StashKey()
 _HOOK: Final = "pytest_asyncio_loop_factories"
 
@@ -245,8 +246,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Know which test runs; whatever it has begun ends with it."""
+    from somaresil.testing.figures import Simulated, count_for
+
     session = item.config.stash[_SESSION]
     session.item = item
+    item.stash[_SIMULATED] = Simulated()
+    count_for(item.stash[_SIMULATED])
     before = _live_runs()
     with ExitStack() as stack:
         if session.reference and _is_virtual(item, item.config):
@@ -277,6 +282,20 @@ def _live_runs() -> set[Any]:
     if module is None:
         return set()
     return {run for resilience in module.alive() for run in resilience.chaos.history if run.end_reason is None}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Let the report of the end carry what the simulations of the test have struck."""
+    from somaresil.testing.figures import count_for
+
+    try:
+        return (yield)
+    finally:
+        simulated = item.stash[_SIMULATED]
+        count_for(None)
+        if simulated.guards:
+            item.user_properties.append(simulated.property_of(item.nodeid))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -315,15 +334,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def _marked_faults(request: pytest.FixtureRequest) -> Iterator[None]:
-    from somaresil.testing.marks import arm, missed
+    from somaresil.testing.marks import arm, look_back
 
     chaos: ChaosEngine = request.getfixturevalue("chaos")
     resilience: Resilience = request.getfixturevalue("resilience")
-    windows = arm(chaos, request.node.iter_markers("chaos"), request.config.stash[_SESSION].seed)
+    runs = arm(chaos, request.node.iter_markers("chaos"), request.config.stash[_SESSION].seed)
     yield
-    hints = list(missed(windows, resilience.guards))
-    if hints:
-        pytest.fail("\n".join(["a chaos marker has struck no guard of this test", *hints]), pytrace=False)
+    problems = look_back(runs, resilience)
+    if problems:
+        pytest.fail("\n".join(["a chaos marker could strike nothing of this test", *problems]), pytrace=False)
 
 
 # -- fixtures -----------------------------------------------------------------------------------------------------------------------------
@@ -429,9 +448,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print injected, absorbed and the worst recovery."""
     figures = config.stash.get(_FIGURES, None)
-    if figures is not None and figures.tests:
+    lines = [] if figures is None else list(figures.lines())
+    if lines:
         terminalreporter.section("somaresil")
-        for line in figures.lines():
+        for line in lines:
             terminalreporter.write_line(line)
         if (problem := _too_few(config)) is not None:
             terminalreporter.write_line(f"FAILED: {problem}", red=True)

@@ -54,7 +54,8 @@ class ChaosEngine:
         self._number = 0
         self._runs: tuple[ExperimentRun, ...] = ()
         self._forgotten: dict[tuple[str, str], int] = {}
-        self._middlewares = 0
+        self.middlewares = 0
+        """How many middlewares are there to strike requests."""
         self.http: tuple[ExperimentRun, ...] = ()
         """Experiments on requests; the middleware looks at this and nothing else."""
 
@@ -319,7 +320,7 @@ class ChaosEngine:
 
     def middleware_added(self) -> None:
         """A middleware is there to strike requests."""
-        self._middlewares += 1
+        self.middlewares += 1
 
     def strike_request(self, path: str, root: str = "") -> tuple[ExperimentRun, Hit] | None:
         """What to do to a request; None: leave it alone. ``root`` is the root path, which servers put before the path of the app."""
@@ -383,7 +384,7 @@ class ChaosEngine:
         self, check: Checker, pattern: str, experiment: ChaosExperiment, *, name: str = "target_component", await_guards: bool = False
     ) -> None:
         if pattern.startswith("http:"):
-            if not self._middlewares:
+            if not self.middlewares and not await_guards:
                 hint = "no ResilienceMiddleware is mounted, so there are no requests to strike; frameworks mount it when the app starts"
                 check.problem(name, pattern, "a guard, or a mounted middleware", hint)
             if experiment is ChaosExperiment.CIRCUIT_TRIP:

@@ -62,6 +62,7 @@ class Guard:
         "bulkhead",
         "clock",
         "faults",
+        "has_streams",
         "listeners",
         "monotonic",
         "name",
@@ -92,6 +93,8 @@ class Guard:
         self.breaker: BreakerPolicy | None = None
         self.bulkhead: BulkheadPolicy | None = None
         self.timeout: TimeoutPolicy | None = None
+        self.has_streams = False
+        """Whether it guards a generator, of either kind: only then has it items that a fault can cut off."""
         self._blocks: dict[Call, None] | None = None
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
         self.options = GuardOptions()

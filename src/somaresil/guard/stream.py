@@ -25,6 +25,7 @@ __all__ = ["async_stream_wrapper", "stream_wrapper"]
 
 def stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
     """Guard a generator function. ``send``, ``throw``, ``close`` and the return value reach the generator as before (PEP 380)."""
+    guard.has_streams = True
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -67,6 +68,7 @@ def stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., 
 
 def async_stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
     """Guard an async generator function. ``asend``, ``athrow`` and ``aclose`` reach the generator as before."""
+    guard.has_streams = True
 
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:

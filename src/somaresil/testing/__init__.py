@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from somaresil.testing.loop import VirtualLoop
     from somaresil.testing.machine import ChaosStateMachine
+    from somaresil.testing.marks import NothingStruck
     from somaresil.testing.simulation import InvariantBroken, Scenario, Simulation, World, scenario
     from somaresil.testing.stall import StalledError
     from somaresil.testing.watch import History, Recovery, capture_events
@@ -41,6 +42,7 @@ __all__ = [
     "History",
     "Invariant",
     "InvariantBroken",
+    "NothingStruck",
     "Point",
     "Recovery",
     "Scenario",
@@ -88,6 +90,7 @@ _HOMES = {
     ),
     "loop": ("VirtualLoop",),
     "machine": ("ChaosStateMachine",),
+    "marks": ("NothingStruck",),
     "simulation": ("InvariantBroken", "Scenario", "Simulation", "World", "scenario"),
     "stall": ("StalledError",),
     "watch": ("History", "Recovery", "capture_events"),

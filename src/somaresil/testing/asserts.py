@@ -32,6 +32,8 @@ def assert_recovers(history: History, *, within: float | timedelta, guard: str =
     check.finish()
     if not history.windows:
         raise AssertionError(_message(history, f"{guard} recovers", "no fault was injected, so there was nothing to recover from"))
+    if not history.injected:
+        raise AssertionError(_message(history, f"{guard} recovers", "no fault has struck a call, so there was nothing to recover from"))
     slow = [recovery for recovery in recoveries if recovery.seconds is None or recovery.seconds > limit]
     if slow:
         raise AssertionError(_message(history, f"{guard} recovers within {limit:g} s of the last fault", "; ".join(map(str, slow))))

@@ -31,6 +31,7 @@ class VirtualClock(Schedule):
 
     ``monotonic`` and ``time`` are the first readings in seconds. ``stall`` is how many seconds of *real* time a loop waits for threads and
     sockets in which nothing happens before it raises :class:`StalledError`; ``io_grace`` how many it gives open sockets before each jump.
+    After ``most_jumps`` from timer to timer it gives up too: beside a task that wakes up again and again, nothing ever stands still.
 
     Raises :class:`~somaresil.errors.ConfigurationError`.
     """
@@ -102,9 +103,7 @@ class VirtualClock(Schedule):
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
         """``asyncio.run`` in virtual time. Raises :class:`StalledError` when nothing can ever wake what waits."""
-        if _running() is not None:
-            # Before the other loop is made: inside of this one it could not be closed.
-            raise RuntimeError("VirtualClock.run() cannot be called from a running event loop: await the coroutine there")
+        refuse_running_loop("VirtualClock.run()")
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
             return runner.run(main)
 
@@ -118,6 +117,12 @@ class VirtualClock(Schedule):
 def run(main: Coroutine[Any, Any, _T], *, clock: VirtualClock | None = None) -> _T:
     """``asyncio.run`` in virtual time, on ``clock`` or a new one."""
     return (clock or VirtualClock()).run(main)
+
+
+def refuse_running_loop(what: str) -> None:
+    """Raise ``RuntimeError`` inside of a running event loop, before another is made: it could not be closed there."""
+    if _running() is not None:
+        raise RuntimeError(f"{what} cannot be run inside of a running event loop: call it from a plain function, or await the coroutine")
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

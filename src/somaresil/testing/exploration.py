@@ -15,11 +15,13 @@ from somaresil.chaos.plan import KINDS, ChaosPlan, FaultWindow
 from somaresil.config import Checker
 from somaresil.events import CallEnded
 from somaresil.model.selector import matches
+from somaresil.testing.faults import can_have
 from somaresil.testing.simulation import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from somaresil.guard import Guard
     from somaresil.testing.simulation import Simulation
 
 __all__ = ["Counterexample", "Exploration", "ExplorationFailed", "Point", "explore"]
@@ -78,8 +80,17 @@ class Exploration:
 
     @property
     def coverage(self) -> float:
-        """Share of the places reached at which a fault was made; 1 when none was reached."""
-        return len(self.faulted) / len(self.points) if self.points else 1.0
+        """Share of the places reached at which a fault was made; 0 when none was reached."""
+        return len(self.faulted) / len(self.points) if self.points else 0.0
+
+    @property
+    def empty(self) -> str | None:
+        """Why nothing was shown; None: something was."""
+        if not self.points:
+            return "no call of a guard that may be faulted was reached, so nothing was shown"
+        if not self.faulted and not self.counterexamples:
+            return "no fault of these kinds has struck anywhere, so nothing was shown"
+        return None
 
     def report(self) -> str:
         """For people."""
@@ -94,12 +105,15 @@ class Exploration:
         return "\n".join(lines)
 
     def check(self, *, fail_under: float | None = None) -> Exploration:
-        """Raise :class:`ExplorationFailed` when there is a counterexample, or less than this share of the places was faulted."""
+        """Raise :class:`ExplorationFailed` when there is a counterexample, or less than this share of the places was faulted.
+
+        Also when no place was reached, or no fault struck: what has shown nothing is not good.
+        """
         check = Checker("Exploration.check")
         if fail_under is not None:
             check.ratio("fail_under", fail_under)
         check.finish()
-        if self.counterexamples or not self.complete or (fail_under is not None and self.coverage < fail_under):
+        if self.counterexamples or self.empty or not self.complete or (fail_under is not None and self.coverage < fail_under):
             raise ExplorationFailed(self, fail_under)
         return self
 
@@ -116,6 +130,8 @@ class ExplorationFailed(AssertionError):
     def __str__(self) -> str:
         """The report, and what was asked of it."""
         text = self.exploration.report()
+        if self.exploration.empty:
+            text += f"\n  {self.exploration.empty}"
         if self.fail_under is not None and self.exploration.coverage < self.fail_under:
             text += f"\n  less than the {self.fail_under:.0%} asked for was faulted"
         return text if self.exploration.complete else f"{text}\n  not complete: raise max_runs or lower max_faults"
@@ -136,7 +152,8 @@ def explore(
 ) -> Exploration:
     """Run ``test`` with every set of up to ``max_faults`` faults, at the calls that its runs reach.
 
-    ``test`` is a :class:`Scenario`, whose invariants must hold, or a function of a :class:`World` that raises when something is wrong.
+    ``test`` is a :class:`Scenario`, whose invariants must hold, or a function of a :class:`World` that raises when something is wrong, and
+    that has to end within ``horizon`` seconds. A scenario that ends without faults has to end with them too.
     ``delay`` is for ``latency``, ``error`` the name of the error to raise, ``after_items`` for streams; ``guards`` is a pattern of those to
     be faulted. It must behave alike in equal runs: no draw of its own, no wall clock, no order of a set.
 
@@ -149,11 +166,14 @@ def explore(
     check.count("max_faults", max_faults, maximum=5)
     check.count("max_runs", max_runs, maximum=1_000_000)
     check.pattern("guards", guards)
-    for kind in kinds:
-        check.one_of("kinds", kind, KINDS)
+    if isinstance(kinds, str) or not tuple(kinds):
+        check.problem("kinds", kinds, f"a list of {' | '.join(KINDS)}", "a list also for a single one")
+    else:
+        for kind in kinds:
+            check.one_of("kinds", kind, KINDS)
     check.finish()
     subject = test if isinstance(test, Scenario) else Scenario(test, horizon=horizon)
-    return _Explorer(subject, kinds, delay, error, after_items, guards, prune, max_runs).explore(max_faults)
+    return _Explorer(subject, kinds, delay, error, after_items, guards, prune, max_runs, ends=subject is not test).explore(max_faults)
 
 
 _Faults = frozenset[tuple[Point, str]]
@@ -170,8 +190,12 @@ class _Explorer:
         guards: str,
         prune: bool,  # noqa: FBT001 - one caller, in its own order
         max_runs: int,
+        *,
+        ends: bool,
     ) -> None:
         self._subject = subject
+        self._ends = ends
+        """Whether it has to end before the horizon."""
         self._kinds = tuple(map(str, kinds))
         self._options: dict[str, dict[str, Any]] = {
             "latency": {"delay": delay},
@@ -186,13 +210,14 @@ class _Explorer:
         self._runs = self._pruned = 0
         self._points: dict[Point, None] = {}
         self._faulted: dict[Point, None] = {}
-        self._names: set[str] = set()
+        self._known: dict[str, Guard] = {}
         self._found: list[Counterexample] = []
         self._broken: list[_Faults] = []
 
     def explore(self, max_faults: int) -> Exploration:
         """Breadth first: all single faults before any pair."""
         base, traces = self._run(frozenset())
+        self._ends = self._ends or (base is not None and not base.cut)
         level: list[tuple[_Faults, tuple[Point, ...], object]] = [] if base is None else [(frozenset(), *traces)]
         done: set[_Faults] = {frozenset()}
         for _ in range(max_faults):
@@ -220,7 +245,12 @@ class _Explorer:
         """One fault more, at a call that came after the last one that was faulted: other orders give the same sets."""
         taken = {point for point, _ in faults}
         last = max((index for index, point in enumerate(reached) if point in taken), default=-1)
-        return [faults | {(point, kind)} for point in reached[last + 1 :] for kind in self._kinds]
+        return [
+            faults | {(point, kind)}
+            for point in reached[last + 1 :]
+            for kind in self._kinds
+            if (guard := self._known.get(point.guard)) is None or can_have(guard, kind)
+        ]
 
     def _run(self, faults: _Faults) -> tuple[Simulation | None, tuple[tuple[Point, ...], object]]:
         """Run once. None in place of the simulation: it broke something, and nothing is to be built upon it."""
@@ -234,14 +264,14 @@ class _Explorer:
         plan = self._plan(faults)
         simulation = self._subject.run(plan, seen=seen)
         self._runs += 1
-        self._names.update(simulation.world.resilience.guards)
+        self._known.update(simulation.world.resilience.guards)
         aimed = tuple(point for point in reached if matches(self._guards, point.guard))
         self._points.update(dict.fromkeys(aimed))
         # A fault that did not strike (an answer that never came cannot be lost) has shown nothing.
         for (point, _), run in zip(sorted(faults), simulation.runs, strict=True):
             if run.injected:
                 self._faulted[point] = None
-        found = _wrong(simulation)
+        found = _wrong(simulation, ends=self._ends)
         if found is not None:
             self._broken.append(faults)
             self._found.append(Counterexample(tuple(sorted(faults)), found, replace(plan, scenario=self._subject.reference)))
@@ -263,17 +293,19 @@ class _Explorer:
             pruned=self._pruned,
             points=tuple(self._points),
             faulted=tuple(self._faulted),
-            guards=tuple(sorted(self._names)),
+            guards=tuple(sorted(self._known)),
             counterexamples=tuple(self._found),
             complete=complete,
         )
 
 
-def _wrong(simulation: Simulation) -> str | None:
+def _wrong(simulation: Simulation, *, ends: bool) -> str | None:
     if simulation.broken:
         return "; ".join(f"{broken.name}: {broken.found}" for broken in simulation.broken)
     if simulation.error is not None:
         return f"{type(simulation.error).__qualname__}: {simulation.error}"
+    if simulation.cut and ends:
+        return f"it did not end within {simulation.scenario.horizon:g} s"
     return None
 
 

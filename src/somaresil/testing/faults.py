@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig
 from somaresil.chaos.permission import SWITCH
 from somaresil.config import Checker
+from somaresil.testing.figures import count
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from somaresil.chaos.config import ChaosExperiment
     from somaresil.chaos.plan import ChaosPlan, ErrorMakers, PlanRun
     from somaresil.chaos.run import ExperimentRun
+    from somaresil.guard import Guard
     from somaresil.resilience import Resilience
 
-__all__ = ["TEST_CEILINGS", "Injection", "PlanInjection", "allow_chaos", "inject", "inject_plan"]
+__all__ = ["TEST_CEILINGS", "WHY_NOT", "Injection", "PlanInjection", "allow_chaos", "can_have", "inject", "inject_plan"]
 
 TEST_CEILINGS: Final = ChaosCeilings(duration=86_400.0, delay=86_400.0, experiments=1_000)
 """What tests may do: a day of faults, a thousand at once. Virtual time makes days of them."""
@@ -130,6 +132,7 @@ class _Block:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End, whatever happened."""
         self.stop()
+        count(self._resilience, simulated=False)
         self._stack.close()
 
     async def __aenter__(self) -> Self:
@@ -188,6 +191,21 @@ class PlanInjection(_Block):
     def injected(self) -> int:
         """How many calls were struck."""
         return 0 if self.run is None else self.run.injected
+
+
+WHY_NOT: Final = {
+    "circuit_trip": "it has no breaker",
+    "stream_cut": "it guards no generator, so there are no items to cut off",
+    "stream_truncate": "it guards no generator, so there are no items to cut off",
+}
+"""Kinds of faults that not every guard can have, and why not."""
+
+
+def can_have(guard: Guard, kind: str) -> bool:
+    """Whether a fault of this kind can strike a guard."""
+    if kind == "circuit_trip":
+        return guard.breaker is not None
+    return guard.has_streams or kind not in WHY_NOT
 
 
 def inject(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from somaresil.config import Checker
 from somaresil.events import CallEnded, RetryScheduled
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from somaresil.testing.simulation import Simulation
 
 __all__ = [
+    "About",
     "Invariant",
     "amplification_below",
     "at_most_once",
@@ -46,12 +47,22 @@ class Invariant(Protocol):
         ...
 
 
+class About(NamedTuple):
+    """What an invariant speaks of: one that speaks of nothing that exists would hold for ever."""
+
+    option: str
+    pattern: str
+    effect: bool = False
+    """Whether it is an effect; else it is a guard."""
+
+
 @dataclass(frozen=True)
 class _Rule:
     name: str
     judge: Callable[[Simulation], str | None]
     goal: Callable[[Simulation], float | None] | None = None
     """What Hypothesis should make as large as it can, for that is where the bugs are."""
+    about: tuple[About, ...] = ()
 
     def check(self, simulation: Simulation) -> str | None:
         return self.judge(simulation)
@@ -75,25 +86,32 @@ def holds(name: str, judge: Callable[[Simulation], object]) -> Invariant:
 def recovers_within(limit: float | timedelta, guard: str = "*") -> Invariant:
     """Every guard serves again, and goes on serving, within ``limit`` seconds of the end of the last fault.
 
-    A guard that is not called after that is not judged: a scenario may have ended. Hypothesis is told to look for slow recoveries
-    (``hypothesis.target``): without it a back-off that doubled was not found in 300 runs, with it in 45 to 534.
+    A guard that was struck has to be called after that, if there is more time than ``limit`` left: a worker that has died, or waits for
+    ever, has not recovered. Where the simulation ended before there was time to recover, nothing is judged. Hypothesis is told to look
+    for slow recoveries (``hypothesis.target``): without it a back-off that doubled was not found in 300 runs, with it in 45 to 534.
     """
     check = Checker("recovers_within")
     seconds = check.seconds("limit", limit, exclusive=False)
     check.finish()
 
     def judge(simulation: Simulation) -> str | None:
-        slow = [
-            recovery for recovery in simulation.history.recoveries(guard) if recovery.seconds is not None and recovery.seconds > seconds
-        ]
-        return "; ".join(map(str, slow)) or None
+        history = simulation.history
+        had_time = simulation.seconds - history.faults_ended > seconds
+        found = []
+        for recovery in history.recoveries(guard):
+            if recovery.seconds is None:
+                if had_time and history.struck(recovery.guard):
+                    found.append(f"{recovery.guard}: was struck, and not called any more after the last fault")
+            elif recovery.seconds > seconds and (had_time or recovery.seconds < float("inf")):
+                found.append(str(recovery))
+        return _listed(found)
 
     def goal(simulation: Simulation) -> float | None:
         known = [recovery.seconds for recovery in simulation.history.recoveries(guard) if recovery.seconds is not None]
         # Infinity is no goal; the whole run is as long as a recovery can be seen to last.
         return min(max(known), simulation.seconds) if known else None
 
-    return _Rule(f"{guard} recovers within {seconds:g} s of the last fault", judge, goal)
+    return _Rule(f"{guard} recovers within {seconds:g} s of the last fault", judge, goal, (About("recovers_within.guard", guard),))
 
 
 def at_most_once(effect: str = "*") -> Invariant:
@@ -103,7 +121,7 @@ def at_most_once(effect: str = "*") -> Invariant:
         twice = [f"{name} {key!r} was done {count} times" for (name, key), count in simulation.world.done(effect).items() if count > 1]
         return _listed(twice)
 
-    return _Rule(f"{effect} is done at most once a key", judge)
+    return _Rule(f"{effect} is done at most once a key", judge, None, (About("at_most_once.effect", effect, effect=True),))
 
 
 def never_lost(effect: str = "*") -> Invariant:
@@ -116,7 +134,7 @@ def never_lost(effect: str = "*") -> Invariant:
         ]
         return _listed(lost)
 
-    return _Rule(f"{effect}: what is acknowledged is done", judge)
+    return _Rule(f"{effect}: what is acknowledged is done", judge, None, (About("never_lost.effect", effect, effect=True),))
 
 
 def budget_kept(slo: str, remaining: float = 0.0) -> Invariant:
@@ -168,7 +186,9 @@ def amplification_below(factor: float, dependency: str, per: str, window: float 
             return None
         return f"from {begin:.1f} s on, {dependency} was called {ratio:.2f} times for each call of {per}"
 
-    return _Rule(f"{dependency} is called at most {factor:g} times for each call of {per}", judge, lambda simulation: worst(simulation)[0])
+    about = About("amplification_below.dependency", dependency), About("amplification_below.per", per)
+    name = f"{dependency} is called at most {factor:g} times for each call of {per}"
+    return _Rule(name, judge, lambda simulation: worst(simulation)[0], about)
 
 
 def burst_below(calls: int, dependency: str, per: float = 1.0) -> Invariant:
@@ -186,7 +206,9 @@ def burst_below(calls: int, dependency: str, per: float = 1.0) -> Invariant:
         most, begin = worst(simulation)
         return None if most <= calls else f"{most} calls of {dependency} began within {per:g} s from {begin:.1f} s on"
 
-    return _Rule(f"at most {calls} calls of {dependency} begin in {per:g} s", judge, lambda simulation: float(worst(simulation)[0]))
+    about = (About("burst_below.dependency", dependency),)
+    name = f"at most {calls} calls of {dependency} begin in {per:g} s"
+    return _Rule(name, judge, lambda simulation: float(worst(simulation)[0]), about)
 
 
 def no_hidden_outage(slo: str, dependency: str, at_least: int = 10) -> Invariant:
@@ -202,7 +224,7 @@ def no_hidden_outage(slo: str, dependency: str, at_least: int = 10) -> Invariant
         bad = simulation.world.resilience.slos.error_budget(slo).bad
         return f"{failed} calls of {dependency} failed and {slo} has counted no bad event" if failed >= at_least and not bad else None
 
-    return _Rule(f"{slo} sees outages of {dependency}", judge)
+    return _Rule(f"{slo} sees outages of {dependency}", judge, None, (About("no_hidden_outage.dependency", dependency),))
 
 
 def _listed(problems: list[str], most: int = 5) -> str | None:

@@ -170,6 +170,10 @@ class _Selector:
                 return events
             self._idle_since = None
             clock.leap(timeout)
+            if clock.jumps >= clock.last_jump:
+                clock.last_jump += clock.most_jumps
+                self._loop.stalled = True
+                raise stalled(clock, self._loop, f"time has jumped {clock.jumps:,} times, and it has not ended")
             return []
         if clock.jump(None):
             self._idle_since = None

@@ -15,6 +15,7 @@ from somaresil.chaos.plan import ChaosPlan, FaultWindow
 from somaresil.resilience import Resilience
 from somaresil.testing.clock import VirtualClock
 from somaresil.testing.faults import allow_chaos
+from somaresil.testing.figures import count
 from somaresil.testing.simulation import InvariantBroken, Scenario, Simulation, World
 from somaresil.testing.strategies import USUAL, faults
 from somaresil.testing.watch import capture_events
@@ -93,11 +94,11 @@ class ChaosStateMachine(RuleBasedStateMachine):
         return self._runner.run(coroutine)
 
     def attempt(self, operation: Any) -> Any:
-        """Run a coroutine, or call a function, that a fault may make fail: an ``Exception`` is returned, not raised."""
+        """Run a coroutine, or call a function, which may return one; a fault may make it fail: an ``Exception`` is returned, not raised."""
         try:
-            if inspect.iscoroutine(operation):
-                return self.run(operation)
-            return operation() if callable(operation) else operation
+            while callable(operation):
+                operation = operation()
+            return self.run(operation) if inspect.iscoroutine(operation) else operation
         except Exception as failed:  # noqa: BLE001 - faults make operations fail; the invariants say whether that is right
             return failed
 
@@ -139,6 +140,7 @@ class ChaosStateMachine(RuleBasedStateMachine):
             self._pass(self.settle)
             self._judge()
         finally:
+            count(self.resilience, simulated=True)
             self._stack.close()
 
     def _pass(self, seconds: float) -> None:
@@ -162,6 +164,7 @@ class ChaosStateMachine(RuleBasedStateMachine):
         stage = Scenario(self.build, self.invariants_at_end)
         stage.name = type(self).__name__
         stage.reference = None
+        stage.check_guards(self.resilience.guards)
         simulation = Simulation(stage, self.plan, self.world, self.history, self.world.now, 0.0)
         broken = tuple(stage.broken_by(simulation))
         if broken:

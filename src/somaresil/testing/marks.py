@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from somaresil.chaos.engine import unknown_target
@@ -10,16 +11,22 @@ from somaresil.chaos.plan import ChaosPlan, FaultWindow
 from somaresil.config import did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.model.selector import matches
+from somaresil.testing.faults import WHY_NOT, can_have
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pytest
 
     from somaresil.chaos.engine import ChaosEngine
+    from somaresil.chaos.plan import PlanRun
     from somaresil.resilience import Resilience
 
-__all__ = ["arm", "missed", "problems_of"]
+__all__ = ["NothingStruck", "arm", "look_back", "missed", "problems_of"]
+
+
+class NothingStruck(UserWarning):
+    """A fault of a marker has struck no call of its test, so the test has not shown how it is borne."""
 
 
 def problems_of(marker: pytest.Mark, service: Callable[[], Resilience | None]) -> Iterator[str]:
@@ -36,25 +43,42 @@ def problems_of(marker: pytest.Mark, service: Callable[[], Resilience | None]) -
         return
     resilience = service()
     if resilience is not None:
-        yield from missed([window], resilience.guards)
+        yield from missed([window], resilience)
 
 
-def arm(chaos: ChaosEngine, markers: Iterable[pytest.Mark], seed: int) -> list[FaultWindow]:
+def arm(chaos: ChaosEngine, markers: Iterable[pytest.Mark], seed: int) -> list[PlanRun]:
     """Begin the faults of these markers now, for guards that are still to come as well."""
-    windows = []
+    runs = []
     for marker in markers:
         window, errors = _window_of(marker)
-        windows.append(window)
-        chaos.arm_plan(ChaosPlan((window,), seed=seed), errors=errors, await_guards=True)
-    return windows
+        runs.append(chaos.arm_plan(ChaosPlan((window,), seed=seed), errors=errors, await_guards=True))
+    return runs
 
 
-def missed(windows: Iterable[FaultWindow], guards: Collection[str]) -> Iterator[str]:
-    """Those whose target is no guard, with the names that come near."""
+def missed(windows: Iterable[FaultWindow], resilience: Resilience, *, over: bool = False) -> Iterator[str]:
+    """Why some of them cannot strike anything. ``over``: the test has ended, and what was to be mounted is mounted."""
+    guards = resilience.guards
     for window in windows:
-        if not window.target.startswith("http:") and not any(matches(window.target, name) for name in guards):
+        aimed = [guard for name, guard in guards.items() if matches(window.target, name)]
+        if window.target.startswith("http:"):
+            if over and not resilience.chaos.middlewares:
+                yield f"chaos.target = {window.target!r}: expected a mounted ResilienceMiddleware, and a request (there was none)"
+        elif not aimed:
             allowed, hint = unknown_target(window.target, guards)
             yield f"chaos.target = {window.target!r}: expected {allowed}{f' ({hint})' if hint else ''}"
+        elif not any(can_have(guard, window.kind) for guard in aimed):
+            yield f"chaos.kind = {window.kind!r}: expected a fault that {window.target} can have ({WHY_NOT[window.kind]})"
+
+
+def look_back(runs: Iterable[PlanRun], resilience: Resilience) -> list[str]:
+    """Why some of the faults could not strike; warns of those that could and did not (:class:`NothingStruck`)."""
+    problems = []
+    for run in runs:
+        found = list(missed(run.plan.windows, resilience, over=True))
+        problems += found
+        if not found and not run.injected:
+            warnings.warn(f"{run.plan.windows[0]!r} has struck no call of this test", NothingStruck, stacklevel=2)
+    return problems
 
 
 def _fault(

@@ -20,8 +20,9 @@ __all__ = ["load_scenario", "replay"]
 
 
 def replay(path: str, *, scenario: str | None = None, as_json: bool = False) -> int:
-    """Run the plan in the file ``path`` (``-``: standard input) and print what came of it; the exit code is 0, 1 (broken) or 2 (not run).
+    """Run the plan in the file ``path`` (``-``: standard input) and print what came of it.
 
+    The exit code is 0 when everything held, 1 when something is broken, and 2 when it was not run or no window has struck a call.
     ``scenario`` (``module:name``) takes the place of the one that the plan names. The module is imported, from the current folder too, as
     ``python -m`` would: look at where a plan comes from, or name the scenario yourself.
     """
@@ -36,6 +37,8 @@ def replay(path: str, *, scenario: str | None = None, as_json: bool = False) -> 
     except ConfigurationError as wrong:
         return _refused(str(wrong))
     print(json.dumps(_figures(simulation), indent=2) if as_json else simulation.report())
+    if simulation.ok and plan.windows and not simulation.history.injected:
+        return _refused(f"{path}: no window of the plan has struck a call of {subject.name}, so nothing was shown")
     return 0 if simulation.ok else 1
 
 
@@ -71,7 +74,9 @@ def _figures(simulation: Simulation) -> dict[str, Any]:
         "broken": [{"name": broken.name, "found": broken.found} for broken in simulation.broken],
         "error": None if simulation.error is None else f"{type(simulation.error).__qualname__}: {simulation.error}",
         "seconds": simulation.seconds,
+        "cut": simulation.cut,
         "injected": history.injected,
+        "struck_nothing": [window.as_dict() for window in simulation.idle],
         "touched": history.touched(),
         "absorbed": history.absorbed(),
         "worst_recovery": None if worst is None or worst == float("inf") else worst,

@@ -31,6 +31,9 @@ _T = TypeVar("_T")
 EPOCH: Final = 1_767_225_600.0
 """2026-01-01T00:00:00Z: where the wall clock begins, so that a failure reads the same in every run."""
 
+MOST_JUMPS: Final = 1_000_000
+"""About ten seconds of real time: eleven days of a timer that comes every second."""
+
 # The real one, whatever is patched later.
 _monotonic = time.monotonic
 _STEP: Final = 0.05
@@ -45,15 +48,20 @@ _OF_PROCESSES: Final = "pending_work_items"
 class Schedule:
     """The virtual time, and the threads that live in it. Safe to use from several threads."""
 
-    def __init__(self, monotonic: float = 0.0, time: float = EPOCH, *, stall: float = 5.0, io_grace: float = 0.002) -> None:
+    def __init__(
+        self, monotonic: float = 0.0, time: float = EPOCH, *, stall: float = 5.0, io_grace: float = 0.002, most_jumps: int = MOST_JUMPS
+    ) -> None:
         check = Checker("VirtualClock")
         self.now = check.number("monotonic", monotonic, minimum=0.0)
         self._wall = check.number("time", time, minimum=0.0) - self.now
         self.stall = check.seconds("stall", stall, maximum=3_600.0)
         self.io_grace = check.seconds("io_grace", io_grace, exclusive=False, maximum=10.0)
+        self.most_jumps = check.count("most_jumps", most_jumps, maximum=10**12)
         check.finish()
         self.jumps = 0
         """How often time has jumped."""
+        self.last_jump = self.most_jumps
+        """After how many jumps the loop gives up: whoever waits for nothing beside a timer that comes again and again never stalls."""
         self._lock = threading.RLock()
         self._loop: VirtualLoop | None = None
         self._paused = 0
@@ -276,11 +284,13 @@ class Schedule:
         with self._lock:
             self._parked[ident] = sleeper
         self._wake_loop()
-        idle_since, seen = _monotonic(), self.now
+        seen, idle_since = self.now, _monotonic()
         try:
             while True:
+                # Measured before it is looked whether time has moved: this thread may be kept waiting in between, on a busy machine.
+                idle = _monotonic() - idle_since
                 if seen != self.now:
-                    idle_since, seen = _monotonic(), self.now
+                    seen, idle, idle_since = self.now, 0.0, _monotonic()
                 if event is not None and event.is_set():
                     return True
                 if deadline is not None and self.now >= deadline:
@@ -290,7 +300,7 @@ class Schedule:
                 driven = self._is_driven()
                 if not driven and not self._paused and self._working() is None and self.jump(None):
                     continue
-                if _monotonic() - idle_since > self.stall and (deadline is None or not driven):
+                if idle > self.stall and (deadline is None or not driven):
                     raise stalled(self, self._loop, f"a thread waits for an event, and nothing has happened for {self.stall:g} s")
                 if event is not None:
                     event.wait(_SHORT_STEP)

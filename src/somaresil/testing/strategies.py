@@ -24,6 +24,7 @@ from somaresil.chaos.plan import KINDS, LONGEST, ChaosPlan, FaultWindow
 from somaresil.config import Checker
 from somaresil.model.selector import matches
 from somaresil.resilience import Resilience
+from somaresil.testing.faults import WHY_NOT, can_have
 from somaresil.testing.simulation import Scenario
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def fault_windows(
     _check_kinds(check, kinds)
     found = _targets(check, targets, known)
     check.finish()
+    _check_fit(kinds, targets, known)
     return st.builds(
         _window_of,
         st.sampled_from(found),
@@ -184,6 +186,18 @@ def _check_kinds(check: Checker, kinds: Any) -> None:
         return
     for kind in kinds:
         check.one_of("kinds", kind, KINDS)
+
+
+def _check_fit(kinds: Sequence[str], targets: Any, known: Any) -> None:
+    """Refuse kinds that none of the guards can have, where it is known which there are: a search with them would find nothing, always."""
+    check = Checker("fault_windows")
+    for source in (targets, known):
+        if isinstance(source, Scenario | Resilience):
+            for kind in kinds:
+                fits = source.can_have(kind) if isinstance(source, Scenario) else any(can_have(g, kind) for g in source.guards.values())
+                if not fits:
+                    check.problem("kinds", kind, f"a fault that one of {', '.join(source.guards)} can have", f"of each, {WHY_NOT[kind]}")
+    check.finish()
 
 
 def _names(source: Any) -> tuple[str, ...] | None:

@@ -106,8 +106,10 @@ class History:
 
     @property
     def guards(self) -> tuple[str, ...]:
-        """Guards that were called, by name."""
-        return tuple(sorted({moment.event.guard for moment in self.moments_of(CallEnded, "*")}))
+        """Guards that were called, by name; also those of calls that were struck and never ended."""
+        struck = {m.event.component for m in self._moments if isinstance(m.event, FaultInjected)}
+        ended = {moment.event.guard for moment in self.moments_of(CallEnded, "*")}
+        return tuple(sorted(ended | {name for name in struck if not name.startswith("http:")}))
 
     # -- what was done to it ----------------------------------------------------------------------------------------------------------
 
@@ -131,6 +133,10 @@ class History:
     def faults_ended(self) -> float:
         """Seconds since the beginning at which the last fault ended, or will have ended; 0 without any."""
         return max((end for _, end, _, _ in self.windows), default=0.0)
+
+    def struck(self, guard: str = "*") -> int:
+        """Calls, and circuits, that a fault has struck, of the guards that match."""
+        return sum(isinstance(m.event, FaultInjected) and matches(guard, m.event.component) for m in self._moments)
 
     def touched(self, guard: str = "*") -> int:
         """Calls that a fault has touched, or what followed from one."""

@@ -115,6 +115,70 @@ def test_an_unknown_target_fails_the_test_where_no_service_is_known(project):
     result.stdout.fnmatch_lines(["*'llm.invok'*llm.invoke*did you mean 'llm.invoke'?*"])
 
 
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ('"llm.invoke", "stream_cut"', "*chaos.kind = 'stream_cut'*it guards no generator*"),
+        ('"llm.invoke", "circuit_trip"', "*chaos.kind = 'circuit_trip'*it has no breaker*"),
+        ('"http:/ask"', "*chaos.target = 'http:/ask'*a mounted ResilienceMiddleware*"),
+    ],
+)
+def test_a_fault_that_could_strike_nothing_fails_the_test(project, marker, said):
+    """The test is green because nothing happened to it."""
+    project.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.chaos({marker})
+        def test_it(resilience):
+            assert resilience.guard("llm.invoke")(lambda: 1)() == 1
+        """
+    )
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines([said])
+
+
+@pytest.mark.parametrize("options", ["calls=5", "start=3_000", "path='agent.turn > llm.invoke'"])
+def test_a_fault_that_has_struck_nothing_is_warned_of(project, options):
+    """It could have, so a test may have wanted to see that it does not; the category says so to filters."""
+    project.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.chaos("llm.invoke", {options})
+        def test_it(resilience):
+            assert resilience.guard("llm.invoke")(lambda: 1)() == 1
+        """
+    )
+    result = project.runpytest_inprocess("-W", "default")
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(['*NothingStruck: FaultWindow("llm.invoke", "error", *has struck no call of this test*'])
+
+
+def test_a_fault_on_requests_waits_for_the_middleware(project):
+    """Frameworks mount it when the app begins, which is in the test."""
+    project.makepyfile(
+        """
+        import pytest, httpx
+        from somaresil.asgi import ResilienceMiddleware
+
+        async def hello(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"hello"})
+
+        @pytest.mark.chaos("http:/ask", "error", status=503)
+        @pytest.mark.virtual_time
+        async def test_it(resilience):
+            transport = httpx.ASGITransport(ResilienceMiddleware(hello, resilience))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                assert (await client.get("/ask")).status_code == 503
+                assert (await client.get("/other")).status_code == 200
+        """
+    )
+    project.runpytest_inprocess().assert_outcomes(passed=1)
+
+
 def test_wrong_ini_options_are_told_all_at_once(project):
     """Each with what is allowed."""
     ini(project, "somaresil_seed = x", "somaresil_stall = 0", "somaresil_faulted_guards_fail_under = 101", "somaresil_resilience = a b")
@@ -397,6 +461,53 @@ def test_a_run_can_be_made_to_fail_when_guards_were_never_faulted(project, limit
     assert result.ret == code
     if code:
         result.stdout.fnmatch_lines(["FAILED: 50 % of the guards were struck*51 %"])
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_what_simulations_and_blocks_strike_counts_too(project, options):
+    """A guard that a search, an exploration, a machine or a block has struck was faulted, and the summary says by how many runs."""
+    project.makepyfile(
+        """
+        import pytest
+        from hypothesis import given, settings
+        from somaresil import ChaosPlan, FaultWindow, Resilience
+        from somaresil.testing import ChaosStateMachine, explore, inject, scenario
+
+        def guarded(world, name):
+            return world.resilience.guard(name)(lambda: 1)
+
+        def attempt(call):
+            try:
+                call()
+            except Exception:
+                return
+
+        @scenario(horizon=10)
+        def service(world):
+            attempt(guarded(world, "by.plan"))
+
+        def test_plan():
+            service.check(ChaosPlan([FaultWindow("by.plan", "error", 0, 5)]))
+
+        def test_exploration():
+            explore(lambda world: attempt(guarded(world, "by.exploration")), kinds=["error"]).check()
+
+        def test_block():
+            resilience = Resilience("tests", environment="test")
+            call = resilience.guard("by.block")(lambda: 1)
+            with inject(resilience, "by.block"):
+                attempt(call)
+
+        def test_nothing():
+            Resilience("tests").guard("unseen")
+        """
+    )
+    ini(project, "somaresil_faulted_guards_fail_under = 100")
+    result = run(project, *options)
+    result.assert_outcomes(passed=4)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*2 tests with 3 simulations: 2 injected*"])
+    result.stdout.no_fnmatch_line("*never faulted*")
 
 
 def test_figures_are_in_the_junit_file(project):

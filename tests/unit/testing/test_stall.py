@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from somaresil.testing import StalledError, VirtualClock
+from somaresil.testing import StalledError, VirtualClock, schedule
 from tests.behaviour.kit import PATIENCE
 
 pytestmark = pytest.mark.timeout(PATIENCE)
@@ -380,7 +380,7 @@ def test_an_idle_open_socket():
 
 def test_a_socket_on_which_something_comes_in_time():
     """Data from a thread outside ends the wait, and the count of idle seconds begins anew."""
-    clock = VirtualClock(stall=0.1)
+    clock = VirtualClock(stall=0.4)
 
     async def main():
         here, there = socket.socketpair()
@@ -388,7 +388,7 @@ def test_a_socket_on_which_something_comes_in_time():
             here.setblocking(False)
             got = b""
             for _ in range(4):
-                threading.Timer(0.04, there.send, (b"x",)).start()
+                threading.Timer(0.15, there.send, (b"x",)).start()
                 got += await asyncio.get_running_loop().sock_recv(here, 1)
         return got
 
@@ -446,20 +446,42 @@ def test_an_event_that_nobody_sets_inside_of_a_task():
     assert [one.code for one in error.waiting if one.what.startswith("task")] == ["clock.wait(threading.Event(), None)"]
 
 
-def test_an_event_that_takes_long_while_much_happens_is_no_stall():
+def test_an_event_that_takes_long_while_much_happens_is_no_stall(monkeypatch):
     """As long as virtual time moves on, whoever waits goes on waiting."""
     clock = VirtualClock(stall=STALL)
+    # Real time, as it would pass if each virtual second took half of what is allowed.
+    monkeypatch.setattr(schedule, "_monotonic", lambda: clock.now * STALL / 2)
 
     async def main():
         event = threading.Event()
         waiting = asyncio.create_task(asyncio.to_thread(clock.wait, event, None))
-        begin = time.perf_counter()
-        while time.perf_counter() - begin < 3 * STALL:
+        for _ in range(100):
             await asyncio.sleep(1)
         event.set()
         return await waiting
 
     assert clock.run(main())
+
+
+def test_who_waits_beside_a_timer_that_comes_again_and_again_is_told_too():
+    """A heartbeat keeps time moving for ever; after ``most_jumps`` it is enough, and what waits is named."""
+
+    async def beat():
+        while True:
+            await asyncio.sleep(1)
+
+    async def main():
+        heart = asyncio.create_task(beat())
+        try:
+            await forever()
+        finally:
+            heart.cancel()
+
+    clock = VirtualClock(most_jumps=1_000)
+    error = stall_of(main, clock)
+    assert error.why == "time has jumped 1,000 times, and it has not ended"
+    assert any("await forever()" in one.code or "Event().wait()" in one.code for one in error.waiting)
+    assert clock.monotonic() < 1_100.0
 
 
 # -- afterwards ---------------------------------------------------------------------------------------------------------------------------
