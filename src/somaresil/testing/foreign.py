@@ -139,13 +139,13 @@ def _replace() -> None:
             why = [watch.refuse(self) for watch in _watches if not watch.may_run(self)]
             if any(why):
                 _wind_down(self, run)
-                raise RuntimeError(next(filter(None, reversed(why))))
+                raise RuntimeError(next(filter(None, why)))
         run(self)
 
     def call_soon_threadsafe(self: Any, *args: Any, **kwargs: Any) -> Any:
         why = [watch.refuse(self) for watch in _watches if not watch.may_reach(self)]
         if any(why):
-            raise RuntimeError(next(filter(None, reversed(why))))
+            raise RuntimeError(next(filter(None, why)))
         return call(self, *args, **kwargs)
 
     for name, real, ours in (("run_forever", run, run_forever), ("call_soon_threadsafe", call, call_soon_threadsafe)):
