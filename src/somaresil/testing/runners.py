@@ -105,7 +105,8 @@ def two_clocks(ours: VirtualClock, theirs: Clock) -> str | None:
         return None
     return (
         f"its Resilience (fixture resilience) has another clock, a {type(theirs).__name__}: expected that of the test; make it with "
-        "clock=virtual_time (the fixture), name it in the ini option somaresil_resilience, or set SOMARESIL_CLOCK=steered before it is made"
+        "clock=virtual_time (the fixture), or without clock= and either name it in the ini option somaresil_resilience or set "
+        "SOMARESIL_CLOCK=steered before it is made"
     )
 
 
