@@ -177,6 +177,13 @@ def _is_coroutine(node: Any) -> bool:
     return inspect.iscoroutinefunction(getattr(getattr(function, "hypothesis", None), "inner_test", function))
 
 
+def _is_virtual_for_some(test: Any) -> bool:
+    """Whether the marker is on some parameters of a test. An iterator of them can be read only once, and that is for pytest."""
+    given = [values for marker in test.iter_markers("parametrize") for values in (*marker.args[1:2], marker.kwargs.get("argvalues"))]
+    params = [param for values in given if isinstance(values, list | tuple) for param in values]
+    return any(mark.name == "virtual_time" for param in params for mark in getattr(param, "marks", ()))
+
+
 def _is_of_anyio(node: Any) -> bool:
     return node.get_closest_marker("anyio") is not None or "anyio_backend" in getattr(node, "fixturenames", ())
 
@@ -232,12 +239,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     config, test = metafunc.config, metafunc.definition
     _refuse(test, _problems_of(test, config.stash[_SESSION]))
     virtual = _is_virtual(test, config)
-    if not _is_coroutine(test) or not (virtual or any(test.iter_markers("parametrize"))):
+    if not _is_coroutine(test) or not (virtual or _is_virtual_for_some(test)):
         return (yield)
-    from somaresil.testing.runners import marked_params, wide_loops
+    from somaresil.testing.runners import wide_loops
 
-    if not virtual and not marked_params(test):
-        return (yield)
     asyncio = _has_loop_factories(config) and not _is_of_anyio(test)
     if asyncio and _is_of_nobody(test):
         test.add_marker("asyncio")
@@ -245,6 +250,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     _refuse(test, wide_loops(test, config, anyio=not asyncio))
     if not _has_loop_factories(config):
         return (yield)
+    if not virtual and getattr(config.hook, _HOOK).get_hookimpls():
+        _refuse(test, ["virtual_time is on some of its parameters, while the project has loop factories: make two tests of it"])
     factories = _LoopFactories(config.stash[_SESSION])
     config.pluginmanager.register(factories)
     try:
@@ -413,7 +420,7 @@ def resilience(request: pytest.FixtureRequest) -> Iterator[Resilience]:
     """A ``Resilience``: the service's own when ``somaresil_resilience`` names it, else a new one for this test.
 
     In virtual time it lives on the virtual clock. A service's own has its circuits reset after the test. Override it in a conftest to hand
-    out that of an app factory; ``chaos``, ``fault_events`` and ``slo`` follow.
+    out that of an app factory; ``chaos``, ``fault_events`` and ``slo`` follow, and in virtual time refuse one with another clock.
     """
     session = request.config.stash[_SESSION]
     own = session.service()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from somaresil.testing.loop import VirtualLoop
     from somaresil.typing import Clock
 
-__all__ = ["anyio_on", "instead", "marked_params", "only_loop", "ran_before", "run", "two_clocks", "wide_loops"]
+__all__ = ["anyio_on", "instead", "only_loop", "ran_before", "run", "two_clocks", "wide_loops"]
 
 _ANYIO: Final = "anyio.pytest_plugin"
 _REMEDY: Final = "give it scope='function' (and loop_scope='function'), or use it in tests in real time only"
@@ -39,19 +39,6 @@ def instead(item: pytest.Item, *, coroutine: bool) -> str:
             f"the test runs beside: {INSTEAD}"
         )
     return f"write an async test, or {INSTEAD}"
-
-
-def marked_params(test: Any) -> bool:
-    """Whether some parameters of a test have the marker ``virtual_time``."""
-    return any(
-        mark.name == "virtual_time"
-        for marker in test.iter_markers("parametrize")
-        for values in (*marker.args[1:2], marker.kwargs.get("argvalues"))
-        # An iterator can be read only once, and that is for pytest.
-        if isinstance(values, list | tuple)
-        for value in values
-        for mark in getattr(value, "marks", ())
-    )
 
 
 def wide_loops(test: Any, config: pytest.Config, *, anyio: bool) -> Iterator[str]:
@@ -81,7 +68,11 @@ def run(function: Any, arguments: dict[str, Any], clock: VirtualClock) -> None:
         clock.run(function(**arguments))
         return
     inner = given.inner_test
-    given.inner_test = lambda *args, **kwargs: clock.run(inner(*args, **kwargs))
+
+    def example(*args: Any, **kwargs: Any) -> None:
+        clock.run(inner(*args, **kwargs))
+
+    given.inner_test = example
     try:
         function(**arguments)
     finally:

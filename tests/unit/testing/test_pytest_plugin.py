@@ -384,6 +384,23 @@ def test_loading_it_imports_nothing_heavy():
     assert {name.partition(".")[0] for name in json.loads(result.stdout)} <= {"somaresil", *sys.stdlib_module_names}
 
 
+def test_running_it_for_others_imports_nothing_heavy(project):
+    """Coroutine tests in real time, with parameters or without, need nothing of the test kit but its figures."""
+    project.makepyfile(
+        """
+        import sys
+        import pytest
+
+        @pytest.mark.asyncio
+        @pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.filterwarnings("error"))])
+        async def test_it(number):
+            found = {name for name in sys.modules if name.startswith("somaresil.")}
+            assert found == {"somaresil._version", "somaresil.pytest_plugin", "somaresil.testing", "somaresil.testing.figures"}
+        """
+    )
+    project.runpytest_subprocess().assert_outcomes(passed=2)
+
+
 def test_a_plan_that_breaks_something_is_kept_and_replayed(project):
     """The failure says what to type; typing it shows the same failure, with exit code 1."""
     project.makepyfile(

@@ -328,6 +328,28 @@ def test_some_parameters_may_be_virtual(project, patched):
     project.runpytest_inprocess().assert_outcomes(passed=3)
 
 
+def test_some_virtual_parameters_and_loop_factories_are_an_error_at_collection(project):
+    """The other parameters would lose theirs."""
+    project.makeconftest(
+        """
+        import asyncio
+        def pytest_asyncio_loop_factories(config, item):
+            return {"own": asyncio.SelectorEventLoop}
+        """
+    )
+    written(
+        project,
+        """
+        @pytest.mark.asyncio
+        @pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.virtual_time)])
+        async def test_it(number): pass
+        """,
+    )
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*on some of its parameters*loop factories*"])
+
+
 def test_a_late_marker_with_async_fixtures_is_told(project):
     """They have run in real time when it is seen."""
     project.makeconftest(LATE.replace("PATCHED", ""))
