@@ -127,6 +127,10 @@ class SteeredClock:
         finally:
             self._take(before)
 
+    def follows(self, clock: Clock) -> bool:
+        """Whether it reads this clock now."""
+        return self._source is clock
+
     def _take(self, clock: Clock) -> Clock:
         with self._lock:
             before, now = self._source, self.monotonic()

@@ -10,23 +10,34 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import threading
 from contextlib import ExitStack
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from somaresil.chaos import ChaosEngine
     from somaresil.resilience import Resilience
-    from somaresil.slo import SLO, ErrorBudget
     from somaresil.testing.clock import VirtualClock
     from somaresil.testing.figures import Figures, Simulated
+    from somaresil.testing.objectives import Objectives
     from somaresil.testing.watch import History
 
 __all__ = ["Objectives"]
+
+
+def __getattr__(name: str) -> object:
+    """For annotations of the fixture ``slo``."""
+    if name == "Objectives":
+        from somaresil.testing.objectives import Objectives
+
+        return Objectives
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _CLOCK: pytest.StashKey[VirtualClock] = pytest.StashKey()
 _HISTORY: pytest.StashKey[History] = pytest.StashKey()
@@ -45,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("somaresil_resilience", "module:name of the service's Resilience; without it each test gets one of its own", default="")
     parser.addini("somaresil_seed", "seed of the resilience fixture", default="0")
     parser.addini("somaresil_stall", "real seconds after which a stalled virtual loop gives up", default="5")
+    parser.addini("somaresil_most_jumps", "jumps from timer to timer after which a virtual loop gives up", default="1000000")
     parser.addini("somaresil_virtual_time", "run every coroutine test in virtual time", type="bool", default=False)
     parser.addini("somaresil_faulted_guards_fail_under", "fail unless this percentage of the guards seen was struck by a fault", default="")
 
@@ -56,9 +68,14 @@ class _Session:
         self.config = config
         self.item: pytest.Item | None = None
         """The test that runs now."""
+        self.threads: WeakSet[threading.Thread] = WeakSet()
+        """Those that were there before it."""
+        self.given = False
+        """Whether the function that is collected now was given to pytest-asyncio."""
         problems: list[str] = []
         self.seed = _whole(config, "somaresil_seed", problems)
         self.stall = _number(config, "somaresil_stall", 0.01, 3_600.0, problems) or 5.0
+        self.most_jumps = int(_number(config, "somaresil_most_jumps", 1, 1e12, problems) or 1_000_000)
         self.fail_under = _number(config, "somaresil_faulted_guards_fail_under", 0.0, 100.0, problems)
         self.reference = str(config.getini("somaresil_resilience")).strip()
         if self.reference and not all(part.isidentifier() for part in self.reference.replace(":", ".", 1).split(".")):
@@ -144,28 +161,58 @@ def _set_variable(config: pytest.Config, name: str, value: str) -> None:
 # -- virtual time -------------------------------------------------------------------------------------------------------------------------
 
 
+def _virtual_by(node: Any, config: pytest.Config) -> str:
+    """What makes a test run in virtual time; empty: nothing does."""
+    if node.get_closest_marker("virtual_time") is not None:
+        return "the marker virtual_time"
+    if "virtual_time" in getattr(node, "fixturenames", ()):
+        return "the fixture virtual_time"
+    return "the ini option somaresil_virtual_time" if config.getini("somaresil_virtual_time") and _is_coroutine(node) else ""
+
+
 def _is_virtual(node: Any, config: pytest.Config) -> bool:
-    """Whether a test runs in virtual time: marked, using the fixture, or all of them."""
-    if node.get_closest_marker("virtual_time") is not None or "virtual_time" in getattr(node, "fixturenames", ()):
-        return True
-    return bool(config.getini("somaresil_virtual_time")) and inspect.iscoroutinefunction(getattr(node, "obj", None))
+    return bool(_virtual_by(node, config))
+
+
+def _is_coroutine(node: Any) -> bool:
+    """Whether a test is a coroutine function, below Hypothesis too."""
+    function = getattr(node, "obj", None)
+    return inspect.iscoroutinefunction(getattr(getattr(function, "hypothesis", None), "inner_test", function))
+
+
+def _is_virtual_for_some(test: Any) -> bool:
+    """Whether the marker is on some parameters of a test. An iterator of them can be read only once, and that is for pytest."""
+    given = [values for marker in test.iter_markers("parametrize") for values in (*marker.args[1:2], marker.kwargs.get("argvalues"))]
+    params = [param for values in given if isinstance(values, list | tuple) for param in values]
+    return any(mark.name == "virtual_time" for param in params for mark in getattr(param, "marks", ()))
+
+
+def _is_of_anyio(node: Any) -> bool:
+    return node.get_closest_marker("anyio") is not None or "anyio_backend" in getattr(node, "fixturenames", ())
+
+
+def _is_of_nobody(node: Any) -> bool:
+    """Whether no other plugin was asked to run a coroutine test."""
+    return not _is_of_anyio(node) and all(node.get_closest_marker(name) is None for name in ("asyncio", "trio"))
 
 
 def _has_loop_factories(config: pytest.Config) -> bool:
     return hasattr(config.hook, _HOOK)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> None:
+# Inside of that of pytest-asyncio, which looks for its marker when this is done.
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pycollect_makeitem(collector: Any) -> Generator[None, Any, Any]:
     """Give coroutine tests in virtual time to pytest-asyncio where it is there, so that their async fixtures share the loop."""
-    function = getattr(obj, "__func__", obj)
-    if not inspect.iscoroutinefunction(function) or not collector.funcnamefilter(name) or not _has_loop_factories(collector.config):
-        return
-    marks = [*getattr(function, "pytestmark", ()), *collector.iter_markers()]
-    names = {mark.name for mark in marks}
-    asked = "virtual_time" in names or "virtual_time" in inspect.signature(function).parameters
-    if (asked or collector.config.getini("somaresil_virtual_time")) and not names & {"asyncio", "anyio", "trio"}:
-        pytest.mark.asyncio(function)
+    config = collector.config
+    session = config.stash[_SESSION]
+    session.given = False
+    made: Any = yield
+    if session.given:
+        for item in made:
+            if _is_virtual(item, config) and _is_of_nobody(item):
+                item.add_marker("asyncio")
+    return made
 
 
 class _LoopFactories:
@@ -180,23 +227,34 @@ class _LoopFactories:
         return {"virtual": self._new_loop}
 
     def _new_loop(self) -> Any:
-        return _clock_of(self._session).new_loop()
+        item = self._session.item
+        if item is not None and not _is_virtual(item, item.config):
+            # Another parameter of the same function.
+            from asyncio import new_event_loop
+
+            return new_event_loop()
+        return _new_loop(self._session)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     """Check the markers of a test, and have it run on the virtual loop if it is to."""
     config, test = metafunc.config, metafunc.definition
-    problems = list(_problems_of(test, config.stash[_SESSION]))
-    if problems:
-        raise pytest.Collector.CollectError("\n".join([f"{test.nodeid}: {len(problems)} problem(s) in its markers", *problems]))
-    if not _is_virtual(test, config) or not _has_loop_factories(config):
+    _refuse(test, _problems_of(test, config.stash[_SESSION]))
+    virtual = _is_virtual(test, config)
+    if not _is_coroutine(test) or not (virtual or _is_virtual_for_some(test)):
         return (yield)
-    scope = _loop_scope(test, config)
-    if test.get_closest_marker("asyncio") is not None and scope != "function":
-        raise pytest.Collector.CollectError(
-            f"{test.nodeid}: virtual_time needs loop_scope='function', not {scope!r}: each test has its clock"
-        )
+    from somaresil.testing.runners import wide_loops
+
+    asyncio = _has_loop_factories(config) and not _is_of_anyio(test)
+    if asyncio and _is_of_nobody(test):
+        test.add_marker("asyncio")
+        config.stash[_SESSION].given = True
+    _refuse(test, wide_loops(test, config, anyio=not asyncio))
+    if not _has_loop_factories(config):
+        return (yield)
+    if not virtual and getattr(config.hook, _HOOK).get_hookimpls():
+        _refuse(test, ["virtual_time is on some of its parameters, while the project has loop factories: make two tests of it"])
     factories = _LoopFactories(config.stash[_SESSION])
     config.pluginmanager.register(factories)
     try:
@@ -205,14 +263,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
         config.pluginmanager.unregister(factories)
 
 
-def _loop_scope(test: Any, config: pytest.Config) -> str:
-    marker = test.get_closest_marker("asyncio")
-    if marker is not None and (scope := marker.kwargs.get("loop_scope") or marker.kwargs.get("scope")):
-        return str(scope)
-    try:
-        return str(config.getini("asyncio_default_test_loop_scope") or "function")
-    except (KeyError, ValueError):
-        return "function"
+def _refuse(test: Any, problems: Iterable[str]) -> None:
+    if told := list(problems):
+        raise pytest.Collector.CollectError("\n".join([f"{test.nodeid}: {len(told)} problem(s) in its markers or fixtures", *told]))
+
+
+def _new_loop(session: _Session) -> Any:
+    """A loop on that clock."""
+    from somaresil.testing.runners import only_loop
+
+    return only_loop(_clock_of(session), "" if session.item is None else session.item.nodeid)
 
 
 def _clock_of(session: _Session) -> VirtualClock:
@@ -223,20 +283,23 @@ def _clock_of(session: _Session) -> VirtualClock:
     if _CLOCK not in item.stash:
         from somaresil.testing.clock import VirtualClock
 
-        item.stash[_CLOCK] = VirtualClock(stall=session.stall)
+        item.stash[_CLOCK] = VirtualClock(stall=session.stall, most_jumps=session.most_jumps)
     return item.stash[_CLOCK]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run coroutine tests in virtual time that nobody else runs: without pytest-asyncio there is no other way."""
-    session = pyfuncitem.config.stash[_SESSION]
-    if not inspect.iscoroutinefunction(pyfuncitem.obj) or not _is_virtual(pyfuncitem, pyfuncitem.config):
+    config = pyfuncitem.config
+    session = config.stash[_SESSION]
+    if not _is_coroutine(pyfuncitem) or not _is_virtual(pyfuncitem, config) or _is_of_anyio(pyfuncitem):
         return None
-    if pyfuncitem.get_closest_marker("anyio") is not None:
-        return None
+    from somaresil.testing.runners import ran_before, run
+
+    if _has_loop_factories(config) and (problem := ran_before(pyfuncitem, config)):
+        pytest.fail(problem, pytrace=False)
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}  # noqa: SLF001 - as pytest's own does
-    _clock_of(session).run(pyfuncitem.obj(**arguments))
+    run(pyfuncitem.obj, arguments, _clock_of(session))
     return True
 
 
@@ -253,11 +316,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     item.stash[_SIMULATED] = Simulated()
     count_for(item.stash[_SIMULATED])
     before = _live_runs()
+    session.threads = WeakSet(threading.enumerate())
     with ExitStack() as stack:
-        if session.reference and _is_virtual(item, item.config):
+        virtual = _is_virtual(item, item.config)
+        if virtual and os.environ.get("SOMARESIL_CLOCK") == "steered":
             from somaresil.clock import STEERED
 
             stack.enter_context(STEERED.by(_clock_of(session)))
+        if virtual and _is_coroutine(item) and _is_of_anyio(item):
+            from somaresil.testing.runners import anyio_on
+
+            stack.enter_context(anyio_on(lambda: _new_loop(session)))
         try:
             return (yield)
         finally:
@@ -267,13 +336,26 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Let third parties live in virtual time for tests that ask for it."""
-    marker = item.get_closest_marker("virtual_time")
-    if marker is None or not marker.kwargs.get("patched", False):
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Let third parties live in virtual time for tests that ask for it, and no event loop in another."""
+    by = _virtual_by(item, item.config)
+    if not by:
         return (yield)
-    with _clock_of(item.config.stash[_SESSION]).patched():
-        return (yield)
+    from somaresil.testing.foreign import only_virtual_loops
+    from somaresil.testing.runners import instead
+
+    session = item.config.stash[_SESSION]
+    clock, marker = _clock_of(session), item.get_closest_marker("virtual_time")
+    where = f"{item.nodeid} is in virtual time by {by}"
+    with ExitStack() as stack:
+        watch = stack.enter_context(only_virtual_loops(clock, where, instead(item, coroutine=_is_coroutine(item)), session.threads))
+        if marker is not None and marker.kwargs.get("patched", False):
+            stack.enter_context(clock.patched())
+        result: Any = yield
+    if watch.refused:
+        # Somebody has kept the error to himself.
+        pytest.fail(watch.refused[0], pytrace=False)
+    return result
 
 
 def _live_runs() -> set[Any]:
@@ -359,7 +441,7 @@ def resilience(request: pytest.FixtureRequest) -> Iterator[Resilience]:
     """A ``Resilience``: the service's own when ``somaresil_resilience`` names it, else a new one for this test.
 
     In virtual time it lives on the virtual clock. A service's own has its circuits reset after the test. Override it in a conftest to hand
-    out that of an app factory; ``chaos``, ``fault_events`` and ``slo`` follow.
+    out that of an app factory; ``chaos``, ``fault_events`` and ``slo`` follow, and in virtual time refuse one with another clock.
     """
     session = request.config.stash[_SESSION]
     own = session.service()
@@ -380,6 +462,11 @@ def fault_events(request: pytest.FixtureRequest, resilience: Resilience) -> Iter
     """What happens in this test: every event and every call's end. See :class:`somaresil.testing.History`."""
     from somaresil.testing.watch import capture_events
 
+    if by := _virtual_by(request.node, request.config):
+        from somaresil.testing.runners import two_clocks
+
+        if problem := two_clocks(_clock_of(request.config.stash[_SESSION]), resilience.clock):
+            pytest.fail(f"{request.node.nodeid} is in virtual time by {by}, but {problem}", pytrace=False)
     with capture_events(resilience) as history:
         request.node.stash[_HISTORY] = history
         yield history
@@ -396,38 +483,11 @@ def chaos(request: pytest.FixtureRequest, resilience: Resilience, fault_events: 
         request.node.user_properties.append(property_of(request.node.nodeid, resilience, fault_events))
 
 
-class Objectives:
-    """What the fixture ``slo`` gives: declare an objective in one line, and ask for its budget."""
-
-    def __init__(self, resilience: Resilience, history: History) -> None:
-        """Speak of the objectives of this process."""
-        self._resilience = resilience
-        self._history = history
-
-    def __call__(
-        self, name: str, target_percentage: float = 99.0, measurement_window: timedelta = timedelta(days=30), **options: Any
-    ) -> SLO:
-        """Add an objective, before the guard that names it. The options are those of :class:`somaresil.SLO`."""
-        from somaresil.slo import SLO
-
-        slo = SLO(name, target_percentage, measurement_window, **options)
-        self._resilience.slos.add(slo)
-        return slo
-
-    def budget(self, name: str) -> ErrorBudget:
-        """Its error budget now."""
-        return self._resilience.slos.error_budget(name)
-
-    def assert_budget(self, name: str, *, remaining: float = 0.0) -> float:
-        """At least this share of its budget is left; fails with the time line. Returns the share."""
-        from somaresil.testing.asserts import assert_budget
-
-        return assert_budget(self._history, name, remaining=remaining)
-
-
 @pytest.fixture
 def slo(resilience: Resilience, fault_events: History) -> Objectives:
     """Objectives of ``resilience``: ``slo("llm_latency", 95.0, latency=2.0)``, then ``slo.assert_budget("llm_latency")``."""
+    from somaresil.testing.objectives import Objectives
+
     return Objectives(resilience, fault_events)
 
 

@@ -150,6 +150,11 @@ class Schedule:
         return self._working() is not None
 
     @property
+    def driven(self) -> bool:
+        """Whether a loop runs on it now."""
+        return self._loop is not None and self._loop.is_running()
+
+    @property
     def crowded(self) -> bool:
         """Whether there are threads besides this one and those that were there before the clock."""
         if threading.active_count() == 1:
@@ -221,7 +226,7 @@ class Schedule:
 
     def _others(self) -> bool:
         """Whether there may be somebody else: a loop, or threads that came after the clock."""
-        return (self._loop is not None and self._loop.is_running()) or bool(self._parked) or self.crowded
+        return self.driven or bool(self._parked) or self.crowded
 
     def _is_driven(self) -> bool:
         """Whether a loop moves time on: not while it stands still, because it waits in this thread or its own is blocked."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from somaresil.config import Checker
+from somaresil.testing.foreign import only_the_loop_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -29,8 +30,10 @@ _patching = threading.Lock()
 def patched(clock: VirtualClock) -> Generator[None]:
     """Have third parties read ``clock`` and sleep on it. Threads that were there before the clock keep the machine's monotonic time.
 
-    One clock at a time: a second one is refused. Raises :class:`~somaresil.errors.ConfigurationError` then, and when time-machine is not
-    installed.
+    Event loops but that of the clock are refused, by ``RuntimeError`` where they are run: their time would stand still. Threads that were
+    there before may run theirs. One clock at a time: a second one is refused.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` then, and when time-machine is not installed.
     """
     check = Checker("VirtualClock.patched")
     try:
@@ -44,7 +47,11 @@ def patched(clock: VirtualClock) -> Generator[None]:
         check.finish()
     try:
         # Not a float: time-machine would round it to what a datetime can hold anyway.
-        with time_machine.travel(_stamp(clock), tick=False) as traveller, _replaced(clock):
+        with (
+            time_machine.travel(_stamp(clock), tick=False) as traveller,
+            _replaced(clock),
+            only_the_loop_of(clock, "VirtualClock.patched"),
+        ):
             end = clock.on_move(lambda: traveller.move_to(_stamp(clock)))
             try:
                 yield

@@ -8,61 +8,7 @@ import sys
 
 import pytest
 
-import somaresil
-
-# A pytest run in this process forgets what it imported for the first time, while what was there before it keeps the objects of it.
-for public in somaresil.__all__:
-    getattr(somaresil, public)
-
-INI = """
-[pytest]
-addopts = --strict-markers --strict-config -p no:cacheprovider
-asyncio_mode = strict
-asyncio_default_fixture_loop_scope = function
-filterwarnings = error
-"""
-SERVICE = """
-    import asyncio
-    from somaresil import CircuitBreaker, Resilience
-
-    resilience = Resilience("service", environment="test")
-
-    @resilience.guard("llm.invoke", breaker=CircuitBreaker(minimum_calls=3, open_jitter=0.0), timeout=2.0)
-    async def invoke():
-        await asyncio.sleep(0.1)
-        return "answer"
-
-    @resilience.guard("memory.write")
-    def write():
-        return "row"
-"""
-
-
-@pytest.fixture
-def project(pytester, monkeypatch):
-    """A project with strict settings, and no setting of the machine."""
-    for name in ("CLOCK", "PLANS", "SEED", "CHAOS"):
-        monkeypatch.delenv(f"SOMARESIL_{name}", raising=False)
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    pytester.makefile(".ini", pytest=INI)
-    return pytester
-
-
-def ini(project, *lines: str) -> None:
-    """Add lines to the ini file."""
-    project.makefile(".ini", pytest=INI + "\n".join(lines))
-
-
-def service(project) -> None:
-    """A service that is made when it is imported, and an ini file that names it."""
-    project.makepyfile(service=SERVICE)
-    ini(project, "pythonpath = .", "somaresil_resilience = service:resilience")
-
-
-def run(project, *options: str):
-    """Run pytest: in this process, unless xdist is to start others."""
-    return (project.runpytest_subprocess if "-n" in options else project.runpytest_inprocess)(*options)
-
+from tests.unit.testing.suites import INI, ini, run, service
 
 # -- collection ---------------------------------------------------------------------------------------------------------------------------
 
@@ -547,6 +493,23 @@ def test_loading_it_imports_nothing_heavy():
         "somaresil.pytest_plugin",
     ]
     assert {name.partition(".")[0] for name in json.loads(result.stdout)} <= {"somaresil", *sys.stdlib_module_names}
+
+
+def test_running_it_for_others_imports_nothing_heavy(project):
+    """Coroutine tests in real time, with parameters or without, need nothing of the test kit but its figures."""
+    project.makepyfile(
+        """
+        import sys
+        import pytest
+
+        @pytest.mark.asyncio
+        @pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.filterwarnings("error"))])
+        async def test_it(number):
+            found = {name for name in sys.modules if name.startswith("somaresil.")}
+            assert found == {"somaresil._version", "somaresil.pytest_plugin", "somaresil.testing", "somaresil.testing.figures"}
+        """
+    )
+    project.runpytest_subprocess().assert_outcomes(passed=2)
 
 
 def test_a_plan_that_breaks_something_is_kept_and_replayed(project):

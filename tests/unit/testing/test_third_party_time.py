@@ -333,3 +333,94 @@ async def test_the_marker_patches_too(virtual_time):
     await asyncio.sleep(3600)
     assert time.monotonic() == 3600.0
     assert datetime.now(UTC) == datetime(2026, 1, 1, 1, tzinfo=UTC)
+
+
+# -- loops of others ----------------------------------------------------------------------------------------------------------------------
+
+
+def run_by(how, clock):
+    """A minute's sleep on a loop that ``clock`` does not drive."""
+    if how == "asyncio.run":
+        asyncio.run(asyncio.sleep(60))
+    elif how == "another clock":
+        VirtualClock().run(asyncio.sleep(60))
+    else:
+        asyncio.run(asyncio.to_thread(time.sleep, 60))
+
+
+@pytest.mark.parametrize("how", ["asyncio.run", "another clock", "with a thread"])
+def test_another_loop_is_refused(how):
+    """Its time would stand still: it says what to write, and everything is as before after it."""
+    clock = VirtualClock()
+    with clock.patched(), pytest.raises(RuntimeError, match=r"VirtualClock\.patched: .*not virtual.*clock\.run\(main\(\)\)"):
+        run_by(how, clock)
+    assert asyncio.run(asyncio.sleep(0, "fine")) == "fine"
+    assert clock.run(asyncio.sleep(60, "fine")) == "fine"
+
+
+def test_another_loop_is_refused_in_threads_too():
+    """Those that came after the clock read its time."""
+    clock, said = VirtualClock(), []
+
+    def work():
+        try:
+            asyncio.run(asyncio.sleep(60))
+        except RuntimeError as error:
+            said.append(str(error))
+
+    with clock.patched():
+        thread = threading.Thread(target=work, name="other")
+        thread.start()
+        thread.join(PATIENCE)
+    assert "thread 'other'" in said[0]
+
+
+def test_a_refused_coroutine_has_not_begun():
+    """Nor is it told of as never awaited, and its loop can be closed."""
+    begun = []
+
+    async def main():
+        begun.append(True)
+
+    with VirtualClock().patched():
+        loop = asyncio.SelectorEventLoop()
+        with pytest.raises(RuntimeError, match="not virtual"):
+            loop.run_until_complete(main())
+        # Once it was refused, whoever keeps on must not hang.
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+    assert begun == []
+
+
+def test_loops_that_ran_before_go_on():
+    """In their threads, on the machine's time; and a new one may run there."""
+    loop, ask = asyncio.new_event_loop(), threading.Event()
+
+    def work():
+        loop.run_forever()
+        loop.close()
+        asyncio.run(asyncio.sleep(0.01))
+        ask.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with VirtualClock().patched():
+        slept = asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01, "slept"), loop)
+        assert slept.result(PATIENCE) == "slept"
+        loop.call_soon_threadsafe(loop.stop)
+        assert ask.wait(PATIENCE)
+    thread.join()
+
+
+def test_loops_are_let_alone_again():
+    """The very methods that were there; what others have put in place meanwhile stays."""
+    before = asyncio.BaseEventLoop.run_forever, asyncio.BaseEventLoop.call_soon_threadsafe
+    with VirtualClock().patched():
+        assert asyncio.BaseEventLoop.run_forever is not before[0]
+    assert (asyncio.BaseEventLoop.run_forever, asyncio.BaseEventLoop.call_soon_threadsafe) == before
+    with pytest.MonkeyPatch.context() as patch:
+        with VirtualClock().patched():
+            patch.setattr(asyncio.BaseEventLoop, "run_forever", None)
+        assert asyncio.BaseEventLoop.run_forever is None
+        patch.undo()
+        asyncio.BaseEventLoop.run_forever = before[0]
