@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from somaresil.testing.clock import VirtualClock
     from somaresil.testing.figures import Figures, Simulated
     from somaresil.testing.objectives import Objectives
+    from somaresil.testing.session import Session
     from somaresil.testing.watch import History
 
 __all__ = ["Objectives"]
@@ -42,7 +43,7 @@ def __getattr__(name: str) -> object:
 _CLOCK: pytest.StashKey[VirtualClock] = pytest.StashKey()
 _HISTORY: pytest.StashKey[History] = pytest.StashKey()
 _SIMULATED: pytest.StashKey[Simulated] = pytest.StashKey()
-_SESSION: pytest.StashKey[_Session] = pytest.StashKey()
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _HOOK: Final = "pytest_asyncio_loop_factories"
 
 
@@ -61,70 +62,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("somaresil_faulted_guards_fail_under", "fail unless this percentage of the guards seen was struck by a fault", default="")
 
 
-class _Session:
-    """What the plugin knows of one run of pytest."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.item: pytest.Item | None = None
-        """The test that runs now."""
-        self.threads: WeakSet[threading.Thread] = WeakSet()
-        """Those that were there before it."""
-        self.given = False
-        """Whether the function that is collected now was given to pytest-asyncio."""
-        problems: list[str] = []
-        self.seed = _whole(config, "somaresil_seed", problems)
-        self.stall = _number(config, "somaresil_stall", 0.01, 3_600.0, problems) or 5.0
-        self.most_jumps = int(_number(config, "somaresil_most_jumps", 1, 1e12, problems) or 1_000_000)
-        self.fail_under = _number(config, "somaresil_faulted_guards_fail_under", 0.0, 100.0, problems)
-        self.reference = str(config.getini("somaresil_resilience")).strip()
-        if self.reference and not all(part.isidentifier() for part in self.reference.replace(":", ".", 1).split(".")):
-            problems.append(f"somaresil_resilience = {self.reference!r}: expected module:name")
-        if problems:
-            raise pytest.UsageError("\n".join([f"{len(problems)} problem(s) in the ini options of somaresil", *problems]))
-
-    def service(self) -> Resilience | None:
-        """The ``Resilience`` that the ini file names; None: it names none."""
-        if not self.reference:
-            return None
-        from importlib import import_module
-
-        from somaresil.resilience import Resilience
-
-        module, _, name = self.reference.partition(":")
-        try:
-            found: Any = import_module(module)
-            for part in (name or "resilience").split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError) as error:
-            raise pytest.UsageError(f"somaresil_resilience = {self.reference!r}: {type(error).__name__}: {error}") from error
-        if not isinstance(found, Resilience):
-            raise pytest.UsageError(f"somaresil_resilience = {self.reference!r}: expected a Resilience, found {type(found).__name__}")
-        return found
-
-
-def _whole(config: pytest.Config, name: str, problems: list[str]) -> int:
-    value = str(config.getini(name)).strip()
-    if value.isdecimal():
-        return int(value)
-    problems.append(f"{name} = {value!r}: expected a whole number >= 0")
-    return 0
-
-
-def _number(config: pytest.Config, name: str, least: float, most: float, problems: list[str]) -> float | None:
-    value = str(config.getini(name)).strip()
-    if not value:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if least <= number <= most:
-        return number
-    problems.append(f"{name} = {value!r}: expected a number from {least:g} to {most:g}")
-    return None
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and read the options."""
     config.addinivalue_line(
@@ -135,7 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "virtual_time(*, patched=False): run the test in virtual time; patched: time.monotonic, time.time, datetime.now as well"
     )
-    session = config.stash[_SESSION] = _Session(config)
+    from somaresil.testing.session import Session
+
+    session = config.stash[_SESSION] = Session(config, pytest.UsageError)
     if session.reference:
         # Read when the service is imported, by its Resilience: so that a test can take it through virtual time.
         _set_variable(config, "SOMARESIL_CLOCK", "steered")
@@ -218,7 +157,7 @@ def pytest_pycollect_makeitem(collector: Any) -> Generator[None, Any, Any]:
 class _LoopFactories:
     """Says to pytest-asyncio which loop a test gets. Registered only while such a test is looked at: others must not notice it."""
 
-    def __init__(self, session: _Session) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
@@ -268,14 +207,14 @@ def _refuse(test: Any, problems: Iterable[str]) -> None:
         raise pytest.Collector.CollectError("\n".join([f"{test.nodeid}: {len(told)} problem(s) in its markers or fixtures", *told]))
 
 
-def _new_loop(session: _Session) -> Any:
+def _new_loop(session: Session) -> Any:
     """A loop on that clock."""
     from somaresil.testing.runners import only_loop
 
     return only_loop(_clock_of(session), "" if session.item is None else session.item.nodeid)
 
 
-def _clock_of(session: _Session) -> VirtualClock:
+def _clock_of(session: Session) -> VirtualClock:
     """The virtual clock of the test that runs now, made when it is first needed."""
     item = session.item
     if item is None:
@@ -393,7 +332,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 # -- markers ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _problems_of(test: Any, session: _Session) -> Iterator[str]:
+def _problems_of(test: Any, session: Session) -> Iterator[str]:
     """What is wrong with the markers of a test."""
     marker = test.get_closest_marker("virtual_time")
     if marker is not None:

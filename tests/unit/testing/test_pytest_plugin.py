@@ -127,11 +127,18 @@ def test_a_fault_on_requests_waits_for_the_middleware(project):
 
 def test_wrong_ini_options_are_told_all_at_once(project):
     """Each with what is allowed."""
-    ini(project, "somaresil_seed = x", "somaresil_stall = 0", "somaresil_faulted_guards_fail_under = 101", "somaresil_resilience = a b")
+    ini(
+        project,
+        "somaresil_seed = x",
+        "somaresil_stall = 0",
+        "somaresil_most_jumps = 0",
+        "somaresil_faulted_guards_fail_under = 101",
+        "somaresil_resilience = a b",
+    )
     project.makepyfile("def test_it(): pass")
     result = project.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*4 problem(s)*", "*somaresil_seed*", "*somaresil_stall*", "*fail_under*", "*somaresil_resilience*"])
+    result.stderr.fnmatch_lines(["*5 problem(s)*", "*somaresil_seed*", "*somaresil_stall*", "*fail_under*", "*somaresil_resilience*"])
 
 
 @pytest.mark.parametrize(
@@ -506,7 +513,7 @@ def test_running_it_for_others_imports_nothing_heavy(project):
         @pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.filterwarnings("error"))])
         async def test_it(number):
             found = {name for name in sys.modules if name.startswith("somaresil.")}
-            assert found == {"somaresil._version", "somaresil.pytest_plugin", "somaresil.testing", "somaresil.testing.figures"}
+            assert found == {"somaresil._version", "somaresil.pytest_plugin", "somaresil.testing", "somaresil.testing.figures", "somaresil.testing.session"}
         """
     )
     project.runpytest_subprocess().assert_outcomes(passed=2)
