@@ -12,6 +12,7 @@ anyway, for the breaker.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import tracemalloc
@@ -23,6 +24,7 @@ from typing import Any
 from _measure import BARE, NOT_INSTALLED, Benchmark, Ratio, Table, Timing, acts, awaits, calls, caught_awaits, caught_calls, ratio
 
 from somaresil import SLO, CircuitBreaker, Resilience
+from somaresil.expiry import begin
 
 PACKAGES = (
     "somaresil",
@@ -42,6 +44,8 @@ ALONE = "somaresil breaker alone"
 EMPTY = "somaresil guard without options"
 POINT = "closure with a disarmed chaos point"
 FULL_PATH = "somaresil off the quiet path"
+LIMIT = 10.0
+"""Seconds of a timeout here: nothing runs into it."""
 LASTS = 3_000.0
 """Seconds a circuit stays open here: longer than any run."""
 
@@ -317,9 +321,59 @@ def measure_async(bench: Benchmark) -> None:
     bench.tables.append(timing.table("a call that goes well, async"))
 
 
-def measure_rejected(bench: Benchmark) -> None:
-    import asyncio
+def timed(*, usual: bool) -> Any:
+    """Await with a limit, as a policy does."""
 
+    async def limited(argument: Any) -> Any:
+        expiry = begin(LIMIT, usual=usual)
+        try:
+            result = await aplain(argument)
+        except BaseException as error:
+            if expiry.ours(error):
+                raise TimeoutError from error
+            raise
+        expiry.ours(None)
+        return result
+
+    return limited
+
+
+def measure_limits(bench: Benchmark) -> None:
+    ours = resilience()
+
+    async def by_asyncio(value: Any) -> Any:
+        async with asyncio.timeout(LIMIT):
+            return await aplain(value)
+
+    async def called(value: Any) -> Any:
+        return await aplain(value)
+
+    own, shared, alone = "asyncio.timeout", "somaresil limit of a usual length", "somaresil limit of any length"
+
+    def nopanic() -> Any:
+        import nopanic
+
+        return nopanic.timeout(LIMIT)
+
+    cases = {
+        BARE: called,
+        own: by_asyncio,
+        shared: timed(usual=True),
+        alone: timed(usual=False),
+        "somaresil guard with a timeout": ours.guard("timeout", timeout=LIMIT)(aplain),
+        "somaresil full guard with a timeout": ours.guard("all", **full_options(timeout=LIMIT))(aplain),
+        "nopanic timeout": _on(bench.peer("nopanic", nopanic), aplain),
+    }
+    timing = Timing(awaits, cases)
+
+    def ratios() -> list[Ratio]:
+        return [ratio("a limit of a usual length, of asyncio.timeout", timing.over(shared), timing.over(own), 0.25)]
+
+    bench.measure([timing], 4.0, ratios)
+    bench.tables.append(timing.table("an await with a limit"))
+
+
+def measure_rejected(bench: Benchmark) -> None:
     ours = resilience()
     breaker = CircuitBreaker(failure_rate=0.5, slow_call_rate=0.9, slow_call_duration=5.0, open_duration=LASTS)
     guard = ours.guard("open", slo=("latency", "availability"), breaker=breaker)
@@ -472,6 +526,7 @@ if __name__ == "__main__":
     benchmark = Benchmark(__doc__ or "", PACKAGES)
     measure_sync(benchmark)
     measure_async(benchmark)
+    measure_limits(benchmark)
     measure_rejected(benchmark)
     measure_counting(benchmark)
     measure_memory(benchmark)

@@ -70,7 +70,7 @@ class Call(Protocol):
     late: bool
     """Set when a synchronous callee answered after its time was up."""
     scope: Any
-    """The ``asyncio.timeout`` that lies around an ``async with`` block, and its seconds."""
+    """The :class:`~somaresil.expiry.Expiry` around an ``async with`` block, and its seconds."""
     timed_from: float
     """Monotonic time from which a lasting call is timed: when it was let in, for time in line is nobody's fault in there."""
     function: Callable[..., Any]

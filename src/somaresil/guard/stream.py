@@ -91,7 +91,7 @@ def async_stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable
                         step = source.__anext__() if sent is None else source.asend(sent)
                     timeout = guard.timeout
                     limit, phase = (None, "") if timeout is None else timeout.next_limit(call)
-                    item = await (step if limit is None else within(limit, phase, guard.name, step))
+                    item = await (step if limit is None else within(limit, phase, guard.name, step, usual=phase == "idle"))
         except StopAsyncIteration:
             pass
         except BaseException as error:

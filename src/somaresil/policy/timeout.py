@@ -7,7 +7,6 @@ the call as bad when it was late, or run it in a thread of its own and leave tha
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from somaresil.config import Checker
 from somaresil.errors import BulkheadFull, CallTimedOut
+from somaresil.expiry import begin
 from somaresil.runtime import run_sync
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class TimeoutPolicy:
             if call.block:
                 return await self._around_block(inner, call, limit)
             call.timed_from = call.clock.monotonic()
-            return await within(limit, phase, self.name, inner(call))
+            return await within(limit, phase, self.name, inner(call), usual=True)
         if self.options.abandon and not call.lasting:
             return self._in_thread(inner, call, limit)
         call.timed_from = call.clock.monotonic()
@@ -96,15 +96,15 @@ class TimeoutPolicy:
         return result
 
     async def _around_block(self, inner: Next, call: Call, limit: float) -> Any:
-        """Begin a scope that :func:`leave_block` ends."""
-        scope = asyncio.timeout(limit)
-        await scope.__aenter__()
+        """Begin a limit that :func:`leave_block` ends."""
+        expiry = begin(limit, usual=True)
         try:
             result = await inner(call)
         except BaseException as error:
-            await _close(scope, error, self.name, limit)
+            if expiry.ours(error):
+                raise CallTimedOut(self.name, limit) from error
             raise
-        call.scope = scope, limit
+        call.scope = expiry, limit
         return result
 
     def first_limit(self, call: Call) -> tuple[float | None, str]:
@@ -188,31 +188,27 @@ class _Errand:
 
 
 async def leave_block(call: Call, error: BaseException | None) -> None:
-    """End the scope around an ``async with`` block, if there is one; raises :class:`~somaresil.errors.CallTimedOut` when it ran out."""
+    """End the limit around an ``async with`` block, if there is one; raises :class:`~somaresil.errors.CallTimedOut` when it ran out."""
     if call.scope is not None:
-        (scope, limit), call.scope = call.scope, None
-        await _close(scope, error, call.guard, limit)
+        (expiry, limit), call.scope = call.scope, None
+        if expiry.ours(error):
+            raise CallTimedOut(call.guard, limit) from error
 
 
-async def within(limit: float | None, phase: str, guard: str, awaitable: Awaitable[_T]) -> _T:
-    """Await with a limit; raises :class:`~somaresil.errors.CallTimedOut` when it was ours that ran out, and nobody else's."""
-    if limit is None:
-        return await awaitable
-    scope = asyncio.timeout(limit)
+async def within(limit: float, phase: str, guard: str, awaitable: Awaitable[_T], *, usual: bool) -> _T:
+    """Await with a limit; raises :class:`~somaresil.errors.CallTimedOut` when it was ours that ran out, and nobody else's.
+
+    ``usual`` says that many calls have this limit.
+    """
+    expiry = begin(limit, usual=usual)
     try:
-        async with scope:
-            return await awaitable
-    except TimeoutError as error:
-        if scope.expired() and not isinstance(error, CallTimedOut):
+        result = await awaitable
+    except BaseException as error:
+        if expiry.ours(error):
             raise CallTimedOut(guard, limit, phase) from error
         raise
-
-
-async def _close(scope: asyncio.Timeout, error: BaseException | None, guard: str, limit: float) -> None:
-    try:
-        await scope.__aexit__(type(error) if error is not None else None, error, error.__traceback__ if error is not None else None)
-    except TimeoutError as timeout:
-        raise CallTimedOut(guard, limit) from timeout
+    expiry.ours(None)
+    return result
 
 
 def _shorter(*limits: tuple[float | None, str]) -> tuple[float | None, str]:

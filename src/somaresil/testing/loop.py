@@ -39,6 +39,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     when there is no timer, thread or socket, after ``clock.stall`` real seconds when there is one in which nothing happens.
     """
 
+    leaves_no_timer = True
+    """Timers are times to jump to, so one that nobody waits for would move the clock (:mod:`somaresil.expiry` asks)."""
+
     def __init__(self, clock: Schedule) -> None:
         self.clock = clock
         self._default_executor: Any = None

@@ -8,7 +8,6 @@ import threading
 import pytest
 
 from somaresil import CallTimedOut, Outcome, Resilience, Retry, Timeout
-from somaresil.policy.timeout import within
 from tests.behaviour.kit import PATIENCE, Boom, Stand, both
 
 
@@ -143,15 +142,6 @@ def test_a_timeout_of_a_guard_inside_keeps_its_name():
         asyncio.run(hangs())
     assert raised.value.guard == "inner"
     assert resilience.guards["outer"].recorder.counts().total(Outcome.BAD) == 1
-
-
-def test_without_a_limit_within_just_waits():
-    """No scope, no cost."""
-
-    async def answer():
-        return 5
-
-    assert asyncio.run(within(None, "total", "x", answer())) == 5
 
 
 def test_a_timed_out_call_says_what_it_waited_for():

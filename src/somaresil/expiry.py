@@ -1,0 +1,149 @@
+"""Limits of asynchronous waiting, far cheaper than :func:`asyncio.timeout`, with its semantics.
+
+Most calls end long before their limit, so what costs is to begin and to end. Limits of one length run out in the order in which they
+began: they stand in a line that has one timer, set for the first of them, and a call that ends only leaves the line. A timer is made once
+in the time of a limit instead of once a call. (A wheel of coarse ticks is as cheap, but late by up to a tick, and keeps what has ended.)
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, BaseEventLoop, CancelledError, Handle, Task, current_task, get_running_loop
+from time import monotonic
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+__all__ = ["Expiry", "begin"]
+
+_LINES: Final = "_somaresil_lines"
+_MOST_LINES: Final = 64
+"""Lengths that have a line, in each loop. What comes after that has timers of its own: lengths may be computed."""
+
+
+class Expiry:
+    """One limit around something that a task awaits; begun by :func:`begin`, to be ended by :meth:`ours`, once, whatever comes of it."""
+
+    # Made without an __init__: calling one costs as much as all the rest of it.
+    __slots__ = ("_asked", "_place", "_task")
+
+    _task: Task[Any] | None
+    _asked: int
+    """How often somebody else had asked for a cancellation before us, as asyncio.timeout asks."""
+    _place: dict[Expiry, float] | Handle | None
+    """Its line, or a timer of its own; None: time has run out."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether time has run out: then the task was cancelled."""
+        return self._place is None
+
+    def run_out(self) -> None:
+        """Cancel the task."""
+        self._place = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def ours(self, error: BaseException | None) -> bool:
+        """End it. True: ``error`` is the cancellation that it has made, and nobody else has asked for one."""
+        place = self._place
+        if place is not None:
+            if type(place) is dict:
+                place.pop(self, None)
+            else:
+                place.cancel()  # type: ignore[union-attr]  # mypy does not narrow by an exact type
+            if error is None:
+                return False
+        # A failure remembers where it was, and with that us: the task that it ends must not hang on us in turn.
+        task, self._task = self._task, None
+        return place is None and task is not None and task.uncancel() <= self._asked and isinstance(error, CancelledError)
+
+
+class _Line:
+    """The limits of one length that run in one loop, with their deadlines, the first to run out first."""
+
+    __slots__ = ("due", "entries")
+
+    def __init__(self) -> None:
+        # A dictionary keeps the order, and an entry leaves from anywhere at once: nothing that has ended stays.
+        self.entries: dict[Expiry, float] = {}
+        self.due: float | None = None
+        """What its timer is set for; None: there is no timer. (The timer itself would be a circle.)"""
+
+    def attend(self, loop: AbstractEventLoop, deadline: float) -> None:
+        """Be there then."""
+        self.due = deadline
+        loop.call_at(deadline, self._run_out)
+
+    def _run_out(self) -> None:
+        """End those whose time has come, and be back for the first of the others."""
+        loop, due, self.due = get_running_loop(), self.due, None
+        # A loop may call a little early, by the resolution of its clock.
+        now = max(loop.time(), due or 0.0)
+        over = []
+        for expiry, deadline in self.entries.items():
+            if deadline > now:
+                self.attend(loop, deadline)
+                break
+            over.append(expiry)
+        for expiry in over:
+            del self.entries[expiry]
+            expiry.run_out()
+
+
+class _Lines(dict[float, _Line]):
+    """The lines of one loop, by length."""
+
+    __slots__ = ("most", "plain")
+
+    def __init__(self, loop: Any) -> None:
+        super().__init__()
+        # In virtual time a timer that is left behind is a time to jump to.
+        self.most = 0 if getattr(loop, "leaves_no_timer", False) else _MOST_LINES
+        # Whether its clock is asyncio's own, which can be read without a call in between.
+        self.plain = getattr(type(loop), "time", None) is BaseEventLoop.time
+
+
+_elsewhere: WeakKeyDictionary[Any, _Lines] = WeakKeyDictionary()
+"""The lines of loops that take no attribute."""
+
+
+def begin(limit: float, *, usual: bool = False) -> Expiry:
+    """A limit for the current task, in seconds from now. ``usual`` says that many have this length, which then is above 0.
+
+    Raises ``RuntimeError`` outside of a task.
+    """
+    loop = get_running_loop()
+    task = current_task(loop)
+    if task is None:
+        raise RuntimeError("a limit of asynchronous waiting needs a task")
+    expiry = Expiry()
+    expiry._task = task  # noqa: SLF001 - the rest of making it
+    expiry._asked = task.cancelling()  # noqa: SLF001
+    if usual:
+        lines: _Lines | None = getattr(loop, _LINES, None)
+        if lines is None:
+            lines = _lines_of(loop)
+        line = lines.get(limit)
+        if line is None and len(lines) < lines.most:
+            line = lines[limit] = _Line()
+        if line is not None:
+            expiry._place = entries = line.entries  # noqa: SLF001
+            entries[expiry] = deadline = (monotonic() if lines.plain else loop.time()) + limit
+            if line.due is None:
+                line.attend(loop, deadline)
+            return expiry
+    # As asyncio.timeout does: with no time left, before anything else has a turn.
+    expiry._place = loop.call_later(limit, expiry.run_out) if limit > 0.0 else loop.call_soon(expiry.run_out)  # noqa: SLF001
+    return expiry
+
+
+def _lines_of(loop: Any) -> _Lines:
+    """The lines of a loop that has none yet, or takes no attribute."""
+    known = _elsewhere.get(loop)
+    if known is not None:
+        return known
+    lines = _Lines(loop)
+    try:
+        setattr(loop, _LINES, lines)
+    except AttributeError:
+        _elsewhere[loop] = lines
+    return lines
