@@ -35,6 +35,8 @@ SUPPORTED = [
     line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if line.startswith("Programming Language :: Python :: 3.")
 ]
 PACKAGE = ".[demo,otel,pytest]"
+KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
+"""pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
 BRANCH_FLOOR = 95
 KILL_FLOOR = 90
 
@@ -143,12 +145,8 @@ def _debian(session: nox.Session, *packages: str) -> None:
 
 
 def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("python", "-m", "pytest")) -> None:
-    """Run pytest on both cores; a test that hangs is ended by name, not by the build machine.
-
-    Some tests start a pytest of their own, which takes a second longer where compiled modules may not be kept.
-    """
-    command = [*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *arguments]
-    session.run(*command, env={"PYTHONDONTWRITEBYTECODE": None})
+    """Run pytest on both cores; a test that hangs is ended by name, not by the build machine."""
+    session.run(*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *arguments, env=KEEP_COMPILED)
 
 
 @nox.session(python=PYTHONS)
@@ -192,7 +190,7 @@ def orders(session: nox.Session) -> None:
     count = int(session.posargs[0]) if session.posargs else 100
     for seed in range(count):
         options = ["-q", "--random-order-bucket=global", f"--random-order-seed={seed}", "-p", "no:cacheprovider"]
-        session.run("python", "-m", "pytest", "tests/plugin", "-n", "2", *options, silent=True)
+        session.run("python", "-m", "pytest", "tests/plugin", "-n", "2", *options, silent=True, env=KEEP_COMPILED)
     session.log(f"{count} random orders passed, and nothing was left behind")
 
 
