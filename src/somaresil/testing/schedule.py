@@ -66,6 +66,10 @@ class Schedule:
         self._loop: VirtualLoop | None = None
         self._paused = 0
         self._parked: dict[int, _Sleeper] = {}
+        self._changes = 0
+        """How often somebody has begun or ceased to wait. Whoever looks around and then moves time must not do it on an old view."""
+        self._looked = 0
+        """At which of them the loop has looked around."""
         self._jobs: set[Job] = set()
         self._woken: set[int] = set()
         # Not by ident: the system gives that of a thread that has ended to the next one.
@@ -120,15 +124,24 @@ class Schedule:
         return any(thread.ident == ident and thread.is_alive() for thread in tuple(self._bystanders))
 
     def jump(self, timeout: float | None) -> bool:
-        """Move to where something is due: ``timeout`` seconds from now, or earlier in a thread. False when nothing is."""
+        """Move the loop to where something is due: ``timeout`` seconds from now, or earlier in a thread. False when nothing is.
+
+        To be called after :attr:`held`. When somebody has begun or ceased to wait since then, nothing moves: look again.
+        """
+        return self._jump(timeout, self._looked)
+
+    def _jump(self, timeout: float | None, looked: int) -> bool:
         with self._lock:
+            if self._changes != looked:
+                return True
             due = [sleeper.deadline for sleeper in self._parked.values() if sleeper.deadline is not None]
-        if timeout is not None:
-            due.append(self.now + timeout)
-        if not due:
-            return False
-        self.jumps += 1
-        self._move(min(due))
+            if timeout is not None:
+                due.append(self.now + timeout)
+            if not due:
+                return False
+            self.jumps += 1
+            self._set(min(due))
+        self._tell()
         return True
 
     def leap(self, timeout: float) -> None:
@@ -144,6 +157,7 @@ class Schedule:
         """Whether real work is being done that time must not run away from."""
         if self._paused:
             return True
+        self._looked = self._changes
         # Nobody but those who were there at the beginning, and nothing was given to a pool: the usual case, and the hot one.
         if not self._jobs and not self.crowded:
             return False
@@ -175,6 +189,7 @@ class Schedule:
 
     def jump_for_threads(self) -> bool:
         """While the loop may not jump to its timers: move to where a thread is due, when nobody works."""
+        self._looked = self._changes
         return self._paused == 1 and self._working() is None and self.jump(None)
 
     def submit(self, in_line: Callable[[Any], bool] | None, function: Callable[..., _T], *args: Any) -> tuple[Job, Callable[[], _T]]:
@@ -275,10 +290,7 @@ class Schedule:
                 return thread
             if thread is me or ident in parked or ident in at_jobs or thread in self._bystanders:
                 continue
-            if ident in woken or ident in told or not ident:
-                return thread
-            frame = frames.get(ident)
-            if frame is not None and not (thread.daemon and not for_an_event) and not _idle(frame):
+            if ident in woken or ident in told or not ident or _is_at_work(thread, frames.get(ident), daemons=for_an_event):
                 return thread
         return None
 
@@ -288,10 +300,13 @@ class Schedule:
         ident = threading.get_ident()
         with self._lock:
             self._parked[ident] = sleeper
+            self._changes += 1
         self._wake_loop()
         seen, idle_since = self.now, _monotonic()
         try:
             while True:
+                # Read before anything is looked at, this thread's own time as well: it may have come since.
+                looked = self._changes
                 # Measured before it is looked whether time has moved: this thread may be kept waiting in between, on a busy machine.
                 idle = _monotonic() - idle_since
                 if seen != self.now:
@@ -303,7 +318,7 @@ class Schedule:
                 # The loop drives; while it does not, whoever waits does.
                 # Where nobody works and nothing is due, an event may still be set by a bystander.
                 driven = self._is_driven()
-                if not driven and not self._paused and self._working() is None and self.jump(None):
+                if not driven and not self._paused and self._working() is None and self._jump(None, looked):
                     continue
                 if idle > self.stall and (deadline is None or not driven):
                     raise stalled(self, self._loop, f"a thread waits for an event, and nothing has happened for {self.stall:g} s")
@@ -315,6 +330,7 @@ class Schedule:
             with self._lock:
                 self._parked.pop(ident, None)
                 self._woken.discard(ident)
+                self._changes += 1
 
     def _move(self, to: float) -> None:
         self._set(to)
@@ -327,6 +343,7 @@ class Schedule:
                 if sleeper.deadline is not None and sleeper.deadline <= self.now:
                     # Taken out here, not by the thread itself: from now on it is at work, however long it takes to wake up.
                     del self._parked[ident]
+                    self._changes += 1
                     self._woken.add(ident)
                     sleeper.wake.set()
 
@@ -388,14 +405,23 @@ def _is_given_to(loop: VirtualLoop | None, future: Any) -> bool:
     )
 
 
+def _is_at_work(thread: threading.Thread, frame: FrameType | None, *, daemons: bool) -> bool:
+    """Whether a thread does something that has to be waited for. ``daemons`` says whether those of daemons have."""
+    if frame is None:
+        # It has begun since the frames were looked at, or is about to end. Those of C code, which have none, are nobody's.
+        return not isinstance(thread, threading._DummyThread)  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other sign
+    return (daemons or not thread.daemon) and not _idle(frame)
+
+
 def _idle(frame: FrameType) -> bool:
     """Whether a thread stands where one waits to be told something, and has not been told yet: nobody has to wait for it."""
     module, name, values = frame.f_globals.get("__name__"), frame.f_code.co_name, frame.f_locals
     if module == "threading":
         if name == "wait":
             # Of a Condition, and so of events, queues, futures, semaphores and barriers: the lock is free as soon as it was told.
+            # Who was told has the lock again in the next moment, before it knows; but it is no longer in line.
             waiter = values.get("waiter")
-            return waiter is not None and not values.get("gotit") and bool(waiter.locked())
+            return waiter is not None and not values.get("gotit") and bool(waiter.locked()) and waiter in values["self"]._waiters
         if name in {"join", "_wait_for_tstate_lock"}:
             other = values.get("self")
             return other is not None and bool(other.is_alive())

@@ -249,6 +249,27 @@ def test_threads_that_sleep_wake_in_the_order_of_their_times():
     assert raced(_naps) == {"[1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 10.0]"}
 
 
+def test_an_old_view_moves_nothing():
+    """Of two threads that have looked around, the second must not move time past what the first has woken."""
+    clock, log = VirtualClock(), []
+
+    def nap(seconds):
+        clock.sleep(seconds)
+        log.append(clock.monotonic())
+
+    with clock.paused():
+        threads = started(lambda: nap(5), lambda: nap(10))
+        while len(clock._parked) < 2:
+            time.sleep(0.001)
+        looked = clock._changes
+        assert clock._jump(None, looked)
+        assert clock.monotonic() == 5.0
+        assert clock._jump(None, looked), "it is to look again, and not to take this for a stall"
+        assert clock.monotonic() == 5.0
+    joined(threads)
+    assert log == [5.0, 10.0]
+
+
 def test_a_thread_is_told_by_another_that_sleeps_on_the_clock():
     """It goes on at the moment at which its event is set, not when the other one wakes up next."""
 
