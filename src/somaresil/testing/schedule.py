@@ -409,7 +409,7 @@ def _is_at_work(thread: threading.Thread, frame: FrameType | None, *, daemons: b
     """Whether a thread does something that has to be waited for. ``daemons`` says whether those of daemons have."""
     if frame is None:
         # It has begun since the frames were looked at, or is about to end. Those of C code, which have none, are nobody's.
-        return not isinstance(thread, threading._DummyThread)  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other sign
+        return not isinstance(thread, threading._DummyThread)  # noqa: SLF001 - there is no other sign
     return (daemons or not thread.daemon) and not _idle(frame)
 
 
@@ -421,7 +421,7 @@ def _idle(frame: FrameType) -> bool:
             # Of a Condition, and so of events, queues, futures, semaphores and barriers: the lock is free as soon as it was told.
             # Who was told has the lock again in the next moment, before it knows; but it is no longer in line.
             waiter = values.get("waiter")
-            return waiter is not None and not values.get("gotit") and bool(waiter.locked()) and waiter in values["self"]._waiters
+            return waiter is not None and not values.get("gotit") and bool(waiter.locked()) and waiter in values["self"]._waiters  # noqa: SLF001
         if name in {"join", "_wait_for_tstate_lock"}:
             other = values.get("self")
             return other is not None and bool(other.is_alive())
