@@ -184,7 +184,7 @@ class Resilience:
         self.clock: Clock = _usual_clock() if clock is None else clock if _is_ours(clock) else _Guarded(clock, self.listeners)
         self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}
-        self._observers: tuple[Callable[[CallEnded], object], ...] = ()
+        self._observers: tuple[tuple[Callable[[CallEnded], object], Callable[[str], object] | None], ...] = ()
         self.slos = SLOTracker(self.clock, self.listeners)
         self.routes = Routes(self.slos.thresholds, self.slos.attach)
         self.chaos = ChaosEngine(
@@ -311,24 +311,24 @@ class Resilience:
         check.finish()
         return self.listeners.add(listener, *kinds)
 
-    def observe(self, observer: Callable[[CallEnded], object]) -> Callable[[], None]:
+    def observe(self, observer: Callable[[CallEnded], object], *, attempts: Callable[[str], object] | None = None) -> Callable[[], None]:
         """Tell ``observer`` of the end of every call of every guard, good ones as well; returns a function that ends it.
 
-        For tests and tools; events are for services. Its price is the quiet path, also of guards that are made later. One that raises is
-        reported once and stays.
+        ``attempts`` is told the name of the guard at each attempt that is let through, when it begins. For tests and tools; events are
+        for services. Its price is the quiet path, also of guards that are made later. One that raises is reported once and stays.
         """
         with self._lock:
-            self._observers = (*self._observers, observer)
+            self._observers = (*self._observers, (observer, attempts))
             guards = tuple(self._guards.values())
         for guard in guards:
-            guard.observe(observer)
+            guard.observe(observer, attempts)
 
         def end() -> None:
             with self._lock:
-                self._observers = tuple(other for other in self._observers if other != observer)
+                self._observers = tuple(other for other in self._observers if other != (observer, attempts))
                 guards = tuple(self._guards.values())
             for guard in guards:
-                guard.unobserve(observer)
+                guard.unobserve(observer, attempts)
 
         return end
 
@@ -370,8 +370,8 @@ class Resilience:
         guard = Guard(name, options, recorder=recorder, clock=self.clock, chance=self.chance, listeners=self.listeners)
         for slo in options.slo:
             self.slos.attach(slo, recorder)
-        for observer in self._observers:
-            guard.observe(observer)
+        for observer, attempts in self._observers:
+            guard.observe(observer, attempts)
         return guard
 
 

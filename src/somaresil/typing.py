@@ -56,7 +56,7 @@ class Call(Protocol):
     attempt: int
     """Which attempt this is, counted from 1 by whoever repeats."""
     injected: bool
-    """Whether an experiment has touched it."""
+    """Whether an experiment has touched it; set by :meth:`touch`."""
     replayed: BaseException | None
     """Set on the first pass of a call that began on the quiet path: the error that its first attempt has ended with already."""
     started: float
@@ -75,6 +75,10 @@ class Call(Protocol):
     """Monotonic time from which a lasting call is timed: when it was let in, for time in line is nobody's fault in there."""
     function: Callable[..., Any]
     """What the user calls."""
+
+    def touch(self) -> None:
+        """An experiment strikes it."""
+        ...
 
     @property
     def runtime(self) -> Runtime:

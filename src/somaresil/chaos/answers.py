@@ -93,7 +93,7 @@ def _strike(run: ExperimentRun, component: str, call: Call, *, raises: bool) -> 
     except Exception as defect:  # noqa: BLE001 - the engine fails open
         call.listeners.defect("fault on an answer", defect, call.clock.time())
         return False, None
-    call.injected = True
+    call.touch()
     return True, error
 
 

@@ -84,6 +84,8 @@ class ExperimentRun:
         self._requests = Numbers("")
         self._seen = seen
         self._lock = threading.RLock()
+        self._last_strike: float | None = None
+        """When it was used up: from then on it strikes nothing."""
         self._ended: str | None = None if selected else "outside the blast radius"
         self._halted = not selected
         """Calls that are being delayed go on. Not so when the last strike was made: that call still gets its delay."""
@@ -129,7 +131,7 @@ class ExperimentRun:
     @property
     def span(self) -> tuple[float, float]:
         """Monotonic times at which its lease begins and ends; when it was ended before its time, that."""
-        return self._begin, self._deadline
+        return self._begin, self._deadline if self._last_strike is None else self._last_strike
 
     @property
     def remaining(self) -> float:
@@ -256,7 +258,9 @@ class ExperimentRun:
         if self._ended is None:
             self._ended = reason
             # Calls that it delays after its last strike wait until their own time is over, not until this.
-            if reason not in {"expired", USED_UP}:
+            if reason == USED_UP:
+                self._last_strike = self._clock.monotonic()
+            elif reason != "expired":
                 self._deadline = min(self._deadline, max(self._begin, self._clock.monotonic()))
 
     def _tell_begin(self) -> None:
@@ -401,15 +405,15 @@ class TripRule(Rule):
         self._done = False
 
     def decide(self) -> bool:
-        """The first call is the one."""
-        done, self._done = self._done, True
-        return not done
+        """The first call is the one; while the circuit is to be left alone, the first after that."""
+        return not self._done
 
     def strike(self) -> Hit | None:
         """Refuse the call that finds the circuit tripped."""
         breaker = self._guard.breaker
         if breaker is None or not trip(self.run, self._guard):
             return None
+        self._done = True
         return Hit(error=breaker.refused(breaker.retry_after() or 0.0))
 
 

@@ -76,6 +76,12 @@ class Call:
         self._ends: list[Callable[[Outcome, float], None]] = []
         self.started = self.timed_from = guard.monotonic()
 
+    def touch(self) -> None:
+        """An experiment strikes it."""
+        if not self.injected:
+            self.injected = True
+            self._guard.faults.touched(1)
+
     def judge(self, result: object, error: BaseException | None) -> Outcome:
         """How this end counts. Never raises."""
         if isinstance(error, Carried):

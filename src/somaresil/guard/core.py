@@ -192,14 +192,18 @@ class Guard:
         with _configuring:
             self._apply(self.options.changed(self.name, options))
 
-    def observe(self, observer: Callable[[CallEnded], object]) -> None:
+    def observe(self, observer: Callable[[CallEnded], object], attempts: Callable[[str], object] | None = None) -> None:
         """Tell ``observer`` of the end of every call, good ones as well, until :meth:`unobserve`. See :meth:`Resilience.observe`."""
         with _configuring:
             self.observers = (*self.observers, observer)
             self.switch.hold("observed")
+        if attempts is not None:
+            self.faults.watch(attempts)
 
-    def unobserve(self, observer: Callable[[CallEnded], object]) -> None:
-        """Tell it no more."""
+    def unobserve(self, observer: Callable[[CallEnded], object], attempts: Callable[[str], object] | None = None) -> None:
+        """Tell them no more."""
+        if attempts is not None:
+            self.faults.unwatch(attempts)
         with _configuring:
             self.observers = tuple(other for other in self.observers if other != observer)
             self.switch.hold("observed", held=bool(self.observers))
@@ -306,6 +310,8 @@ class Guard:
         """Book the end of a call that took the full path. Never raises."""
         try:
             now = self.monotonic()
+            if call.injected:
+                self.faults.touched(-1)
             call.end(outcome, now)
             self._book(outcome, now - call.started, now, error, injected=call.injected)
         except Exception as defect:  # noqa: BLE001 - neither result nor error of the callee may be lost to our books

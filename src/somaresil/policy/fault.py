@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from somaresil import callpath
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from somaresil.switch import Switch
     from somaresil.typing import Aftermath, Call, FaultRule, Next
 
@@ -20,13 +22,31 @@ __all__ = ["FaultPoint"]
 class FaultPoint:
     """The rules that are armed for one guard; usually none, and then no call comes by here."""
 
-    __slots__ = ("_lock", "_switch", "rules")
+    __slots__ = ("_lock", "_switch", "_watchers", "rules", "unended")
 
     def __init__(self, switch: Switch) -> None:
         """Nothing armed."""
         self._switch = switch
         self._lock = threading.RLock()
         self.rules: tuple[FaultRule, ...] = ()
+        self._watchers: tuple[Callable[[str], object], ...] = ()
+        self.unended = 0
+        """Calls that were struck and have not ended yet."""
+
+    def touched(self, calls: int) -> None:
+        """So many more calls are struck; less than 0: they have ended."""
+        with self._lock:
+            self.unended += calls
+
+    def watch(self, watcher: Callable[[str], object]) -> None:
+        """Tell ``watcher`` the name of the guard at every attempt that comes as far as here, until :meth:`unwatch`."""
+        with self._lock:
+            self._watchers = (*self._watchers, watcher)
+
+    def unwatch(self, watcher: Callable[[str], object]) -> None:
+        """Tell it no more."""
+        with self._lock:
+            self._watchers = tuple(other for other in self._watchers if other != watcher)
 
     def arm(self, rule: FaultRule) -> None:
         """Let ``rule`` look at every call from now on."""
@@ -42,7 +62,14 @@ class FaultPoint:
 
     async def __call__(self, inner: Next, call: Call) -> Any:
         """Strike the call, or let it pass. What goes wrong in deciding lets it pass."""
-        if not self.rules or call.replayed is not None:
+        if call.replayed is not None:
+            return await inner(call)
+        for watcher in self._watchers:
+            try:
+                watcher(call.guard)
+            except Exception as error:  # noqa: BLE001 - who looks on changes nothing
+                call.listeners.defect("watcher of attempts", error, call.clock.time())
+        if not self.rules:
             return await inner(call)
         token = callpath.enter(call.guard)
         try:
@@ -77,7 +104,7 @@ class FaultPoint:
         if strike.after is not None:
             # It strikes what the callee answers; a call that fails by itself has no answer and is not touched.
             return strike.after
-        call.injected = True
+        call.touch()
         if strike.delay > 0.0:
             try:
                 if not await rule.hold(call.runtime, strike.delay):

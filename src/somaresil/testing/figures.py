@@ -56,7 +56,7 @@ def count(resilience: Resilience, *, simulated: bool) -> None:
     if _now is not None:
         runs = resilience.chaos.history
         _now.guards.update(resilience.guards)
-        _now.faulted.update(guard for run in runs for guard in run.struck)
+        _now.faulted.update(_faulted(resilience))
         if simulated:
             # Calls of other processes are counted by the fixtures, where they are used.
             _now.runs += 1
@@ -76,9 +76,16 @@ def property_of(test: str, resilience: Resilience, history: History) -> tuple[st
         "recovery": None if worst is None or worst == float("inf") else worst,
         "unrecovered": worst == float("inf"),
         "guards": sorted(resilience.guards)[:_MOST_GUARDS],
-        "faulted": sorted({guard for run in resilience.chaos.history for guard in run.struck})[:_MOST_GUARDS],
+        "faulted": sorted(_faulted(resilience))[:_MOST_GUARDS],
     }
     return PROPERTY, json.dumps(figures)
+
+
+def _faulted(resilience: Resilience) -> set[str]:
+    """Guards that were struck; the engine counts them, also for experiments that it has forgotten."""
+    # It counts so many of them by name.
+    late = {guard for run in resilience.chaos.history for guard in run.struck}
+    return late | ({component for component, _ in resilience.chaos.faults()} & set(resilience.guards))
 
 
 class Figures:

@@ -6,13 +6,12 @@ write was made twice is known to the store alone.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from somaresil.config import Checker
-from somaresil.events import CallEnded, RetryScheduled
-from somaresil.outcome import Outcome
+from somaresil.events import CallEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,12 +164,7 @@ def amplification_below(factor: float, dependency: str, per: str, window: float 
         history = simulation.history
         asked = history.moments_of(CallEnded, per)
         begun, ended = sorted(moment.at - moment.event.elapsed for moment in asked), sorted(moment.at for moment in asked)
-        tried = sorted(
-            [
-                *(m.at - m.event.elapsed for m in history.moments_of(CallEnded, dependency) if m.event.outcome != Outcome.REJECTED.value),
-                *(m.at + m.event.delay for m in history.moments_of(RetryScheduled, dependency)),
-            ]
-        )
+        tried = sorted(history.attempts_at(dependency))
         found = (0.0, 0.0)
         for begin in begun:
             # Calls that were under way at some time of the span: an attempt belongs to one of them, whenever that began.
@@ -192,15 +186,14 @@ def amplification_below(factor: float, dependency: str, per: str, window: float 
 
 
 def burst_below(calls: int, dependency: str, per: float = 1.0) -> Invariant:
-    """No more than ``calls`` calls of a dependency begin within ``per`` seconds: what has just come back is not flooded."""
+    """No more than ``calls`` attempts of a dependency begin within ``per`` seconds: what has just come back is not flooded.
+
+    A span covers its first moment and not its last, so a call each second is one in a second.
+    """
 
     def worst(simulation: Simulation) -> tuple[int, float]:
-        begun = sorted(
-            moment.at - moment.event.elapsed
-            for moment in simulation.history.moments_of(CallEnded, dependency)
-            if moment.event.outcome != Outcome.REJECTED.value
-        )
-        return max(((bisect_right(begun, begin + per) - index, begin) for index, begin in enumerate(begun)), default=(0, 0.0))
+        begun = sorted(simulation.history.attempts_at(dependency))
+        return max(((bisect_left(begun, begin + per) - index, begin) for index, begin in enumerate(begun)), default=(0, 0.0))
 
     def judge(simulation: Simulation) -> str | None:
         most, begin = worst(simulation)

@@ -36,6 +36,8 @@ def replay(path: str, *, scenario: str | None = None, as_json: bool = False) -> 
         simulation = subject.run(plan)
     except ConfigurationError as wrong:
         return _refused(str(wrong))
+    except SystemExit as left:
+        return _refused(f"the scenario has left the process (SystemExit({left.code!r}))")
     print(json.dumps(_figures(simulation), indent=2) if as_json else simulation.report())
     if simulation.ok and plan.windows and not simulation.history.injected:
         return _refused(f"{path}: no window of the plan has struck a call of {subject.name}, so nothing was shown")
@@ -56,7 +58,7 @@ def load_scenario(reference: str | None) -> Scenario:
         found = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as broken:  # noqa: BLE001 - a module that is imported may raise anything
+    except (Exception, SystemExit) as broken:  # noqa: BLE001 - a module that is imported may raise anything
         check.problem("scenario", reference, "module:name of a Scenario", f"{type(broken).__name__}: {broken}")
     else:
         # Plans name scenarios and nothing else: what a module has besides is never called.
@@ -80,7 +82,7 @@ def _figures(simulation: Simulation) -> dict[str, Any]:
         "touched": history.touched(),
         "absorbed": history.absorbed(),
         "worst_recovery": None if worst is None or worst == float("inf") else worst,
-        "recovered": worst != float("inf"),
+        "recovered": None if worst is None else worst != float("inf"),
         "plan": simulation.plan.as_dict(),
     }
 

@@ -382,7 +382,8 @@ def _waits_for_others(frame: FrameType | None, sleeps: Callable[[int], bool], lo
     """Whether a thread at a job waits for work that is seen by itself: a thread that it joins, or a future.
 
     A future that runs is that of a pool, whose threads are looked at one by one; one that does not may be that of a coroutine of our loop
-    (``run_coroutine_threadsafe``, the portals of anyio). Who waits for anything else, say an event or another loop, counts as at work.
+    (``run_coroutine_threadsafe``; the portals of anyio, which are seen by who calls them). Who waits for anything else, say an event or
+    another loop, counts as at work.
     """
     if frame is None or not _idle(frame):
         return False
@@ -395,7 +396,9 @@ def _waits_for_others(frame: FrameType | None, sleeps: Callable[[int], bool], lo
         return False
     values = outer.f_locals
     futures = values.get("fs") or (values.get("self"),)
-    return any(getattr(future, "_state", "") == "RUNNING" or _is_given_to(loop, future) for future in tuple(futures))
+    if any(getattr(future, "_state", "") == "RUNNING" or _is_given_to(loop, future) for future in tuple(futures)):
+        return True
+    return _is_portal_of(loop, outer.f_back)
 
 
 def _is_given_to(loop: VirtualLoop | None, future: Any) -> bool:
@@ -403,6 +406,14 @@ def _is_given_to(loop: VirtualLoop | None, future: Any) -> bool:
         getattr(done, "__qualname__", "") == _BRIDGE and any(cell.cell_contents is loop for cell in done.__closure__ or ())
         for done in getattr(future, "_done_callbacks", ())
     )
+
+
+def _is_portal_of(loop: VirtualLoop | None, frame: FrameType | None) -> bool:
+    """Whether a thread waits in ``BlockingPortal.call`` of anyio for something that our loop does."""
+    if loop is None or frame is None or frame.f_globals.get("__name__") != "anyio.from_thread":
+        return False
+    portal = frame.f_locals.get("self")
+    return getattr(portal, "_event_loop_thread_id", None) == loop.ident
 
 
 def _is_at_work(thread: threading.Thread, frame: FrameType | None, *, daemons: bool) -> bool:

@@ -293,7 +293,10 @@ class Scenario:
     def broken_by(self, simulation: Simulation) -> Iterator[BrokenInvariant]:
         """What does not hold."""
         for invariant in self.invariants:
-            found = invariant.check(simulation)
+            try:
+                found = invariant.check(simulation)
+            except Exception as broken:  # noqa: BLE001 - what cannot be judged does not hold
+                found = f"it cannot be judged: {type(broken).__qualname__}: {broken}"
             if found is not None:
                 yield BrokenInvariant(invariant.name, found)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from somaresil.events import BreakerChanged, CallEnded, FallbackUsed, FaultInjected, IncidentClosed, RetryScheduled
+from somaresil.events import BreakerChanged, CallEnded, ExperimentStarted, FallbackUsed, FaultInjected, IncidentClosed
 from somaresil.model.selector import matches
 from somaresil.outcome import Outcome
 from somaresil.testing.timeline import render
@@ -15,6 +15,7 @@ from somaresil.testing.timeline import render
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from somaresil.chaos.run import ExperimentRun
     from somaresil.resilience import Resilience
 
 __all__ = ["History", "Moment", "Recovery", "capture_events"]
@@ -76,6 +77,11 @@ class History:
         self._moments: deque[Moment] = deque(maxlen=KEPT)
         self.injected = 0
         """Calls that were struck."""
+        self._attempts: deque[tuple[float, str]] = deque(maxlen=KEPT)
+        self._runs: dict[str, ExperimentRun] = {}
+        """What has begun since: the engine remembers the last of them only."""
+        self._before = self._unended_now()
+        self._unended: dict[str, int] | None = None
         self._over = frozenset(run.id for run in resilience.chaos.history if run.end_reason is not None)
         self._windows: tuple[tuple[float, float, str, str], ...] | None = None
 
@@ -122,7 +128,7 @@ class History:
         if self._windows is not None:
             return self._windows
         found = []
-        for run in self.resilience.chaos.history:
+        for run in {**{run.id: run for run in self.resilience.chaos.history}, **self._runs}.values():
             _ = run.live  # its time may have come, or have gone, with nobody looking
             begin, end = (moment - self.began for moment in run.span)
             if run.begun and run.id not in self._over and run.id != "track":
@@ -139,13 +145,19 @@ class History:
         return sum(isinstance(m.event, FaultInjected) and matches(guard, m.event.component) for m in self._moments)
 
     def touched(self, guard: str = "*") -> int:
-        """Calls that a fault has touched, or what followed from one."""
-        return sum(event.injected for event in self.of(CallEnded, guard))
+        """Calls that a fault has touched, or what followed from one; those that have not ended as well."""
+        return sum(event.injected for event in self.of(CallEnded, guard)) + self.unended(guard)
+
+    def unended(self, guard: str = "*") -> int:
+        """Calls that were struck and have not ended; when the watching is over, had not ended then."""
+        now = self._unended_now() if self._unended is None else self._unended
+        return sum(max(0, calls - self._before.get(name, 0)) for name, calls in now.items() if matches(guard, name))
 
     def absorbed(self, guard: str = "*") -> float | None:
         """Share of the touched calls that ended well; None: none was touched."""
-        touched = [event for event in self.of(CallEnded, guard) if event.injected]
-        return sum(event.outcome == Outcome.GOOD.value for event in touched) / len(touched) if touched else None
+        touched = self.touched(guard)
+        good = sum(event.injected and event.outcome == Outcome.GOOD.value for event in self.of(CallEnded, guard))
+        return good / touched if touched else None
 
     # -- how it came back -------------------------------------------------------------------------------------------------------------
 
@@ -178,9 +190,12 @@ class History:
         return max((event.duration for event in self.of(IncidentClosed)), default=None)
 
     def attempts(self, guard: str = "*") -> int:
-        """How often the dependencies were really called: calls that were let through, and their repetitions."""
-        through = sum(event.outcome != Outcome.REJECTED.value for event in self.of(CallEnded, guard))
-        return through + len(self.of(RetryScheduled, guard))
+        """How often the dependencies were really called: attempts that were let through, each repetition one of its own."""
+        return len(self.attempts_at(guard))
+
+    def attempts_at(self, guard: str = "*") -> list[float]:
+        """Seconds since the beginning at which these attempts began."""
+        return [at for at, name in self._attempts if matches(guard, name)]
 
     def openings(self, guard: str = "*") -> int:
         """How often circuits went from closed to open."""
@@ -212,16 +227,26 @@ class History:
             self.injected += isinstance(event, FaultInjected)
             self._moments.append(Moment(self._clock.monotonic() - self.began, event))
 
+    def begin(self, guard: str) -> None:
+        """An attempt begins."""
+        if self.ended is None:
+            self._attempts.append((self._clock.monotonic() - self.began, guard))
+
     def hear(self, event: Any) -> None:
         """Take an event in that is not told otherwise: the ends of calls come from observing."""
+        if isinstance(event, ExperimentStarted):
+            self._runs.update((run.id, run) for run in self.resilience.chaos.history if run.id == event.experiment)
         if not isinstance(event, CallEnded):
             self.tell(event)
 
     def close(self) -> None:
         """Look no more."""
         if self.ended is None:
-            self._windows = self.windows
+            self._windows, self._unended = self.windows, self._unended_now()
             self.ended = self.now
+
+    def _unended_now(self) -> dict[str, int]:
+        return {name: guard.faults.unended for name, guard in self.resilience.guards.items() if guard.faults.unended}
 
 
 _JUDGED: Final = _BAD | {Outcome.GOOD.value}
@@ -234,7 +259,7 @@ def capture_events(resilience: Resilience) -> Generator[History]:
     Guards take the full path meanwhile, so this is for tests. What was watched can still be read afterwards.
     """
     history = History(resilience)
-    ends = [resilience.observe(history.tell), resilience.on(history.hear)]
+    ends = [resilience.observe(history.tell, attempts=history.begin), resilience.on(history.hear)]
     try:
         yield history
     finally:

@@ -594,6 +594,7 @@ def opened(stand, kind, source, first=0, **options):
     run = arm(stand, kind, **options)
     guard = stand.guard.suspending if hasattr(source, "__anext__") else stand.guard.blocking
     made = SimpleNamespace(block=False, injected=False, runtime=guard, listeners=stand.resilience.listeners, clock=stand.clock)
+    made.touch = lambda: setattr(made, "injected", True)
     end = StreamEnd(run, "llm.invoke", run.config.after_items, truncate=kind == TRUNCATE)
     return run_sync(end(made, Opened(source, first))), made
 

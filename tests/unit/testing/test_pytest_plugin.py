@@ -463,6 +463,27 @@ def test_what_simulations_and_blocks_strike_counts_too(project, options):
     result.stdout.no_fnmatch_line("*never faulted*")
 
 
+def test_guards_are_counted_however_many_faults_there_were(project):
+    """The engine forgets all but the last 64 experiments, and not whom they have struck."""
+    project.makepyfile(
+        """
+        import pytest
+
+        async def test_every_guard(resilience, chaos, virtual_time):
+            for number in range(30):
+                call = resilience.guard(f"dep.n{number}")(lambda: 1)
+                for _ in range(3):
+                    run = await chaos.inject_latency(f"dep.n{number}", 10)
+                    call()
+                    chaos.stop(run)
+        """
+    )
+    ini(project, "somaresil_faulted_guards_fail_under = 100")
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=1)
+    assert result.ret == 0
+
+
 def test_figures_are_in_the_junit_file(project):
     """For whoever reads that."""
     project.makepyfile(STRUCK)

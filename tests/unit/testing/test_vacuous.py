@@ -9,12 +9,14 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from somaresil import ChaosPlan, CircuitBreaker, ConfigurationError, FaultWindow, Resilience, Retry
+from somaresil import ChaosPlan, CircuitBreaker, ConfigurationError, FaultWindow, InjectedFault, Resilience, Retry
 from somaresil.testing import (
     ChaosStateMachine,
     ExplorationFailed,
     InvariantBroken,
+    VirtualClock,
     amplification_below,
+    assert_absorbed,
     assert_recovers,
     at_most_once,
     burst_below,
@@ -456,3 +458,194 @@ def test_an_attempt_runs_what_a_function_returns():
             Machine,
             settings=settings(SEARCH, max_examples=100, stateful_step_count=8, database=None, derandomize=True, phases=(Phase.generate,)),
         )
+
+
+# -- figures ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_struck_call_that_never_ends_is_not_absorbed():
+    """One of ten went well, nine hang: that is a tenth, and no whole."""
+    clock = VirtualClock()
+    resilience = Resilience("tests", clock=clock, environment="test")
+    served = []
+
+    @resilience.guard("llm.invoke", retry=Retry(attempts=2, wait=0.1))
+    async def ask():
+        if served:
+            await asyncio.Event().wait()
+        served.append(1)
+
+    async def main():
+        with capture_events(resilience) as history:
+            with inject(resilience, "llm.invoke", "error", calls=tuple(range(1, 11))):
+                tasks = [asyncio.create_task(ask()) for _ in range(10)]
+                await asyncio.sleep(600)
+            assert (history.touched(), history.unended(), history.absorbed()) == (10, 9, 0.1)
+            with pytest.raises(AssertionError, match=r"10\.0% of 10 touched calls ended well"):
+                assert_absorbed(history, at_least=0.95)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return history
+
+    history = clock.run(main())
+    assert (history.touched(), history.absorbed()) == (10, 0.1), "as it was when the watching ended"
+    assert resilience.guard("llm.invoke").faults.unended == 0
+
+
+def test_repetitions_are_attempts_of_a_burst():
+    """What counts is how often the dependency is asked, not how many callers began it."""
+
+    @scenario(burst_below(10, "db.query"), horizon=20)
+    async def storm(world):
+        @world.resilience.guard("db.query", retry=Retry(attempts=10, wait=0.01))
+        async def query():
+            raise ConnectionError
+
+        async def one():
+            try:
+                await query()
+            except ConnectionError:
+                return
+
+        async for _ in world.ticks(5):
+            await asyncio.gather(*(one() for _ in range(10)))
+
+    with pytest.raises(InvariantBroken, match=r"100 calls of db\.query began within 1 s"):
+        storm.check(ChaosPlan())
+
+
+def test_a_call_each_second_is_one_in_a_second():
+    """A span covers its first moment and not its last."""
+
+    @scenario(burst_below(1, "db.query", per=1.0), horizon=20)
+    async def steady(world):
+        @world.resilience.guard("db.query")
+        async def query():
+            return None
+
+        async for _ in world.ticks(1):
+            await query()
+
+    assert steady.check(ChaosPlan()).ok
+
+
+def test_a_repetition_that_never_came_is_no_attempt():
+    """It was announced; then the caller gave up, or the circuit opened."""
+
+    @scenario(amplification_below(1.0, "db.query", per="gateway.request"), horizon=200)
+    async def impatient(world):
+        @world.resilience.guard("db.query", retry=Retry(attempts=2, wait=10.0))
+        async def query():
+            await asyncio.sleep(0.01)
+            raise ConnectionError
+
+        @world.resilience.guard("gateway.request", timeout=2.0)
+        async def request():
+            await query()
+
+        async for _ in world.ticks(5):
+            try:
+                await request()
+            except Exception:
+                continue
+
+    simulation = impatient.check(ChaosPlan())
+    assert simulation.history.attempts("db.query") == 40
+
+
+def test_a_fault_that_is_used_up_has_ended_with_its_last_strike():
+    """What comes after that is the recovery, though the lease would have gone on."""
+    clock = VirtualClock()
+    resilience = Resilience("tests", clock=clock, environment="test")
+    call = resilience.guard("llm.invoke")(lambda: 1)
+    with capture_events(resilience) as history, inject(resilience, "llm.invoke", "error", max_injections=1):
+        clock.advance(3)
+        with pytest.raises(InjectedFault):
+            call()
+        clock.advance(2)
+        call()
+    assert history.windows == ((0.0, 3.0, "llm.invoke", "error"),)
+    assert assert_recovers(history, within=10) <= 2.0
+
+
+def test_no_fault_of_a_history_is_forgotten():
+    """The engine remembers the last 64, a history all that it has seen."""
+    clock = VirtualClock()
+    resilience = Resilience("tests", clock=clock, environment="test")
+    call = resilience.guard("llm.invoke")(lambda: 1)
+    with capture_events(resilience) as history:
+        for _ in range(100):
+            with inject(resilience, "llm.invoke", "latency", delay=1.0):
+                call()
+    assert len(history.windows) == 100
+
+
+def test_a_trip_that_overlaps_another_comes_when_that_is_over():
+    """The circuit is probed and closed, and tripped again for the rest of the second window."""
+
+    @scenario(horizon=120)
+    async def service(world):
+        served = world.facts.setdefault("served", [])
+
+        @world.resilience.guard("db.query", breaker=CircuitBreaker(open_jitter=0.0))
+        async def query():
+            served.append(world.now)
+
+        async for _ in world.ticks(1):
+            try:
+                await query()
+            except Exception:
+                continue
+
+    plan = ChaosPlan([FaultWindow("db.query", "circuit_trip", 10, 20), FaultWindow("db.query", "circuit_trip", 25, 60)])
+    simulation = service.check(plan)
+    assert simulation.idle == ()
+    assert not [at for at in simulation.world.facts["served"] if 40 < at < 85]
+
+
+# -- what cannot be judged ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_judge_that_raises_is_a_broken_invariant():
+    """With the report and the plan, as any other."""
+
+    @scenario(holds("the sum is right", lambda simulation: 1 / 0), horizon=10)
+    async def service(world):
+        await asks(world)()
+
+    with pytest.raises(InvariantBroken, match="it cannot be judged: ZeroDivisionError"):
+        service.check(ChaosPlan())
+
+
+@scenario(horizon=10)
+async def leaves(world):
+    """For the command line."""
+    asks(world)
+    raise SystemExit(0)
+
+
+@scenario(horizon=60)
+async def late(world):
+    """For the command line: no call follows the fault."""
+    ask = asks(world)
+    async for _ in world.ticks(5):
+        try:
+            await ask()
+        except Exception:
+            continue
+
+
+def test_a_scenario_that_leaves_the_process_was_not_run(tmp_path, capsys):
+    """Its zero is no success; nor is that of a module that leaves when it is imported."""
+    (tmp_path / "plan.json").write_text(ERRORS.to_json())
+    assert replay(str(tmp_path / "plan.json"), scenario=f"{__name__}:leaves") == 2
+    assert "has left the process" in capsys.readouterr().err
+
+
+def test_nothing_is_said_about_a_recovery_that_nobody_saw(tmp_path, capsys):
+    """No call came after the fault: it is neither recovered nor lost."""
+    (tmp_path / "plan.json").write_text(ChaosPlan([FaultWindow("llm.invoke", "error", 0, 60)]).to_json())
+    replay(str(tmp_path / "plan.json"), scenario=f"{__name__}:late", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["recovered"], told["worst_recovery"], told["absorbed"]) == (None, None, 0.0)

@@ -745,6 +745,17 @@ def test_a_worker_that_calls_a_plain_function_of_its_loop():
     assert isinstance(clock.run(main()), VirtualLoop)
 
 
+def test_a_worker_that_calls_through_a_portal():
+    """It waits for what the loop does, so time goes on."""
+    clock = VirtualClock()
+
+    async def main():
+        async with anyio.from_thread.BlockingPortal() as portal:
+            return await anyio.to_thread.run_sync(lambda: (portal.call(anyio.sleep, 7), clock.monotonic()))
+
+    assert clock.run(main()) == (None, 7.0)
+
+
 def test_workers_of_anyio_are_waited_for():
     """Timers of anyio and asyncio stand still while they work."""
 
