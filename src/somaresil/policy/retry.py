@@ -15,6 +15,7 @@ from somaresil.config import Checker
 from somaresil.errors import Rejected
 from somaresil.events import AttemptFailed, RetryScheduled
 from somaresil.model.backoff import exponential, full_jitter
+from somaresil.retryafter import asked_wait
 from somaresil.runtime import original, raise_again
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Retry:
     """A tenacity ``stop_*`` object that ends it earlier."""
     max_elapsed: float | timedelta | None = None
     """No attempt begins later than this many seconds after the call."""
+    max_retry_after: float | timedelta | None = 60.0
+    """The longest pause that a failing answer may ask for (``Retry-After``): when it asks for more, it is not tried again.
+
+    It is never tried earlier than the answer asks. None: what it asks for is not looked at.
+    """
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -84,6 +90,8 @@ class Retry:
             if _suspends(getattr(self, name)):
                 check.problem(name, getattr(self, name), "a plain function", "nobody awaits it, and a coroutine is always true")
         keep(self, "max_elapsed", check.seconds("max_elapsed", self.max_elapsed, optional=True))
+        asked = check.seconds("max_retry_after", self.max_retry_after, optional=True, exclusive=False, maximum=_LONGEST_ASKED)
+        keep(self, "max_retry_after", asked)
         check.finish()
 
 
@@ -188,7 +196,14 @@ class RetryPolicy:
         try:
             if not self._again(state, error):
                 return None
-            pause = state.upcoming_sleep = self._pause(state)
+            pause = self._pause(state)
+            asked = self._asked(call, error)
+            if asked is not None:
+                if asked > float(self.options.max_retry_after):  # type: ignore[arg-type]
+                    return None
+                # Whoever was told the same number would come back at the same moment: the usual draw comes on top of it.
+                pause = asked + pause if self.options.wait is None else max(asked, pause)
+            state.upcoming_sleep = pause
             if self.options.stop is not None and self.options.stop(state):
                 return None
         except Exception as broken:  # noqa: BLE001 - a hook that fails does not replace the error of the callee
@@ -220,6 +235,16 @@ class RetryPolicy:
         if not seconds <= _LONGEST_ASKED:
             raise ValueError(f"the wait function returned {seconds!r} s: expected at most {_LONGEST_ASKED:.0f}")
         return max(0.0, seconds)
+
+    def _asked(self, call: Call, error: Exception | None) -> float | None:
+        """Seconds for which the failing answer asks to be left alone, if that is to be looked at and can be read."""
+        if error is None or self.options.max_retry_after is None:
+            return None
+        try:
+            return asked_wait(error, call.clock.time)
+        except Exception as unreadable:  # noqa: BLE001 - what a server sends, or a property of somebody's exception raises, ends no call
+            call.listeners.defect(f"the Retry-After of an answer to guard {call.guard}", unreadable, call.clock.time(), "it was ignored")
+            return None
 
     @staticmethod
     def _state(call: Call, result: object, error: Exception | None, idle: float) -> RetryState:

@@ -164,11 +164,11 @@ def test_without_listeners_it_tries_again_all_the_same(suspends):
 
 @pytest.mark.parametrize("on", [CircuitOpen, Rejected, (KeyError, CircuitOpen)])
 def test_who_names_a_rejection_waits_for_the_circuit(on):
-    """The attempt after its time is a probe."""
+    """It says how long; the attempt after its time is a probe."""
     stand = Stand(retry=Retry(attempts=3, on=on, wait=20.0), breaker=CircuitBreaker(half_open_calls=1))
     stand.resilience.breaker("dependency").trip(30.0)
     assert stand.succeed() == "fine"
-    assert pauses(stand) == [20.0, 20.0]
+    assert pauses(stand) == [30.0]
 
 
 def test_a_rejection_of_another_kind_is_not_tried_again():

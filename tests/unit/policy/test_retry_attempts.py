@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import threading
+from datetime import timedelta
 
 import pytest
 import tenacity
 
-from somaresil import BulkheadFull, Outcome, RateLimited, Rejected, Retry
-from somaresil.events import AttemptFailed, RetryScheduled
+from somaresil import BulkheadFull, ConfigurationError, Outcome, RateLimited, Rejected, Retry
+from somaresil.events import AttemptFailed, DefectFound, RetryScheduled
 from tests.behaviour.kit import Boom, Stand, both, both_paths, one_strike
 
 
@@ -268,3 +269,84 @@ def test_a_result_that_is_tried_again_is_told_without_an_error():
     assert attempts(stand, Flaky("empty")) == "fine"
     assert [event.error for event in stand.told(RetryScheduled)] == [None]
     assert stand.told(AttemptFailed) == []
+
+
+# -- what a failing answer asks for -------------------------------------------------------------------------------------------------------
+
+
+def told(seconds):
+    """An answer that says when to come back."""
+    error = Boom("busy")
+    error.retry_after = seconds
+    return error
+
+
+@both_paths
+@both
+def test_it_is_never_tried_earlier_than_the_answer_asks(suspends, held):
+    """And callers who were told the same number do not come back at the same moment."""
+    stand = Stand(held=held, retry=Retry(attempts=4))
+    assert attempts(stand, Flaky(told(7.0), told(0), Boom()), suspends) == "fine"
+    first, second, third = waits(stand)
+    assert 7.0 < first < 7.1
+    assert 0.0 <= second < 0.2
+    assert 0.0 <= third < 0.4
+
+
+@pytest.mark.parametrize(("wait", "expected"), [(2.0, [7.0, 2.0]), (lambda attempt: 9.0, [9.0, 9.0])])
+def test_a_wait_of_ones_own_is_a_lower_bound(wait, expected):
+    """The longer of the two counts."""
+    stand = Stand(retry=Retry(attempts=3, wait=wait))
+    assert attempts(stand, Flaky(told(7.0), told(1.0))) == "fine"
+    assert waits(stand) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        ({}, Boom),
+        ({"max_retry_after": 600}, "fine"),
+        ({"max_retry_after": timedelta(seconds=61)}, "fine"),
+        ({"max_retry_after": None}, "fine"),
+        ({"max_retry_after": 600, "max_elapsed": 60}, Boom),
+    ],
+)
+def test_an_answer_that_asks_for_too_long_is_the_last(options, end):
+    """There is no use in coming earlier, and nobody waits that long."""
+    stand = Stand(retry=Retry(attempts=2, **options))
+    assert attempts(stand, Flaky(told(60.5))) == end
+
+
+def test_what_cannot_be_read_is_ignored_and_told():
+    """Once, however often it comes; the usual pause is made."""
+    stand = Stand(retry=Retry(attempts=2, wait=1.0))
+    for _ in range(3):
+        assert attempts(stand, Flaky(told("soon"))) == "fine"
+    assert waits(stand) == [1.0, 1.0, 1.0]
+    assert [event.error.partition(":")[0] for event in stand.told(DefectFound)] == ["ValueError"]
+
+
+def test_an_error_with_a_property_that_raises_is_tried_again():
+    """A defect of somebody's exception ends no call."""
+
+    class Odd(Exception):
+        @property
+        def retry_after(self):
+            raise LookupError("nothing there")
+
+    stand = Stand(retry=Retry(attempts=2, wait=1.0))
+    assert attempts(stand, Flaky(Odd())) == "fine"
+
+
+def test_a_rejection_says_when_to_come_back_too():
+    """Where rejections are to be tried again at all."""
+    stand = Stand(retry=Retry(attempts=2, wait=1.0, on=Rejected))
+    assert attempts(stand, Flaky(RateLimited("nested", 5.0))) == "fine"
+    assert waits(stand) == [5.0]
+
+
+@pytest.mark.parametrize("value", [-1, "60", float("nan"), 86_401])
+def test_the_longest_pause_is_checked(value):
+    """Seconds, at most a day."""
+    with pytest.raises(ConfigurationError, match="max_retry_after"):
+        Retry(max_retry_after=value)

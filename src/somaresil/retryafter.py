@@ -1,0 +1,75 @@
+"""What a failing answer asks for: how long to leave its server alone.
+
+It stands in a header of the answer (``Retry-After``, RFC 9110 section 10.2.3; ``retry-after-ms`` as some model providers say it), which the
+exceptions of HTTP clients carry along, or in an attribute ``retry_after`` of the exception, which is where rejections have it too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["asked_wait", "seconds_of"]
+
+_SECONDS: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+_LONGEST_TEXT: Final = 64
+
+
+def asked_wait(error: BaseException, wall: Callable[[], float]) -> float | None:
+    """Seconds for which the failing answer asks to be left alone, at least 0; None: it does not say.
+
+    ``wall`` reads the wall clock (POSIX seconds); it is asked for dates only. Raises ``ValueError`` for what cannot be read.
+    """
+    said: Any = getattr(error, "retry_after", None)
+    if said is not None:
+        return _seconds(said)
+    headers: Any = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    get = getattr(headers, "get", None)
+    if get is None:
+        return None
+    # The mappings of clients do not mind the case; a plain dictionary does.
+    milliseconds = get("retry-after-ms") or get("Retry-After-Ms")
+    if milliseconds is not None:
+        return _plain(str(milliseconds)) / 1_000.0
+    text = get("Retry-After") or get("retry-after")
+    return None if text is None else seconds_of(str(text), wall)
+
+
+def seconds_of(text: str, wall: Callable[[], float]) -> float:
+    """The value of ``Retry-After``: seconds (parts of one as well, which some servers send), or an HTTP date.
+
+    A date that has passed is 0. Raises ``ValueError`` for anything else.
+    """
+    text = text.strip()
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"Retry-After of {len(text)} characters")
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        date = None
+    # Without a zone, or with "-0000", it is no HTTP date: RFC 9110 has GMT only.
+    if date is None or date.tzinfo is None:
+        raise ValueError(f"Retry-After {text!r}: expected seconds or an HTTP date")
+    return max(0.0, date.timestamp() - wall())
+
+
+def _plain(text: str) -> float:
+    if not _SECONDS.fullmatch(text.strip()):
+        raise ValueError(f"retry-after-ms {text[:_LONGEST_TEXT]!r}: expected milliseconds")
+    return float(text)
+
+
+def _seconds(said: Any) -> float:
+    """An attribute: a number of seconds or a ``timedelta``."""
+    seconds = said.total_seconds() if isinstance(said, timedelta) else said
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+        raise ValueError(f"retry_after {said!r}: expected seconds")
+    return max(0.0, float(seconds))
