@@ -234,7 +234,7 @@ class History:
 
     def hear(self, event: Any) -> None:
         """Take an event in that is not told otherwise: the ends of calls come from observing."""
-        if isinstance(event, ExperimentStarted):
+        if isinstance(event, ExperimentStarted) and len(self._runs) < KEPT:
             self._runs.update((run.id, run) for run in self.resilience.chaos.history if run.id == event.experiment)
         if not isinstance(event, CallEnded):
             self.tell(event)
