@@ -1,7 +1,7 @@
 """Virtual time for libraries that look at the machine's: ``time.monotonic``, ``time.time``, ``time.sleep``, ``datetime.now`` and their kin.
 
 ``time.sleep`` and ``time.monotonic`` are replaced in the module ``time``; what a module took from there by ``from time import ...`` before
-is not reached. The wall clock is replaced by `time-machine <https://pypi.org/project/time-machine/>`_ in C, wherever it was imported to.
+is not reached. The wall clock is replaced by time-machine in C, wherever it was imported to.
 ``time.perf_counter`` stays real: it measures how long code takes, for profilers, pytest and Hypothesis.
 """
 
