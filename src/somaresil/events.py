@@ -29,6 +29,7 @@ __all__ = [
     "Listener",
     "Listeners",
     "RetryScheduled",
+    "ShadowDecision",
 ]
 
 _log = logging.getLogger("somaresil")
@@ -163,6 +164,17 @@ class ExperimentEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowDecision:
+    """A policy in shadow mode would have taken this ``decision``: ``reject``, ``open``, ``time_out``, ``retry`` or ``hedge``."""
+
+    guard: str
+    at: float
+    policy: str
+    decision: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class DefectFound:
     """Something of ours, or a hook of the user's, raised where nothing may raise; the call went on without it."""
 
@@ -182,6 +194,7 @@ Event = (
     | FaultInjected
     | ExperimentStarted
     | ExperimentEnded
+    | ShadowDecision
     | DefectFound
 )
 """Every kind of event."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 from types import MethodType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from somaresil.config import Checker
 from somaresil.events import CallEnded
@@ -24,12 +24,11 @@ from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
 from somaresil.model.breaker import Permit
 from somaresil.outcome import Outcome, outcome_of
-from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
-from somaresil.policy.fallback import FallbackPolicy
 from somaresil.policy.fault import FaultPoint
-from somaresil.policy.retry import RetryPolicy
-from somaresil.policy.timeout import TimeoutPolicy, leave_block
+from somaresil.policy.timeout import leave_block
 from somaresil.runtime import Asyncio, Blocking, Carried, run_sync, set_context, shorten
+from somaresil.shadow import Shadow
+from somaresil.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,11 +37,18 @@ if TYPE_CHECKING:
     from somaresil.chance import Chance
     from somaresil.errors import CircuitOpen
     from somaresil.events import Listeners
-    from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
+    from somaresil.policy.breaker import BreakerPolicy
+    from somaresil.policy.bulkhead import BulkheadPolicy
+    from somaresil.policy.fallback import FallbackPolicy
+    from somaresil.policy.retry import RetryPolicy
+    from somaresil.policy.timeout import TimeoutPolicy
     from somaresil.recorder import Recorder
-    from somaresil.typing import Clock, Next, Policy
+    from somaresil.typing import Clock, Next
 
-__all__ = ["Guard"]
+__all__ = ["LAYERS", "Guard"]
+
+LAYERS: Final = ("fallback", "retry", "breaker", "bulkhead", "timeout")
+"""The policies a guard may have, outermost first. Each is an option of that name and a slot of the guard."""
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _T = TypeVar("_T")
@@ -55,12 +61,13 @@ class Guard:
     __slots__ = (
         "_blocks",
         "_chain",
-        "_chance",
         "_refuses",
+        "_site",
         "blocking",
         "breaker",
         "bulkhead",
         "clock",
+        "fallback",
         "faults",
         "has_streams",
         "listeners",
@@ -70,6 +77,7 @@ class Guard:
         "options",
         "recorder",
         "rescues",
+        "retry",
         "suspending",
         "switch",
         "timeout",
@@ -86,10 +94,12 @@ class Guard:
         self.clock = clock
         self.monotonic = clock.monotonic
         self.listeners = listeners
-        self._chance = chance
+        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners))
         self.blocking = Blocking(clock)
         self.suspending = Asyncio(clock)
         self.faults = FaultPoint(self.switch)
+        self.fallback: FallbackPolicy | None = None
+        self.retry: RetryPolicy | None = None
         self.breaker: BreakerPolicy | None = None
         self.bulkhead: BulkheadPolicy | None = None
         self.timeout: TimeoutPolicy | None = None
@@ -107,8 +117,12 @@ class Guard:
     @property
     def pipeline(self) -> tuple[str, ...]:
         """The parts that a call passes on the full path, outermost first."""
-        configured = [part for part in ("fallback", "retry", "breaker", "bulkhead", "timeout") if getattr(self.options, part) is not None]
-        return ("record", *configured, "fault", "callee")
+        return ("record", *(layer for layer in LAYERS if getattr(self, layer) is not None), "fault", "callee")
+
+    @property
+    def shadow(self) -> Shadow:
+        """What its policies in shadow mode would have done."""
+        return self._site.shadow
 
     # -- using it ---------------------------------------------------------------------------------------------------------------------
 
@@ -362,44 +376,35 @@ class Guard:
             check.problem("slow_call_duration", slow, f"one of the bounds {self.recorder.bounds}", "set it when the guard is made")
             check.finish()
         before, self.options = self.options, options
-        self._place_breaker(before.breaker, options.breaker)
-        self._place_bulkhead(before.bulkhead, options.bulkhead)
-        if options.timeout != before.timeout:
-            self.timeout = None if options.timeout is None else TimeoutPolicy(self.name, options.timeout)
-        retry = None if options.retry is None else RetryPolicy(self.name, options.retry, self._chance)
-        fallback = None if options.fallback is None else FallbackPolicy(options.fallback)
-        chain: Next = callee
-        layers: list[Policy | None] = [fallback, retry, self.breaker, self.bulkhead, self.timeout, self.faults]
-        for policy in reversed(layers):
+        chain: Next = MethodType(self.faults.__call__, callee)
+        for layer in reversed(LAYERS):
+            self._place(layer, getattr(before, layer), getattr(options, layer))
+            policy = getattr(self, layer)
             if policy is not None:
                 # A method bound twice, to the policy and to what is inside it: half the size of a functools.partial, and called faster.
                 chain = MethodType(policy.__call__, chain)
         self._chain = chain
-        self.rescues = fallback is not None or retry is not None
+        self.rescues = self.fallback is not None or self.retry is not None
         """Whether a call that failed once may still end well."""
         self._refuses = None if self.rescues else self.breaker
         """The breaker, when no policy outside it has a say about a call that it refuses."""
-        for reason, held in (("timeout", self.timeout), ("bulkhead", self.bulkhead), ("classify", options.classify)):
-            self.switch.hold(reason, held is not None)
-        self.switch.hold("retry of results", held=retry is not None and retry.judges_results)
+        self.switch.hold("classify", held=options.classify is not None)
 
-    def _place_breaker(self, before: CircuitBreaker | None, options: CircuitBreaker | None) -> None:
-        if options is None:
-            if self.breaker is not None:
-                self.breaker.retire()
-            self.breaker = None
-        elif self.breaker is None:
-            self.breaker = options.build(self.name, self.recorder, self.clock, self._chance, self.listeners)
+    def _place(self, layer: str, before: Any, options: Any) -> None:
+        """Have the policy of ``layer`` work by other options; its state stays when they are of the same kind."""
+        policy = getattr(self, layer)
+        if policy is not None and type(options) is not type(before):
+            if hasattr(policy, "retire"):
+                policy.retire()
+            policy = None
+        if policy is None:
+            policy = None if options is None else options.build(self._site)
+            setattr(self, layer, policy)
         elif options != before:
-            self.breaker.reconfigure(options)
-
-    def _place_bulkhead(self, before: Bulkhead | None, options: Bulkhead | None) -> None:
-        if options is None:
-            self.bulkhead = None
-        elif self.bulkhead is None:
-            self.bulkhead = BulkheadPolicy(self.name, options)
-        elif options != before:
-            self.bulkhead.resize(options)
+            policy.reconfigure(options)
+        if layer != "breaker":
+            # A breaker holds the switch by itself, for as long as it is not closed.
+            self.switch.hold(layer, held=policy is not None and not policy.quiet)
 
     def _check_callable(self, function: Callable[..., Any]) -> None:
         if not callable(function):

@@ -41,6 +41,7 @@ DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.RetryScheduled: logging.DEBUG,
     events.FallbackUsed: logging.DEBUG,
     events.FaultInjected: logging.DEBUG,
+    events.ShadowDecision: logging.DEBUG,
     events.BreakerChanged: _breaker_level,
     events.IncidentOpened: logging.WARNING,
     events.IncidentClosed: _recovery_level,
@@ -61,6 +62,7 @@ _TEXTS: Final[dict[type, str]] = {
     events.IncidentClosed: "incident {incident} ended after {duration:.1f} s",
     events.ExperimentStarted: "experiment {experiment} strikes {component} with {fault}, rate {rate:g}, for at most {duration:g} s",
     events.ExperimentEnded: "experiment {experiment} is over ({reason}); {injected} calls were struck",
+    events.ShadowDecision: "{policy} of {guard} is in shadow mode and would have decided: {decision} ({detail})",
     events.DefectFound: "{where} raised {error}; the call went on",
 }
 

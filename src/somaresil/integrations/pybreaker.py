@@ -38,14 +38,12 @@ from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.chance import Chance
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
     from somaresil.model.breaker import Permit, Transition
     from somaresil.outcome import Classifier
-    from somaresil.recorder import Recorder
     from somaresil.resilience import Resilience
-    from somaresil.typing import Call, Clock, Next
+    from somaresil.site import Site
+    from somaresil.typing import Call, Next
 
 __all__ = ["AdoptedBreaker", "AdoptedCircuitOpen", "adopt", "options_of"]
 
@@ -141,9 +139,9 @@ class AdoptedBreaker(CircuitBreaker):
 
     adopted: pybreaker.CircuitBreaker
 
-    def build(self, name: str, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> BreakerPolicy:
+    def build(self, site: Site) -> BreakerPolicy:
         """The breaker at work."""
-        return _Adopted(name, self, recorder, clock, chance, listeners)
+        return _Adopted(self, site)
 
 
 _MOVES: dict[str, Callable[[pybreaker.CircuitBreaker], object]] = {
@@ -176,9 +174,9 @@ class _Adopted(BreakerPolicy):
 
     rejection = AdoptedCircuitOpen
 
-    def __init__(self, name: str, options: AdoptedBreaker, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> None:
+    def __init__(self, options: AdoptedBreaker, site: Site) -> None:
         """Begin in the state of theirs."""
-        super().__init__(name, options, recorder, clock, chance, listeners)
+        super().__init__(options, site)
         self._theirs = options.adopted
         self._mirroring = threading.RLock()
         self._here = threading.local()

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
-    from somaresil.chance import Chance
-    from somaresil.events import Listeners
-    from somaresil.recorder import Recorder
-    from somaresil.typing import Call, Clock, Next
+    from somaresil.site import Site
+    from somaresil.typing import Call, Next
 
 __all__ = ["BreakerPolicy", "CircuitBreaker"]
 
@@ -106,9 +104,9 @@ class CircuitBreaker:
         keep(self, "probe_timeout", check.seconds("probe_timeout", self.probe_timeout))
         check.finish()
 
-    def build(self, name: str, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> BreakerPolicy:
+    def build(self, site: Site) -> BreakerPolicy:
         """The breaker at work; adapters of other libraries' breakers build one of their own kind."""
-        return BreakerPolicy(name, self, recorder, clock, chance, listeners)
+        return BreakerPolicy(self, site)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -159,14 +157,14 @@ class BreakerPolicy:
     refusals: Iterator[object]
     """Its ``next`` counts a call that :meth:`refusal` refused. There when it first opens."""
 
-    def __init__(self, name: str, options: CircuitBreaker, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> None:
-        """Start closed. ``recorder.bounds`` must contain ``options.slow_call_duration``."""
-        self.name = name
-        self._recorder = recorder
-        self._switch = recorder.switch
-        self._clock = clock
-        self._listeners = listeners
-        self._draws = chance.sequence("breaker.open_jitter", name)
+    def __init__(self, options: CircuitBreaker, site: Site) -> None:
+        """Start closed. ``site.recorder.bounds`` must contain ``options.slow_call_duration``."""
+        self.name = site.name
+        self._recorder = site.recorder
+        self._switch = site.recorder.switch
+        self._clock = site.clock
+        self._listeners = site.listeners
+        self._draws = site.chance.sequence("breaker.open_jitter", site.name)
         self._u = self._draws.next()
         self._lock = threading.RLock()
         self.last_error: str | None = None
@@ -182,8 +180,8 @@ class BreakerPolicy:
         self._model = Breaker(options.thresholds)
         # A breaker that is given to a guard later goes on in the era where an earlier one has left off, for quiet calls carry that number.
         self._model.era = self._switch.era
-        self._restart(clock.monotonic())
-        recorder.attach(self)
+        self._restart(site.clock.monotonic())
+        site.recorder.attach(self)
 
     # -- reading ----------------------------------------------------------------------------------------------------------------------
 

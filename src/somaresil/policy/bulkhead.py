@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from somaresil.outcome import Outcome
     from somaresil.runtime import Waiter
+    from somaresil.site import Site
     from somaresil.typing import Call, Next
 
 __all__ = ["Bulkhead", "BulkheadPolicy"]
@@ -46,6 +47,10 @@ class Bulkhead:
             check.problem("max_waiting", self.max_waiting, "a whole number >= 1 when max_wait is set", "nobody could wait")
         check.finish()
 
+    def build(self, site: Site) -> BulkheadPolicy:
+        """The bulkhead at work."""
+        return BulkheadPolicy(self, site)
+
 
 class _Place:
     """A place in the waiting line."""
@@ -60,9 +65,11 @@ class _Place:
 class BulkheadPolicy:
     """A bulkhead at work. A slot is handed from the one who leaves to the one who waited longest, and never lost on the way."""
 
-    def __init__(self, name: str, options: Bulkhead) -> None:
+    quiet = False
+
+    def __init__(self, options: Bulkhead, site: Site) -> None:
         """All slots free."""
-        self.name = name
+        self.name = site.name
         self.options = options
         self._lock = threading.RLock()
         self._active = 0
@@ -78,7 +85,7 @@ class BulkheadPolicy:
         """How many calls wait for a slot now."""
         return len(self._line)
 
-    def resize(self, options: Bulkhead) -> None:
+    def reconfigure(self, options: Bulkhead) -> None:
         """Use other limits from now on; calls that hold a slot keep it."""
         with self._lock:
             self.options = options

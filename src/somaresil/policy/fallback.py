@@ -17,6 +17,7 @@ from somaresil.runtime import original
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from somaresil.site import Site
     from somaresil.typing import Call, Next
 
 __all__ = ["Fallback", "FallbackPolicy"]
@@ -44,12 +45,22 @@ class Fallback:
             check.problem("on", self.on, "exception types", "subclasses of Exception; cancellation and exit are never answered")
         check.finish()
 
+    def build(self, site: Site) -> FallbackPolicy:  # noqa: ARG002 - it needs nothing
+        """The fallback at work."""
+        return FallbackPolicy(self)
+
 
 class FallbackPolicy:
     """A fallback at work."""
 
+    quiet = True
+
     def __init__(self, options: Fallback) -> None:
         """Keep the options."""
+        self.reconfigure(options)
+
+    def reconfigure(self, options: Fallback) -> None:
+        """Answer otherwise from now on."""
         self.options = options
         self._suspends = inspect.iscoroutinefunction(options.handler) or inspect.isasyncgenfunction(options.handler)
 

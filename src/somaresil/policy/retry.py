@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-    from somaresil.chance import Chance
+    from somaresil.site import Site
     from somaresil.typing import Call, Next
 
 __all__ = ["Retry", "RetryPolicy", "RetryState"]
@@ -94,6 +94,10 @@ class Retry:
         keep(self, "max_retry_after", asked)
         check.finish()
 
+    def build(self, site: Site) -> RetryPolicy:
+        """The retries at work."""
+        return RetryPolicy(self, site)
+
 
 @dataclass(slots=True)
 class _Result:
@@ -140,10 +144,19 @@ class RetryState:
 class RetryPolicy:
     """Retries at work. Holds nothing between calls."""
 
-    def __init__(self, name: str, options: Retry, chance: Chance) -> None:
-        """Draw the pauses of this guard from ``chance``."""
+    def __init__(self, options: Retry, site: Site) -> None:
+        """Draw the pauses of this guard from its own sequence."""
+        self._draws = site.chance.sequence("retry.wait", site.name)
+        self.reconfigure(options)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether a call that ended well is never tried again."""
+        return not self.judges_results
+
+    def reconfigure(self, options: Retry) -> None:
+        """Try again by other rules, from the next failure on."""
         self.options = options
-        self._draws = chance.sequence("retry.wait", name)
         types = options.on if isinstance(options.on, tuple) else (options.on,)
         self._types: tuple[type[Exception], ...] = tuple(kind for kind in types if isinstance(kind, type))
         self._rejections = tuple(kind for kind in self._types if issubclass(kind, Rejected))

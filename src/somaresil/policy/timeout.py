@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from datetime import timedelta
 
+    from somaresil.site import Site
     from somaresil.typing import Call, Next
 
 __all__ = ["Timeout", "TimeoutPolicy", "leave_block", "within"]
@@ -62,16 +63,26 @@ class Timeout:
         check.count("max_abandoned", self.max_abandoned, maximum=10_000)
         check.finish()
 
+    def build(self, site: Site) -> TimeoutPolicy:
+        """The timeout at work."""
+        return TimeoutPolicy(self, site)
+
 
 class TimeoutPolicy:
     """Timeouts at work."""
 
-    def __init__(self, name: str, options: Timeout) -> None:
-        """Speak of the guard ``name`` in errors."""
-        self.name = name
+    quiet = False
+
+    def __init__(self, options: Timeout, site: Site) -> None:
+        """No thread left behind."""
+        self.name = site.name
         self.options = options
         self._abandoned = 0
         self._lock = threading.RLock()
+
+    def reconfigure(self, options: Timeout) -> None:
+        """Use other limits for calls that begin from now on."""
+        self.options = options
 
     @property
     def abandoned(self) -> int:

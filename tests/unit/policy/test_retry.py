@@ -136,7 +136,7 @@ def test_an_error_may_follow_a_result_that_was_not_wanted(suspends):
 def test_a_rule_about_results_holds_the_switch_as_long_as_it_is_set():
     """Every call that goes well has to be asked about."""
     stand = Stand(retry=Retry(on=tenacity.retry_always))
-    assert stand.guard.switch.reasons == {"retry of results"}
+    assert stand.guard.switch.reasons == {"retry"}
     stand.guard.configure(retry=3)
     assert stand.guard.switch.quiet
 

@@ -206,7 +206,7 @@ def test_an_errand_tells_once_that_it_has_ended():
 def test_without_a_limit_for_it_the_next_item_may_take_any_time():
     """Neither idle nor total is set."""
     stand = Stand()
-    policy = TimeoutPolicy("dependency", Timeout(first_item=1.0))
+    policy = TimeoutPolicy(Timeout(first_item=1.0), Stand().guard._site)
     call = type("Call", (), {"clock": stand.clock, "timed_from": 0.0})()
     assert policy.next_limit(call)[0] is None
     assert not policy.expired(call, 1e9)

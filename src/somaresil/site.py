@@ -1,0 +1,30 @@
+"""Where a policy works: what its options are given to build it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from somaresil.chance import Chance
+    from somaresil.events import Listeners
+    from somaresil.recorder import Recorder
+    from somaresil.shadow import Shadow
+    from somaresil.typing import Clock
+
+__all__ = ["Site"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One guard, as far as its policies may know it."""
+
+    name: str
+    """The name of the guard."""
+    recorder: Recorder
+    """Its counts."""
+    clock: Clock
+    chance: Chance
+    listeners: Listeners
+    shadow: Shadow
+    """Takes decisions that are not carried out."""
