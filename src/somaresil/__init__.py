@@ -12,6 +12,7 @@ from somaresil._version import __version__
 
 if TYPE_CHECKING:
     from somaresil.asgi import ResilienceMiddleware
+    from somaresil.budget import RetryBudget
     from somaresil.chaos import ChaosCeilings, ChaosConfig, ChaosEngine, ChaosExperiment, ChaosPlan, FaultWindow
     from somaresil.clock import ManualClock, SystemClock
     from somaresil.errors import (
@@ -67,6 +68,7 @@ __all__ = [
     "Resilience",
     "ResilienceMiddleware",
     "Retry",
+    "RetryBudget",
     "SLOTracker",
     "SomaresilError",
     "SystemClock",
@@ -77,6 +79,7 @@ __all__ = [
 
 _HOMES = {
     "asgi": ("ResilienceMiddleware",),
+    "budget": ("RetryBudget",),
     "chaos": ("ChaosCeilings", "ChaosConfig", "ChaosEngine", "ChaosExperiment", "ChaosPlan", "FaultWindow"),
     "clock": ("ManualClock", "SystemClock"),
     "errors": (

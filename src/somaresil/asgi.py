@@ -21,13 +21,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.config import Checker
-from somaresil.errors import InjectedFault
+from somaresil.deadline import HEADERS, LONGEST, DeadlineScope, time_of
+from somaresil.errors import CallTimedOut, InjectedFault
 from somaresil.outcome import Outcome
 from somaresil.routes import WEBSOCKET
 from somaresil.runtime import Asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+    from datetime import timedelta
 
     from somaresil.chaos.run import ExperimentRun, Hit
     from somaresil.resilience import Resilience
@@ -45,6 +47,7 @@ UNMATCHED: Final = "__unmatched__"
 """Route label of a request that no route took."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+_TIMES: Final = frozenset(name.encode() for name in HEADERS)
 _SERVER_ERROR: Final = 500
 _REMEMBERED: Final = 200
 _INTERNAL_ERROR: Final = 1011
@@ -63,15 +66,21 @@ class ResilienceMiddleware:
     ``slo`` names the objectives that each request counts for; they must have been added. A websocket counts for those without a latency
     threshold: how long a conversation lasts says nothing about speed.
 
-    Raises :class:`~somaresil.errors.ConfigurationError` for an unknown objective.
+    A request has the deadline that its headers give it (:data:`somaresil.deadline.HEADERS`), at most ``deadline`` seconds; those that
+    bring none have ``deadline``. None: no bound. When it passes, the request is cancelled and answered with 504.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` for an unknown objective and a ``deadline`` that is no duration.
     """
 
-    def __init__(self, app: ASGIApp, resilience: Resilience, *, slo: str | Sequence[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, resilience: Resilience, *, slo: str | Sequence[str] = (), deadline: float | timedelta | None = None
+    ) -> None:
         """Check the objectives and register with the chaos engine."""
         self.app = app
         check = Checker("ResilienceMiddleware")
         names = (slo,) if isinstance(slo, str) else tuple(slo)
         resilience.check_slos("ResilienceMiddleware", names)
+        self._longest = check.seconds("deadline", deadline, optional=True, maximum=LONGEST)
         check.finish()
         self._slos = names
         self._socket_slos = tuple(name for name in names if resilience.slos[name].latency is None)
@@ -99,12 +108,50 @@ class ResilienceMiddleware:
             return
         try:
             if not self._chaos.http or not await self._faulted(exchange):
-                await self.app(scope, exchange.receive, exchange.send)
+                try:
+                    limit = self._deadline(scope)
+                except Exception as defect:  # noqa: BLE001 - never into a request
+                    limit = None
+                    self.report("reading the deadline of a request", defect)
+                if limit is None:
+                    await self.app(scope, exchange.receive, exchange.send)
+                else:
+                    await self._in_time(limit, scope, exchange)
         except BaseException as error:
             exchange.end(error)
             raise
         if not exchange.ended:
             exchange.end(None)
+
+    def _deadline(self, scope: Scope) -> DeadlineScope | None:
+        """How long a request may take; None: as long as it likes, which a conversation always may."""
+        if scope["type"] != "http":
+            return None
+        seconds = self._longest
+        for name, value in scope["headers"]:
+            if name in _TIMES:
+                try:
+                    asked = time_of(name.decode(), value.decode("latin-1"))
+                except ValueError:
+                    self._resilience.ignored.note(name.decode())
+                    continue
+                seconds = asked if seconds is None else min(seconds, asked)
+        return None if seconds is None else DeadlineScope(seconds, self.monotonic, usual=seconds == self._longest)
+
+    async def _in_time(self, limit: DeadlineScope, scope: Scope, exchange: _Exchange) -> None:
+        """Let the app answer while somebody waits for it."""
+        if limit.seconds:
+            try:
+                async with limit:
+                    await self.app(scope, exchange.receive, exchange.send)
+            except CallTimedOut:
+                # A scope inside may have timed out as well, and a response that was begun can only be cut off.
+                if not limit.passed or exchange.begun:
+                    raise
+            else:
+                return
+        for message in _response(504, b"the deadline of the request has passed\n", "http"):
+            await exchange.send(message)
 
     async def _faulted(self, exchange: _Exchange) -> bool:
         """Whether an experiment has answered in place of the app. What goes wrong in deciding leaves the request alone."""
@@ -260,9 +307,14 @@ class _Exchange:
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.middleware.report("counting a request", defect)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the response has begun."""
+        return self._status > 0
+
     def refusal(self, experiment: str, status: int) -> list[Message]:
         """The messages of an answer in place of the app's."""
-        return _response(experiment, status, "http")
+        return _injected(experiment, status, "http")
 
     def heard(self, message: Message) -> None:
         raise NotImplementedError
@@ -395,7 +447,7 @@ class _SocketExchange(_Exchange):
 
     def refusal(self, experiment: str, status: int) -> list[Message]:
         if "websocket.http.response" in (self.scope.get("extensions") or {}):
-            return _response(experiment, status, "websocket.http")
+            return _injected(experiment, status, "websocket.http")
         # Without that extension of the server a handshake can only be refused with its 403.
         return [{"type": "websocket.close", "code": _INTERNAL_ERROR}]
 
@@ -414,15 +466,19 @@ class _SocketExchange(_Exchange):
         self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos)  # noqa: SLF001
 
 
-def _response(experiment: str, status: int, kind: str) -> list[Message]:
+def _injected(experiment: str, status: int, kind: str) -> list[Message]:
     body = f"fault injected by chaos experiment {experiment}\n".encode()
-    headers = [
+    return _response(status, body, kind, (b"x-somaresil-chaos", experiment.encode()))
+
+
+def _response(status: int, body: bytes, kind: str, *headers: tuple[bytes, bytes]) -> list[Message]:
+    headers = (
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
-        (b"x-somaresil-chaos", experiment.encode()),
-    ]
+        *headers,
+    )
     return [
-        {"type": f"{kind}.response.start", "status": status, "headers": headers},
+        {"type": f"{kind}.response.start", "status": status, "headers": list(headers)},
         {"type": f"{kind}.response.body", "body": body, "more_body": False},
     ]
 

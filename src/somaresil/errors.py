@@ -160,7 +160,7 @@ class DeadlineExceeded(Rejected):
 
 
 class CallTimedOut(SomaresilError, TimeoutError):
-    """No answer within ``limit`` seconds; ``phase`` says which limit: ``total``, ``first_item`` or ``idle``."""
+    """No answer within ``limit`` seconds; ``phase`` says which limit: ``total``, ``first_item``, ``idle`` or ``deadline``."""
 
     def __init__(self, guard: str, limit: float, phase: str = "total") -> None:
         """Keep guard, limit and phase."""
@@ -171,6 +171,8 @@ class CallTimedOut(SomaresilError, TimeoutError):
 
     def __str__(self) -> str:
         """Which guard waited how long for what."""
+        if self.phase == "deadline":
+            return f"{self.guard!r} was cut off by a deadline after {self.limit:.3g} s"
         return f"guard {self.guard!r} timed out: no {_PHASES.get(self.phase, self.phase)} within {self.limit:.3g} s"
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "IncidentOpened",
     "Listener",
     "Listeners",
+    "RetryDenied",
     "RetryScheduled",
     "ShadowDecision",
 ]
@@ -68,6 +69,16 @@ class RetryScheduled:
     attempt: int
     delay: float
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDenied:
+    """The call would have been tried again after ``attempt``, and may not be: ``reason`` is ``budget``, ``deadline`` or ``idempotency``."""
+
+    guard: str
+    at: float
+    attempt: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +198,7 @@ Event = (
     CallEnded
     | AttemptFailed
     | RetryScheduled
+    | RetryDenied
     | FallbackUsed
     | BreakerChanged
     | IncidentOpened

@@ -141,6 +141,12 @@ class Recorder:
         with self._lock:
             return self._read()[0]
 
+    def calls(self) -> int:
+        """How many calls were made so far: all but those that were refused."""
+        with self._lock:
+            made = sum(sum(cell) for (outcome, _), cell in self._other.items() if outcome is not Outcome.REJECTED)
+            return made + sum(self._read()[0])
+
     def counts(self) -> Counts:
         """Everything counted so far: one moment of the locked cells, and of the quiet ones at least what was counted before it."""
         with self._lock:

@@ -21,9 +21,11 @@ from somaresil.chaos.engine import ChaosEngine
 from somaresil.chaos.permission import Place
 from somaresil.clock import STEERED, SystemClock
 from somaresil.config import Checker, did_you_mean
+from somaresil.deadline import DeadlineScope
 from somaresil.errors import ConfigurationError
 from somaresil.events import Event, Listeners
 from somaresil.guard import Guard, GuardOptions
+from somaresil.ignored import Ignored
 from somaresil.model.breaker import State, Tally, Trigger
 from somaresil.model.histogram import merge_bounds
 from somaresil.recorder import Recorder
@@ -71,6 +73,8 @@ class GuardView:
     window: Tally | None
     held_by: frozenset[str]
     """Why its calls take the full path at the moment; empty when it is quiet."""
+    shadow: Mapping[tuple[str, str], int]
+    """What its policies in shadow mode would have done: counts by policy and decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Snapshot:
     budgets: Mapping[str, ErrorBudget]
     incidents: tuple[Incident, ...]
     experiments: tuple[ExperimentRun, ...]
+    ignored_headers: Mapping[str, int]
+    """How often a header could not be read, by its name."""
 
 
 class BreakerControl:
@@ -181,6 +187,8 @@ class Resilience:
         self._named = named["instance"] is not None
         self.instance = named["instance"] or _own_name()
         self.listeners = Listeners()
+        self.ignored = Ignored()
+        """Headers that could not be read, counted."""
         self.clock: Clock = _usual_clock() if clock is None else clock if _is_ours(clock) else _Guarded(clock, self.listeners)
         self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}
@@ -204,6 +212,7 @@ class Resilience:
         *,
         slo: str | Sequence[str] | None = None,
         classify: Classifier | None = None,
+        idempotent: bool | str | Callable[..., object] | None = None,
         fallback: Callable[..., Any] | Fallback | None = None,
         retry: int | Retry | None = None,
         breaker: CircuitBreaker | Literal[True] | None = None,
@@ -220,13 +229,14 @@ class Resilience:
         given = {
             "slo": slo,
             "classify": classify,
+            "idempotent": idempotent,
             "fallback": fallback,
             "retry": retry,
             "breaker": breaker,
             "bulkhead": bulkhead,
             "timeout": timeout,
         }
-        given = {key: value for key, value in given.items() if value is not None and value is not False}
+        given = {key: value for key, value in given.items() if value is not None and (value is not False or key == "idempotent")}
         known = self._guards.get(name) if isinstance(name, str) else None
         if known is not None and not given:
             return known
@@ -279,6 +289,14 @@ class Resilience:
     def guards(self) -> Mapping[str, Guard]:
         """All guards by name, as they are now."""
         return dict(self._guards)
+
+    def deadline(self, seconds: float | timedelta | None, *, name: str = "request") -> DeadlineScope:
+        """``with`` or ``async with``: what is done in it is wanted for so many seconds; None: without end. See :mod:`somaresil.deadline`.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for what is no duration of at most a day; ``async with`` raises
+        :class:`~somaresil.errors.CallTimedOut`, in which ``name`` stands, when its time is up.
+        """
+        return DeadlineScope(seconds, self.clock.monotonic, name=name)
 
     def breaker(self, name: str) -> BreakerControl:
         """The controls of the breaker of a guard. Raises :class:`~somaresil.errors.ConfigurationError` when there is none."""
@@ -343,6 +361,7 @@ class Resilience:
             budgets={name: self.slos.error_budget(name) for name in self.slos.names},
             incidents=(*self.slos.incidents.ended, *self.slos.incidents.running),
             experiments=self.chaos.runs,
+            ignored_headers=self.ignored.counts(),
         )
 
     # -- for the other parts of somaresil ---------------------------------------------------------------------------------------------
@@ -367,7 +386,9 @@ class Resilience:
         if options.breaker is not None and options.breaker.slow_call_duration is not None:
             thresholds = (*thresholds, options.breaker.slow_call_duration)  # type: ignore[arg-type]
         recorder = Recorder(Switch(), merge_bounds(*thresholds))
-        guard = Guard(name, options, recorder=recorder, clock=self.clock, chance=self.chance, listeners=self.listeners)
+        guard = Guard(
+            name, options, recorder=recorder, clock=self.clock, chance=self.chance, listeners=self.listeners, ignored=self.ignored
+        )
         for slo in options.slo:
             self.slos.attach(slo, recorder)
         for observer, attempts in self._observers:
@@ -384,6 +405,7 @@ def _view(guard: Guard) -> GuardView:
         state=None if breaker is None else breaker.state,
         window=None if breaker is None else breaker.tally(),
         held_by=guard.switch.reasons,
+        shadow=guard.shadow.counts(),
     )
 
 

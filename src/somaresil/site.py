@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from somaresil.chance import Chance
     from somaresil.events import Listeners
+    from somaresil.ignored import Ignored
     from somaresil.recorder import Recorder
     from somaresil.shadow import Shadow
     from somaresil.typing import Clock
@@ -28,3 +29,5 @@ class Site:
     listeners: Listeners
     shadow: Shadow
     """Takes decisions that are not carried out."""
+    ignored: Ignored
+    """Counts headers that cannot be read."""

@@ -89,6 +89,14 @@ class Call(Protocol):
         """How this end counts, by the guard's ``classify`` or the usual rule. Never raises."""
         ...
 
+    def time_left(self) -> float | None:
+        """Seconds until the deadline of the request, at least 0; None: it has none."""
+        ...
+
+    def repeatable(self) -> bool | None:
+        """Whether calling again does no harm; None: the guard was not told."""
+        ...
+
     def at_end(self, done: Callable[[Outcome, float], None]) -> None:
         """Have ``done(outcome, now)`` called when a lasting call has ended."""
         ...

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from somaresil.deadline import current, cut_off
 from somaresil.outcome import Outcome, outcome_of
 from somaresil.runtime import Carried, raise_again
 
@@ -87,6 +89,8 @@ class Call:
         if isinstance(error, Carried):
             error = error.error
         usual = outcome_of(self.guard, error)
+        if usual is not Outcome.GOOD:
+            usual = cut_off(usual, error, self.started, self.clock.monotonic())
         classify = self._guard.options.classify
         # Nobody has a say about a call that was not made or whose caller went away.
         if classify is not None and usual in {Outcome.GOOD, Outcome.BAD}:
@@ -97,6 +101,23 @@ class Call:
             except Exception as broken:  # noqa: BLE001 - a classifier never changes what the caller gets
                 self.listeners.defect(f"classify of guard {self.guard}", broken, self.clock.time(), "the usual judgement was used")
         return Outcome.BAD if self.late and usual is Outcome.GOOD else usual
+
+    def time_left(self) -> float | None:
+        """Seconds until the deadline of the request, at least 0; None: it has none."""
+        deadline = current()
+        return None if deadline is None else max(0.0, deadline.at - self.clock.monotonic())
+
+    def repeatable(self) -> bool | None:
+        """Whether calling again does no harm, by what the guard was told; None: it was told nothing. Never raises."""
+        declared = self._guard.options.idempotent
+        if declared is None or isinstance(declared, bool):
+            return declared
+        try:
+            key = _argument(self.function, declared, self) if isinstance(declared, str) else declared(*self.args, **self.kwargs)
+        except Exception as broken:  # noqa: BLE001 - what cannot be told to be safe is not
+            self.listeners.defect(f"idempotent of guard {self.guard}", broken, self.clock.time(), "the call was not repeated")
+            return False
+        return key is not None and key is not False and key != ""
 
     def at_end(self, done: Callable[[Outcome, float], None]) -> None:
         """Have ``done`` called when a lasting call ends."""
@@ -214,6 +235,15 @@ class AsyncBlockCall(CoroutineCall):
 
     async def invoke(self, function: Callable[..., Any]) -> None:
         """Let the block begin."""
+
+
+def _argument(function: Callable[..., Any], name: str, call: Call) -> Any:
+    """The argument called ``name``; None when it was not given and has no default."""
+    if name in call.kwargs:
+        return call.kwargs[name]
+    bound = inspect.signature(function).bind_partial(*call.args, **call.kwargs)
+    bound.apply_defaults()
+    return bound.arguments.get(name)
 
 
 async def _each(items: Iterable[Any]) -> AsyncIterator[Any]:

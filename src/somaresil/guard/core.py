@@ -17,11 +17,14 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from somaresil.config import Checker
+from somaresil.deadline import current, cut_off
+from somaresil.errors import DeadlineExceeded
 from somaresil.events import CallEnded
 from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, CoroutineCall, FunctionCall, callee
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
+from somaresil.ignored import Ignored
 from somaresil.model.breaker import Permit
 from somaresil.outcome import Outcome, outcome_of
 from somaresil.policy.fault import FaultPoint
@@ -84,7 +87,17 @@ class Guard:
         "where",
     )
 
-    def __init__(self, name: str, options: GuardOptions, *, recorder: Recorder, clock: Clock, chance: Chance, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: GuardOptions,
+        *,
+        recorder: Recorder,
+        clock: Clock,
+        chance: Chance,
+        listeners: Listeners,
+        ignored: Ignored | None = None,
+    ) -> None:
         """Build the policies; ``recorder`` counts the calls and holds the switch."""
         self.name = name
         self.where = ""
@@ -94,7 +107,7 @@ class Guard:
         self.clock = clock
         self.monotonic = clock.monotonic
         self.listeners = listeners
-        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners))
+        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners), ignored or Ignored())
         self.blocking = Blocking(clock)
         self.suspending = Asyncio(clock)
         self.faults = FaultPoint(self.switch)
@@ -241,7 +254,7 @@ class Guard:
         """Book a quiet call that failed and that no policy can save."""
         try:
             now = self.monotonic()
-            outcome = outcome_of(self.name, error)
+            outcome = cut_off(outcome_of(self.name, error), error, started, now)
             if self.breaker is not None:
                 self.breaker.settle(Permit(era, None), outcome, now - started, now, error)
             self._book(outcome, now - started, now, error, injected=False)
@@ -286,6 +299,8 @@ class Guard:
 
     def drive(self, call: Call) -> Any:
         """Take a synchronous call through the policies."""
+        if (deadline := current()) is not None and deadline.at <= call.started and call.replayed is None:
+            raise self._expired(call, deadline.at)
         try:
             result = run_sync(self._chain(call))
         except Carried as carried:
@@ -310,6 +325,8 @@ class Guard:
 
     async def adrive(self, call: Call) -> Any:
         """Take an asynchronous call through the policies."""
+        if (deadline := current()) is not None and deadline.at <= call.started and call.replayed is None:
+            raise self._expired(call, deadline.at)
         try:
             result = await self._chain(call)
         except BaseException as error:
@@ -332,6 +349,12 @@ class Guard:
             self.listeners.defect("booking the end of a call", defect, self.clock.time())
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def _expired(self, call: Call, at: float) -> DeadlineExceeded:
+        """The rejection of a call that begins when nobody wants it any more, booked."""
+        rejection = DeadlineExceeded(self.name, None, f"it passed {call.started - at:.3g} s before the call")
+        self.end(call, Outcome.REJECTED, rejection)
+        return rejection
 
     def _refusal(self, breaker: BreakerPolicy, now: float, wait: float) -> CircuitOpen:
         """A rejection, counted. The hot path of bad times."""

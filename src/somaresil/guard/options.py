@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from somaresil.policy.retry import Retry
 from somaresil.policy.timeout import Timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from somaresil.outcome import Classifier
 
@@ -28,6 +28,7 @@ class GuardOptions:
 
     slo: tuple[str, ...] = ()
     classify: Classifier | None = None
+    idempotent: bool | str | Callable[..., object] | None = None
     fallback: Fallback | None = None
     retry: Retry | None = None
     breaker: CircuitBreaker | None = None
@@ -70,6 +71,13 @@ def _resolve_classify(check: Checker, value: Any) -> Any:
     if value is not None and not callable(value):
         check.problem("classify", value, "a function of (result, error) that returns an Outcome or None")
     return value
+
+
+def _resolve_idempotent(check: Checker, value: Any) -> Any:
+    if value is None or isinstance(value, bool) or callable(value) or (isinstance(value, str) and value.isidentifier()):
+        return value
+    check.problem("idempotent", value, "True, False, the name of the argument that holds the key, or a function that returns the key")
+    return None
 
 
 def _resolve_fallback(check: Checker, value: Any) -> Fallback | None:
@@ -129,6 +137,7 @@ def _resolve_timeout(check: Checker, value: Any) -> Timeout | None:
 _RESOLVE: dict[str, Callable[[Checker, Any], Any]] = {
     "slo": _resolve_slo,
     "classify": _resolve_classify,
+    "idempotent": _resolve_idempotent,
     "fallback": _resolve_fallback,
     "retry": _resolve_retry,
     "breaker": _resolve_breaker,

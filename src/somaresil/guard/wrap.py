@@ -11,6 +11,7 @@ import functools
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
+from somaresil.deadline import current as deadline_of
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.stream import async_stream_wrapper, stream_wrapper
 
@@ -49,6 +50,8 @@ def _function_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..
         if not switch.quiet:
             return guard.run(function, args, kwargs)
         started = monotonic()
+        if (deadline := deadline_of()) is not None and deadline.at <= started:
+            return guard.run(function, args, kwargs)
         try:
             result = function(*args, **kwargs)
         except BaseException as caught:
@@ -80,6 +83,8 @@ def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[.
         if not switch.quiet:
             return await guard.arun(function, args, kwargs)
         started = monotonic()
+        if (deadline := deadline_of()) is not None and deadline.at <= started:
+            return await guard.arun(function, args, kwargs)
         try:
             result = await function(*args, **kwargs)
         except BaseException as caught:

@@ -139,6 +139,25 @@ FAMILIES: Final = {
             agree=True,
         ),
         Family(
+            "somaresil_retries",
+            "counter",
+            ("guard", "decision"),
+            "Further attempts of a call: made, or denied for the budget, the deadline or idempotency.",
+            reserve=4,
+        ),
+        Family(
+            "somaresil_shadow_decisions",
+            "counter",
+            ("guard", "policy", "decision"),
+            "What policies in shadow mode would have done.",
+        ),
+        Family(
+            "somaresil_ignored_headers",
+            "counter",
+            ("header",),
+            "Headers that could not be read.",
+        ),
+        Family(
             "http_server_request_duration_seconds",
             "histogram",
             _HTTP_LABELS,
@@ -266,8 +285,10 @@ class Reader:
         for name, guard in resilience.guards.items():
             self._try(f"guard {name}", _read_calls, reading, name, guard)
             self._try(f"breaker of guard {name}", _read_breaker, reading, name, guard)
+            self._try(f"policies of guard {name}", _read_policies, reading, name, guard)
         self._try("recoveries", self._read_recoveries, reading)
         self._try("faults", self._read_faults, reading)
+        self._try("ignored headers", self._read_ignored, reading)
         for name in resilience.slos.names:
             self._try(f"objective {name}", self._read_slo, reading, name)
         for key, view in resilience.routes.views().items():
@@ -290,6 +311,10 @@ class Reader:
     def _read_faults(self, reading: Reading) -> None:
         for labels, count in self._resilience.chaos.faults().items():
             reading.rows["somaresil_faults_injected"][labels] = count
+
+    def _read_ignored(self, reading: Reading) -> None:
+        for header, count in self._resilience.ignored.counts().items():
+            reading.rows["somaresil_ignored_headers"][header,] = count
 
     def _read_slo(self, reading: Reading, name: str) -> None:
         slos = self._resilience.slos
@@ -326,6 +351,15 @@ def _read_breaker(reading: Reading, name: str, guard: Guard) -> None:
     for state, number in breaker.transitions().items():
         if number or state in {State.OPEN, State.HALF_OPEN, State.CLOSED}:
             reading.rows["somaresil_breaker_transitions"][name, state.value] = number
+
+
+def _read_policies(reading: Reading, name: str, guard: Guard) -> None:
+    retry = guard.retry
+    if retry is not None:
+        for decision, number in retry.decisions().items():
+            reading.rows["somaresil_retries"][name, decision] = number
+    for (policy, decision), number in guard.shadow.counts().items():
+        reading.rows["somaresil_shadow_decisions"][name, policy, decision] = number
 
 
 _SERVER_ERROR: Final = 500

@@ -8,12 +8,14 @@ here the policy is reached only after a first failure, and a ``BaseException`` t
 from __future__ import annotations
 
 import inspect
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from somaresil.budget import RetryBudget
 from somaresil.config import Checker
 from somaresil.errors import Rejected
-from somaresil.events import AttemptFailed, RetryScheduled
+from somaresil.events import AttemptFailed, RetryDenied, RetryScheduled
 from somaresil.model.backoff import exponential, full_jitter
 from somaresil.retryafter import asked_wait
 from somaresil.runtime import original, raise_again
@@ -64,6 +66,13 @@ class Retry:
 
     It is never tried earlier than the answer asks. None: what it asks for is not looked at.
     """
+    budget: float | RetryBudget | None = 0.2
+    """Further attempts a call over the last ten seconds, for all callers of this guard together, and ten a second whatever the traffic.
+
+    A :class:`~somaresil.budget.RetryBudget` says it otherwise, or is shared by several guards. None: no bound.
+    """
+    shadow: bool = False
+    """Count what would be tried again, and try nothing again."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -92,6 +101,9 @@ class Retry:
         keep(self, "max_elapsed", check.seconds("max_elapsed", self.max_elapsed, optional=True))
         asked = check.seconds("max_retry_after", self.max_retry_after, optional=True, exclusive=False, maximum=_LONGEST_ASKED)
         keep(self, "max_retry_after", asked)
+        if self.budget is not None and not isinstance(self.budget, RetryBudget):
+            keep(self, "budget", check.ratio("budget", self.budget))
+        check.type("shadow", self.shadow, bool, "True or False")
         check.finish()
 
     def build(self, site: Site) -> RetryPolicy:
@@ -146,8 +158,18 @@ class RetryPolicy:
 
     def __init__(self, options: Retry, site: Site) -> None:
         """Draw the pauses of this guard from its own sequence."""
+        self._site = site
+        self._lock = threading.RLock()
+        self._decisions: dict[str, int] = {"made": 0, "budget": 0, "deadline": 0, "idempotency": 0}
         self._draws = site.chance.sequence("retry.wait", site.name)
+        self.budget: RetryBudget | None = None
+        """What bounds the further attempts of all callers."""
         self.reconfigure(options)
+
+    def decisions(self) -> dict[str, int]:
+        """How many further attempts were made, and denied for which reason."""
+        with self._lock:
+            return dict(self._decisions)
 
     @property
     def quiet(self) -> bool:
@@ -157,6 +179,13 @@ class RetryPolicy:
     def reconfigure(self, options: Retry) -> None:
         """Try again by other rules, from the next failure on."""
         self.options = options
+        budget = options.budget
+        if budget is None or isinstance(budget, RetryBudget):
+            self.budget = budget
+        elif self.budget is None or self.budget.ratio != budget:
+            self.budget = RetryBudget(budget)
+        if self.budget is not None:
+            self.budget.join(self._site.recorder, self._site.clock.monotonic())
         types = options.on if isinstance(options.on, tuple) else (options.on,)
         self._types: tuple[type[Exception], ...] = tuple(kind for kind in types if isinstance(kind, type))
         self._rejections = tuple(kind for kind in self._types if issubclass(kind, Rejected))
@@ -225,7 +254,32 @@ class RetryPolicy:
         limit = self.options.max_elapsed
         if limit is not None and call.clock.monotonic() + pause - call.started > float(limit):  # type: ignore[arg-type]
             return None
-        return pause
+        return pause if self._may(call, pause) else None
+
+    def _may(self, call: Call, pause: float) -> bool:
+        """Whether the further attempt that would be made after ``pause`` is allowed, by all that is not about this one failure."""
+        left = call.time_left()
+        if call.repeatable() is False:
+            return self._denied(call, "idempotency")
+        if left is not None and pause >= left:
+            return self._denied(call, "deadline")
+        if self.options.shadow:
+            self._site.shadow.note("retry", "retry", f"attempt {call.attempt + 1} after {pause:.3g} s")
+            return False
+        if self.budget is not None and not self.budget.take(call.clock.monotonic()):
+            return self._denied(call, "budget")
+        self._count("made")
+        return True
+
+    def _count(self, decision: str) -> None:
+        with self._lock:
+            self._decisions[decision] += 1
+
+    def _denied(self, call: Call, reason: str) -> bool:
+        self._count(reason)
+        if call.listeners.wants(RetryDenied):
+            call.listeners.emit(RetryDenied(call.guard, call.clock.time(), call.attempt, reason))
+        return False
 
     def _again(self, state: RetryState, error: Exception | None) -> bool:
         if self._asks_tenacity:
@@ -257,6 +311,7 @@ class RetryPolicy:
             return asked_wait(error, call.clock.time)
         except Exception as unreadable:  # noqa: BLE001 - what a server sends, or a property of somebody's exception raises, ends no call
             call.listeners.defect(f"the Retry-After of an answer to guard {call.guard}", unreadable, call.clock.time(), "it was ignored")
+            self._site.ignored.note("retry-after")
             return None
 
     @staticmethod

@@ -48,7 +48,11 @@ class Timeout:
     idle: float | timedelta | None = None
     """Between two items of a stream."""
     abandon: bool = False
+    """Run a plain function in a thread that may be left behind."""
     max_abandoned: int = 64
+    """Threads that may be left behind at a time."""
+    shadow: bool = False
+    """Count what would time out, and wait for it all the same."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -61,6 +65,7 @@ class Timeout:
         if self.abandon is True and self.total is None:
             check.problem("abandon", self.abandon, "False without total", "there is nothing to wait for")
         check.count("max_abandoned", self.max_abandoned, maximum=10_000)
+        check.type("shadow", self.shadow, bool, "True or False")
         check.finish()
 
     def build(self, site: Site) -> TimeoutPolicy:
@@ -78,6 +83,7 @@ class TimeoutPolicy:
         self.name = site.name
         self.options = options
         self._abandoned = 0
+        self._shadow = site.shadow
         self._lock = threading.RLock()
 
     def reconfigure(self, options: Timeout) -> None:
@@ -94,6 +100,8 @@ class TimeoutPolicy:
         limit, phase = self.first_limit(call)
         if limit is None:
             return await inner(call)
+        if self.options.shadow:
+            return await self._watch(inner, call, limit, phase)
         if not call.runtime.blocking:
             if call.block:
                 return await self._around_block(inner, call, limit)
@@ -105,6 +113,21 @@ class TimeoutPolicy:
         result = await inner(call)
         call.late = not call.block and call.clock.monotonic() - call.timed_from > limit
         return result
+
+    async def _watch(self, inner: Next, call: Call, limit: float, phase: str) -> Any:
+        """Let the call through for as long as it takes, and note when that is too long."""
+        call.timed_from = call.clock.monotonic()
+        try:
+            return await inner(call)
+        finally:
+            total = _seconds(self.options.total)
+            if call.clock.monotonic() - call.timed_from > limit:
+                self._note(phase, limit)
+            elif call.lasting and total is not None:
+                call.at_end(lambda _outcome, now: self._note("total", total) if now - call.timed_from > total else None)
+
+    def _note(self, phase: str, limit: float) -> None:
+        self._shadow.note("timeout", "time_out", f"{phase} longer than {limit:.3g} s")
 
     async def _around_block(self, inner: Next, call: Call, limit: float) -> Any:
         """Begin a limit that :func:`leave_block` ends."""
@@ -127,19 +150,23 @@ class TimeoutPolicy:
 
     def next_limit(self, call: Call) -> tuple[float | None, str]:
         """Seconds, and the name of the limit, until the next item of a stream."""
+        if self.options.shadow:
+            return None, ""
         total = _seconds(self.options.total)
         left = None if total is None else max(0.0, total - (call.clock.monotonic() - call.timed_from))
         return _shorter((_seconds(self.options.idle), "idle"), (left, "total"))
 
     def expired(self, call: Call, now: float) -> bool:
         """Whether a ``with`` block took longer than it may."""
-        total = _seconds(self.options.total)
+        total = None if self.options.shadow else _seconds(self.options.total)
         return total is not None and now - call.timed_from > total
 
     def _in_thread(self, inner: Next, call: Call, limit: float) -> Any:
         with self._lock:
             if self._abandoned >= self.options.max_abandoned:
                 raise BulkheadFull(self.name, None, f"{self._abandoned} timed-out threads are still running")
+        left = call.time_left()
+        phase, limit = ("deadline", left) if left is not None and left < limit else ("total", limit)
         errand = _Errand(inner, call)
         errand.thread.start()
         if call.clock.wait(errand.done, limit):
@@ -147,7 +174,7 @@ class TimeoutPolicy:
         with self._lock:
             self._abandoned += 1
         errand.forget(self._came_back)
-        raise CallTimedOut(self.name, limit)
+        raise CallTimedOut(self.name, limit, phase)
 
     def _came_back(self) -> None:
         with self._lock:

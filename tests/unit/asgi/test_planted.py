@@ -16,7 +16,7 @@ from somaresil.recorder import Recorder
 from somaresil.slo.series import Series
 from tests.unit.asgi.kit import START, Stand, body, says
 
-GUARDS = {"__call__", "_faulted", "send", "receive", "end", "report"}
+GUARDS = {"__call__", "_faulted", "_in_time", "send", "receive", "end", "report"}
 """What stands between our steps and the request: these consist of nothing but calls of the others and what catches their failures."""
 
 

@@ -217,8 +217,10 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
     install(resilience, registry)
     for number in range(300):
         resilience.slos.add(SLO(f"slo{number}", 99.0, timedelta(days=1)))
-        guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}")
+        guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}", retry=1)
         guard.call(int)
+        guard.shadow.note("timeout", "time_out")
+        resilience.ignored.note("grpc-timeout")
         fail_through(guard)
         resilience.routes.cell("GET", f"/{number}", 200, ()).add(Outcome.GOOD, 0.2, 0.1, 0.0, injected=False)
     sets = sets_of(registry)

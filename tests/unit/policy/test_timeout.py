@@ -11,7 +11,7 @@ import pytest
 
 from somaresil import BulkheadFull, CallTimedOut, Outcome, Resilience, Timeout
 from somaresil.policy.timeout import TimeoutPolicy, _Errand
-from tests.behaviour.kit import PATIENCE, Boom, Gate, Stand, both_paths
+from tests.behaviour.kit import PATIENCE, Boom, Gate, Stand, both, both_paths
 from tests.unit.policy.kit import wrong
 
 SOON = 0.01
@@ -210,3 +210,35 @@ def test_without_a_limit_for_it_the_next_item_may_take_any_time():
     call = type("Call", (), {"clock": stand.clock, "timed_from": 0.0})()
     assert policy.next_limit(call)[0] is None
     assert not policy.expired(call, 1e9)
+
+
+# -- shadow ---------------------------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_shadow_timeout_waits_and_counts(suspends):
+    """The caller gets the answer, late as it is, and it counts as good."""
+    stand = Stand(timeout=Timeout(2.0, shadow=True))
+    assert stand.callable(lambda: stand.clock.advance(1.0) or "soon", suspends)() == "soon"
+    assert stand.callable(lambda: stand.clock.advance(3.0) or "late", suspends)() == "late"
+    assert stand.guard.shadow.counts() == {("timeout", "time_out"): 1}
+    assert stand.count(Outcome.GOOD) == 2
+
+
+def test_a_shadow_timeout_watches_streams_and_blocks():
+    """The first item, and the whole of a stream or a block."""
+    stand = Stand(timeout=Timeout(10.0, first_item=2.0, idle=1.0, shadow=True))
+
+    @stand.guard
+    def stream(first, rest):
+        stand.clock.advance(first)
+        yield "a"
+        stand.clock.advance(rest)
+        yield "b"
+
+    for first, rest in ((1.0, 1.0), (3.0, 0.0), (1.0, 20.0)):
+        assert list(stream(first, rest)) == ["a", "b"]
+    with stand.guard:
+        stand.clock.advance(11.0)
+    assert stand.guard.shadow.counts() == {("timeout", "time_out"): 3}
+    assert stand.count(Outcome.GOOD) == 4
