@@ -32,6 +32,7 @@ from somaresil.recorder import Recorder
 from somaresil.routes import Routes
 from somaresil.slo.tracker import SLOTracker
 from somaresil.switch import Switch
+from somaresil.thrift import BudgetScale
 
 if TYPE_CHECKING:
     import asyncio
@@ -75,6 +76,8 @@ class GuardView:
     """Why its calls take the full path at the moment; empty when it is quiet."""
     shadow: Mapping[tuple[str, str], int]
     """What its policies in shadow mode would have done: counts by policy and decision."""
+    budget_scale: float | None
+    """How much of its budgets for further attempts it may use, as the error budget burns; None: it is not aware of any objective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,7 @@ class Resilience:
         slo: str | Sequence[str] | None = None,
         classify: Classifier | None = None,
         idempotent: bool | str | Callable[..., object] | None = None,
+        budget_aware: str | None = None,
         fallback: Callable[..., Any] | Fallback | None = None,
         retry: int | Retry | None = None,
         breaker: CircuitBreaker | Literal[True] | None = None,
@@ -230,6 +234,7 @@ class Resilience:
             "slo": slo,
             "classify": classify,
             "idempotent": idempotent,
+            "budget_aware": budget_aware,
             "fallback": fallback,
             "retry": retry,
             "breaker": breaker,
@@ -245,6 +250,8 @@ class Resilience:
         check.name("name", name)
         options = GuardOptions.of(name, given, check)
         self._note_slos(check, options.slo)
+        if options.budget_aware is not None:
+            self._note_slos(check, (options.budget_aware,), "budget_aware")
         check.finish()
         thresholds = self.slos.thresholds(options.slo)
         with self._lock:
@@ -373,21 +380,33 @@ class Resilience:
         check.finish()
         return self.slos.thresholds(slos)
 
-    def _note_slos(self, check: Checker, slos: tuple[str, ...]) -> None:
+    def _note_slos(self, check: Checker, slos: tuple[str, ...], option: str = "slo") -> None:
         for slo in slos:
             if slo not in self.slos.names:
                 known = ", ".join(self.slos.names) or "none is defined"
                 hint = did_you_mean(slo, self.slos.names) or "add it before the guard: resilience.slos.add(SLO(...))"
-                check.problem("slo", slo, f"an objective that was added ({known})", hint)
-            elif self.slos[slo].recovery is not None:
+                check.problem(option, slo, f"an objective that was added ({known})", hint)
+            elif self.slos[slo].recovery is not None and option == "slo":
                 check.problem("slo", slo, "an objective about calls", "recovery objectives watch every breaker by themselves")
+
+    def _scale(self, slo: str | None) -> BudgetScale | None:
+        if slo is None:
+            return None
+        return BudgetScale(slo, lambda: self.slos.error_budget(slo).remaining_share, self.clock, self.listeners)
 
     def _make(self, name: str, options: GuardOptions, thresholds: tuple[float, ...]) -> Guard:
         if options.breaker is not None and options.breaker.slow_call_duration is not None:
             thresholds = (*thresholds, options.breaker.slow_call_duration)  # type: ignore[arg-type]
         recorder = Recorder(Switch(), merge_bounds(*thresholds))
         guard = Guard(
-            name, options, recorder=recorder, clock=self.clock, chance=self.chance, listeners=self.listeners, ignored=self.ignored
+            name,
+            options,
+            recorder=recorder,
+            clock=self.clock,
+            chance=self.chance,
+            listeners=self.listeners,
+            ignored=self.ignored,
+            scale=self._scale(options.budget_aware),
         )
         for slo in options.slo:
             self.slos.attach(slo, recorder)
@@ -406,6 +425,7 @@ def _view(guard: Guard) -> GuardView:
         window=None if breaker is None else breaker.tally(),
         held_by=guard.switch.reasons,
         shadow=guard.shadow.counts(),
+        budget_scale=guard.budget_scale,
     )
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from somaresil.ignored import Ignored
     from somaresil.recorder import Recorder
     from somaresil.shadow import Shadow
+    from somaresil.thrift import BudgetScale
     from somaresil.typing import Clock
 
 __all__ = ["Site"]
@@ -31,3 +32,5 @@ class Site:
     """Takes decisions that are not carried out."""
     ignored: Ignored
     """Counts headers that cannot be read."""
+    scale: BudgetScale | None = None
+    """How much of its budgets the guard may use now; None: all of them, always."""

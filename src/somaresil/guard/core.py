@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from somaresil.policy.retry import RetryPolicy
     from somaresil.policy.timeout import TimeoutPolicy
     from somaresil.recorder import Recorder
+    from somaresil.thrift import BudgetScale
     from somaresil.typing import Clock, Next
 
 __all__ = ["LAYERS", "Guard"]
@@ -97,6 +98,7 @@ class Guard:
         chance: Chance,
         listeners: Listeners,
         ignored: Ignored | None = None,
+        scale: BudgetScale | None = None,
     ) -> None:
         """Build the policies; ``recorder`` counts the calls and holds the switch."""
         self.name = name
@@ -107,7 +109,7 @@ class Guard:
         self.clock = clock
         self.monotonic = clock.monotonic
         self.listeners = listeners
-        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners), ignored or Ignored())
+        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners), ignored or Ignored(), scale)
         self.blocking = Blocking(clock)
         self.suspending = Asyncio(clock)
         self.faults = FaultPoint(self.switch)
@@ -131,6 +133,11 @@ class Guard:
     def pipeline(self) -> tuple[str, ...]:
         """The parts that a call passes on the full path, outermost first."""
         return ("record", *(layer for layer in LAYERS if getattr(self, layer) is not None), "fault", "callee")
+
+    @property
+    def budget_scale(self) -> float | None:
+        """How much of its budgets it may use now, from 0.1 to 1; None: it is not aware of any objective."""
+        return None if self._site.scale is None else self._site.scale()
 
     @property
     def shadow(self) -> Shadow:
@@ -215,6 +222,8 @@ class Guard:
         check_known(check, options)
         if "slo" in options:
             check.problem("slo", options["slo"], "the SLOs it was made with", "they are views on its cells and set when the guard is made")
+        if "budget_aware" in options:
+            check.problem("budget_aware", options["budget_aware"], "what it was made with", "set it when the guard is made")
         check.finish()
         with _configuring:
             self._apply(self.options.changed(self.name, options))

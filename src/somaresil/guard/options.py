@@ -29,6 +29,7 @@ class GuardOptions:
     slo: tuple[str, ...] = ()
     classify: Classifier | None = None
     idempotent: bool | str | Callable[..., object] | None = None
+    budget_aware: str | None = None
     fallback: Fallback | None = None
     retry: Retry | None = None
     breaker: CircuitBreaker | None = None
@@ -77,6 +78,13 @@ def _resolve_idempotent(check: Checker, value: Any) -> Any:
     if value is None or isinstance(value, bool) or callable(value) or (isinstance(value, str) and value.isidentifier()):
         return value
     check.problem("idempotent", value, "True, False, the name of the argument that holds the key, or a function that returns the key")
+    return None
+
+
+def _resolve_budget_aware(check: Checker, value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    check.problem("budget_aware", value, "the name of an objective")
     return None
 
 
@@ -138,6 +146,7 @@ _RESOLVE: dict[str, Callable[[Checker, Any], Any]] = {
     "slo": _resolve_slo,
     "classify": _resolve_classify,
     "idempotent": _resolve_idempotent,
+    "budget_aware": _resolve_budget_aware,
     "fallback": _resolve_fallback,
     "retry": _resolve_retry,
     "breaker": _resolve_breaker,

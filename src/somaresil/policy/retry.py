@@ -266,7 +266,7 @@ class RetryPolicy:
         if self.options.shadow:
             self._site.shadow.note("retry", "retry", f"attempt {call.attempt + 1} after {pause:.3g} s")
             return False
-        if self.budget is not None and not self.budget.take(call.clock.monotonic()):
+        if self.budget is not None and not self.budget.take(call.clock.monotonic(), self._site.scale):
             return self._denied(call, "budget")
         self._count("made")
         return True
