@@ -21,6 +21,7 @@ from somaresil.deadline import current, cut_off
 from somaresil.errors import DeadlineExceeded
 from somaresil.events import CallEnded
 from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, CoroutineCall, FunctionCall, callee
+from somaresil.guard.express import async_express, express, lane_of
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
@@ -67,10 +68,12 @@ class Guard:
         "_chain",
         "_refuses",
         "_site",
+        "aexpress",
         "blocking",
         "breaker",
         "bulkhead",
         "clock",
+        "express",
         "fallback",
         "faults",
         "has_streams",
@@ -121,6 +124,9 @@ class Guard:
         self.has_streams = False
         """Whether it guards a generator, of either kind: only then has it items that a fault can cut off."""
         self._blocks: dict[Call, None] | None = None
+        self.express: Callable[..., Any]
+        """How a plain function is called while only limits need a say; there once the guard has any."""
+        self.aexpress: Callable[..., Awaitable[Any]]
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
         self.options = GuardOptions()
         self._apply(options)
@@ -421,6 +427,19 @@ class Guard:
         self._refuses = None if self.rescues else self.breaker
         """The breaker, when no policy outside it has a say about a call that it refuses."""
         self.switch.hold("classify", held=options.classify is not None)
+        self._open_lane()
+
+    def _open_lane(self) -> None:
+        """Let calls pass the limits on the express path, as far as all that need a say are limits."""
+        found = lane_of(self)
+        if found is None:
+            self.switch.bypass(frozenset())
+            return
+        lane, limit, names = found
+        # Before the switch lets anybody through. A limit of time does not interrupt a plain function, and has to look at it.
+        self.express = express(self, lane) if limit is None else self.run
+        self.aexpress = async_express(self, lane, limit)
+        self.switch.bypass(names)
 
     def _place(self, layer: str, before: Any, options: Any) -> None:
         """Have the policy of ``layer`` work by other options; its state stays when they are of the same kind."""

@@ -48,7 +48,7 @@ def _function_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..
         # The era is read before the flag: if the breaker opens in between, the flag sends this call the long way round.
         era = switch.era
         if not switch.quiet:
-            return guard.run(function, args, kwargs)
+            return (guard.express if switch.express else guard.run)(function, args, kwargs)
         started = monotonic()
         if (deadline := deadline_of()) is not None and deadline.at <= started:
             return guard.run(function, args, kwargs)
@@ -81,7 +81,7 @@ def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[.
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         era = switch.era
         if not switch.quiet:
-            return await guard.arun(function, args, kwargs)
+            return await (guard.aexpress if switch.express else guard.arun)(function, args, kwargs)
         started = monotonic()
         if (deadline := deadline_of()) is not None and deadline.at <= started:
             return await guard.arun(function, args, kwargs)

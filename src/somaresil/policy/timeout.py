@@ -91,6 +91,11 @@ class TimeoutPolicy:
         self.options = options
 
     @property
+    def plain(self) -> float | None:
+        """Its limit, when that is all that there is to a coroutine's timeout."""
+        return None if self.options.shadow or self.options.abandon else _seconds(self.options.total)
+
+    @property
     def abandoned(self) -> int:
         """How many threads that were left behind are still running."""
         return self._abandoned
