@@ -271,6 +271,18 @@ def bench_smoke(session: nox.Session) -> None:
 
 
 @nox.session
+def parallel(session: nox.Session) -> None:
+    """Run each unit test of models, policies and guards in four threads at once: they share the code under test and nothing else.
+
+    Left out are tests whose own fixtures the threads would share, and the state machines: CPython compiles their source in each thread.
+    """
+    session.install(PACKAGE, *_group("parallel"))
+    folders = _folders_of("unit/model", "unit/policy", "unit/guard")
+    chosen = ["-p", "no:xdist", "--parallel-threads", "4", "-k", "not runTest", "--timeout", "120"]
+    session.run("python", "-m", "pytest", *chosen, *folders, *session.posargs, env=KEEP_COMPILED)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Measure branch coverage and hold the floor where a missed branch is a wrong decision."""
     session.install(PACKAGE, *_group("coverage"))
