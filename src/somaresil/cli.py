@@ -13,8 +13,12 @@ Colours follow the terminal, and ``NO_COLOR`` turns them off.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
-from typing import TYPE_CHECKING
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from somaresil._version import __version__
 
@@ -96,6 +100,27 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--scenario", metavar="MODULE:NAME", default=None, help="in place of the one that the plan names")
     replay.add_argument("--json", action="store_true", help="print the result as JSON")
     replay.set_defaults(run=_replay)
+    describe = commands.add_parser(
+        "describe",
+        help="show what the guards of a service do",
+        description=(
+            "Imports a module and shows every guard of a Resilience in it: its pipeline, the longest that a call can take, the most calls "
+            "of the dependency, what is surely wrong, and what was set for guards that no code has made. Guards that the module makes "
+            "later, when it serves, are not seen."
+        ),
+        epilog="exit codes: 0 shown; 1 with --strict: something is surely wrong, or set for nobody; 2 it could not be shown",
+    )
+    describe.add_argument("resilience", metavar="MODULE:NAME", help="where the Resilience is: gateway:resilience")
+    describe.add_argument("--strict", action="store_true", help="end with 1 when something is surely wrong, or set for nobody")
+    describe.add_argument(
+        "--deadline",
+        type=_number("seconds", 0.001, 86_400.0),
+        default=None,
+        metavar="SECONDS",
+        help="after which no caller of a guard waits any more",
+    )
+    describe.add_argument("--json", action="store_true", help="print the descriptions as JSON")
+    describe.set_defaults(run=_describe)
     return parser
 
 
@@ -132,3 +157,42 @@ def _replay(arguments: argparse.Namespace) -> int:
     from somaresil.testing.replay import replay
 
     return replay(arguments.plan, scenario=arguments.scenario, as_json=arguments.json)
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from somaresil.errors import ConfigurationError, PipelineWarning
+    from somaresil.resilience import Resilience
+
+    module, _, name = arguments.resilience.partition(":")
+    if "" not in sys.path and "." not in sys.path:
+        # As `python -m` would: the command itself was started from elsewhere.
+        sys.path.insert(0, "")
+    try:
+        with warnings.catch_warnings():
+            # They are shown below, with everything else.
+            warnings.simplefilter("ignore", PipelineWarning)
+            found: Any = import_module(module)
+            for part in filter(None, name.split(".")):
+                found = getattr(found, part)
+    except ConfigurationError as wrong:
+        print(f"somaresil describe: {wrong}", file=sys.stderr)
+        return 2
+    except (Exception, SystemExit) as broken:  # noqa: BLE001 - a module that is imported may raise anything
+        print(f"somaresil describe: {arguments.resilience}: {type(broken).__name__}: {broken}", file=sys.stderr)
+        return 2
+    if not isinstance(found, Resilience):
+        print(f"somaresil describe: {arguments.resilience} is no Resilience but a {type(found).__name__}", file=sys.stderr)
+        return 2
+    descriptions = [guard.description(deadline=arguments.deadline) for _, guard in sorted(found.guards.items())]
+    unused = found.settings.unused()
+    findings = sum(len(description.findings) for description in descriptions)
+    if arguments.json:
+        guards = [dataclasses.asdict(description) for description in descriptions]
+        print(json.dumps({"guards": guards, "unused": [dataclasses.asdict(each) for each in unused]}, indent=2))
+    else:
+        for description in descriptions:
+            print(description, end="\n\n")
+        for each in unused:
+            print(f"! {each}")
+        print(f"guards: {len(descriptions)}, findings: {findings}, settings for nobody: {len(unused)}")
+    return 1 if arguments.strict and (findings or unused) else 0

@@ -32,6 +32,7 @@ __all__ = [
     "DeadlineExceeded",
     "InjectedFault",
     "LoadShed",
+    "PipelineWarning",
     "Problem",
     "RateLimited",
     "Rejected",
@@ -80,6 +81,10 @@ class ConfigurationError(SomaresilError, ValueError):
         count = len(self.problems)
         heading = f"{count} problem{'s' if count != 1 else ''} in the configuration"
         return "\n  ".join([heading, *map(str, self.problems)])
+
+
+class PipelineWarning(UserWarning):
+    """A guard was made whose policies are right by themselves and surely wrong together. ``Resilience(strict=True)`` makes it an error."""
 
 
 class Rejected(SomaresilError):

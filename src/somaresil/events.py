@@ -28,6 +28,7 @@ __all__ = [
     "IncidentOpened",
     "Listener",
     "Listeners",
+    "Reconfigured",
     "RetryDenied",
     "RetryScheduled",
     "ShadowDecision",
@@ -186,6 +187,20 @@ class ShadowDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """Options of ``guards`` were changed while the service runs.
+
+    ``changes`` has one line for each, ``guard: option before -> after``, at most 100 and one more that counts the rest; ``by`` is who has
+    done it and why, as they said it, or the file that it came from.
+    """
+
+    at: float
+    guards: tuple[str, ...]
+    changes: tuple[str, ...]
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class DefectFound:
     """Something of ours, or a hook of the user's, raised where nothing may raise; the call went on without it."""
 
@@ -207,6 +222,7 @@ Event = (
     | ExperimentStarted
     | ExperimentEnded
     | ShadowDecision
+    | Reconfigured
     | DefectFound
 )
 """Every kind of event."""

@@ -25,11 +25,13 @@ from somaresil.deadline import DeadlineScope
 from somaresil.errors import ConfigurationError
 from somaresil.events import Event, Listeners
 from somaresil.guard import Guard, GuardOptions
+from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
 from somaresil.model.breaker import State, Tally, Trigger
 from somaresil.model.histogram import merge_bounds
 from somaresil.recorder import Recorder
 from somaresil.routes import Routes
+from somaresil.settings.live import Settings, read_entries, warn
 from somaresil.slo.tracker import SLOTracker
 from somaresil.switch import Switch
 from somaresil.thrift import BudgetScale
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from somaresil.chaos.run import ExperimentRun
     from somaresil.events import CallEnded, Listener
+    from somaresil.guard.change import Change
     from somaresil.outcome import Classifier
     from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
@@ -153,7 +156,11 @@ class Resilience:
 
     ``instance``, ``zone``, ``region`` and ``environment`` say where this is, for blast radii and permissions; each falls back to
     ``SOMARESIL_INSTANCE`` and so on, the instance then to ``HOSTNAME`` or the host name with the process id. ``seed`` makes every draw
-    repeatable (``SOMARESIL_SEED``). A variable that is empty is not set.
+    repeatable (``SOMARESIL_SEED``). A variable that is empty is not set. ``strict`` refuses a guard whose policies are surely wrong
+    together, where otherwise a :class:`~somaresil.errors.PipelineWarning` tells of it.
+
+    What the file named by ``SOMARESIL_CONFIG`` and variables such as ``SOMARESIL_GUARD__LLM_INVOKE__TIMEOUT`` say goes before what the
+    code says: see :meth:`configure_from`.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -168,8 +175,9 @@ class Resilience:
         environment: str | None = None,
         clock: Clock | None = None,
         seed: int | str | bytes | None = None,
+        strict: bool = False,
     ) -> None:
-        """Nothing is started: no thread, no file, no socket."""
+        """Nothing is started: no thread, no socket; no file is read unless ``SOMARESIL_CONFIG`` names one."""
         check = Checker("Resilience")
         check.name("service", service)
         named = {"instance": instance, "zone": zone, "region": region, "environment": environment}
@@ -185,8 +193,14 @@ class Resilience:
         except ConfigurationError as wrong:
             for found in wrong.problems:
                 check.problem(found.path, found.value, found.allowed, found.hint)
-        check.finish()
+        check.type("strict", strict, bool, "True or False")
+        unprefixed = Checker()
+        outside = read_entries(None, named["environment"], unprefixed)
+        if problems := [*check.problems, *unprefixed.problems]:
+            raise ConfigurationError(problems)
         self.service = service
+        self.environment = named["environment"]
+        """``production``, ``staging`` …: chooses overlays of settings, and whether experiments are refused. None: nobody has said."""
         self._named = named["instance"] is not None
         self.instance = named["instance"] or _own_name()
         self.listeners = Listeners()
@@ -195,6 +209,15 @@ class Resilience:
         self.clock: Clock = _usual_clock() if clock is None else clock if _is_ours(clock) else _Guarded(clock, self.listeners)
         self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}
+        self.settings = Settings(
+            lambda: self.guards,
+            self._lock,
+            outside,
+            environment=self.environment,
+            strict=strict,
+            listeners=self.listeners,
+            clock=self.clock,
+        )
         self._observers: tuple[tuple[Callable[[CallEnded], object], Callable[[str], object] | None], ...] = ()
         self.slos = SLOTracker(self.clock, self.listeners)
         self.routes = Routes(self.slos.thresholds, self.slos.attach)
@@ -254,22 +277,31 @@ class Resilience:
             self._note_slos(check, (options.budget_aware,), "budget_aware")
         check.finish()
         thresholds = self.slos.thresholds(options.slo)
-        with self._lock:
+        outside = self.settings.entries
+        settled = options
+        if known is None:
+            settled, found = self.settings.settled(name, options)
+            warn(name, where, found)
+        # In this order, as everywhere.
+        with configuring, self._lock:
             guard = known = self._guards.get(name)
             if guard is None:
                 if len(self._guards) >= _MOST_GUARDS:
                     check.problem("name", name, f"at most {_MOST_GUARDS} guards", "is the name made of user input?")
                     check.finish()
-                guard = self._make(name, options, thresholds)
+                if outside is not self.settings.entries:
+                    settled, _ = self.settings.settled(name, options)
+                guard = self._make(name, settled, thresholds)
+                guard.coded = options
                 guard.where = where
                 self._guards[name] = guard
         if known is None:
             self.chaos.guard_added(guard)
             return guard
-        for option in known.options.differences(options):
-            if option in given:
+        for option in known.coded.differences(options):
+            if option in given and getattr(options, option) != getattr(known.options, option):
                 hint = f"it was made at {known.where}; change it with resilience.guard({name!r}).configure({option}=...)"
-                check.problem(option, given[option], f"the options it was made with ({getattr(known.options, option)})", hint)
+                check.problem(option, given[option], f"the options it was made with ({getattr(known.coded, option)})", hint)
         check.finish()
         return known
 
@@ -317,6 +349,40 @@ class Resilience:
             check.finish()
             raise KeyError(name)
         return BreakerControl(guard.breaker)
+
+    # -- options from outside ---------------------------------------------------------------------------------------------------------
+
+    def reconfigure(self, changes: Mapping[str, Mapping[str, Any]], *, by: str = "", dry_run: bool = False) -> tuple[Change, ...]:
+        """Change options of guards while calls run, all of it or nothing: ``{"llm.*": {"retry": {"attempts": 2}, "bulkhead": None}}``.
+
+        Keys are names of guards or patterns over the names of those that are there; what is said of a name goes before what a pattern says.
+        A mapping changes the fields that it names and leaves the others of the options object as they are, None takes the policy away,
+        anything else stands in its place, as in :meth:`guard`. State is kept: breakers, counts, permits. ``slo`` and ``classify`` stay.
+
+        Returns what was changed, or with ``dry_run`` what would be; :func:`somaresil.guard.change.undo` takes it back. Listeners are told
+        by one :class:`~somaresil.events.Reconfigured` with ``by``: who does it and why, in at most 200 characters.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, and then nothing is changed.
+        """
+        return self.settings.reconfigure(changes, by=by, dry_run=dry_run)
+
+    def configure_from(
+        self,
+        source: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        environment: str | None = None,
+        by: str = "",
+        dry_run: bool = False,
+    ) -> tuple[Change, ...]:
+        """Take options from a TOML or YAML file, or a mapping like one, for the guards that are there and those that will be made.
+
+        It goes before what the code says, and is itself overridden by the file named by ``SOMARESIL_CONFIG`` and by variables; with None
+        those two are read again. ``environment`` chooses the overlay (default: that of the process). Reading anew begins with the code:
+        what an earlier file said and what was changed live is over. See the guide on configuration for the form of a file.
+
+        Returns, tells and raises as :meth:`reconfigure`.
+        """
+        return self.settings.configure_from(source, environment=environment, by=by, dry_run=dry_run)
 
     # -- watching ---------------------------------------------------------------------------------------------------------------------
 

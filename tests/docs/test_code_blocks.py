@@ -21,8 +21,11 @@ PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")
 
 # One process and one namespace a page. Lines keep the numbers they have in the page, so a traceback points into it.
 # `await` and `async with` are allowed at the top of a block; all blocks of a page share one event loop.
+# A guard that is surely wrong would be a bad example, so the warning about it is an error here.
 RUN_PAGE = """
-import ast, asyncio, inspect, json, linecache, sys, types
+import ast, asyncio, inspect, json, linecache, sys, types, warnings
+from somaresil.errors import PipelineWarning
+warnings.simplefilter("error", PipelineWarning)
 page, blocks = json.load(sys.stdin)
 module = types.ModuleType("page")
 sys.modules["page"] = module
@@ -129,6 +132,7 @@ asyncio_mode = strict
 asyncio_default_fixture_loop_scope = function
 pythonpath = .
 addopts = --strict-markers -p no:cacheprovider
+filterwarnings = error::somaresil.errors.PipelineWarning
 """
 
 
@@ -188,6 +192,14 @@ def test_an_error_points_into_the_page(tmp_path):
     result = run_page("docs/page.md", blocks_of("# Title\n\n```python\nx = 1\n1 / 0\n```\n"), tmp_path)
     assert result.returncode == 1
     assert 'File "docs/page.md", line 5' in result.stderr
+
+
+def test_an_example_that_is_surely_wrong_fails(tmp_path):
+    """No page shows a guard whose policies work against one another."""
+    text = "```python\nfrom somaresil import Resilience, Retry\nResilience('x').guard('y', retry=Retry(attempts=9, wait=0))\n```\n"
+    result = run_page("page.md", blocks_of(text), tmp_path)
+    assert "PipelineWarning" in result.stderr
+    assert result.returncode == 1
 
 
 def test_an_excuse_covers_only_the_next_block():

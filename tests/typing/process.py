@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import assert_type
 
 from somaresil import (
@@ -26,9 +27,13 @@ from somaresil import (
 )
 from somaresil.chaos.run import ExperimentRun
 from somaresil.events import BreakerChanged, CallEnded, Event
+from somaresil.guard.change import Change, undo
+from somaresil.guard.description import Description
+from somaresil.guard.lint import Finding
 from somaresil.model.breaker import State
 from somaresil.recorder import Counts
 from somaresil.resilience import BreakerControl, GuardView, Snapshot
+from somaresil.settings import Unused
 from somaresil.slo.incidents import Incident
 
 resilience = Resilience("gateway", zone="a", clock=ManualClock(), seed=7)
@@ -202,6 +207,29 @@ async def experiments() -> None:
     assert_type(await resilience.chaos.trip_circuit_breaker("llm.*", timedelta(seconds=5)), ExperimentRun)
     resilience.chaos.stop(run)
     resilience.chaos.stop_all()
+
+
+# -- options from outside -------------------------------------------------------------------------------------------------------------
+
+Resilience("gateway", strict=True)
+Resilience("gateway", strict="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+assert_type(resilience.environment, str | None)
+changes = resilience.reconfigure({"llm.*": {"retry": {"attempts": 2}, "bulkhead": None}}, by="ada", dry_run=True)
+assert_type(changes, tuple[Change, ...])
+resilience.reconfigure(undo(changes))
+resilience.reconfigure({"llm.*": 5})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+resilience.reconfigure({}, "ada")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+assert_type(resilience.configure_from(Path("resilience.toml"), environment="production"), tuple[Change, ...])
+resilience.configure_from("resilience.yaml")
+resilience.configure_from({"guards": {"llm.invoke": {"timeout": 8.0}}})
+resilience.configure_from()
+resilience.configure_from(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+assert_type(resilience.settings.unused(), tuple[Unused, ...])
+description = resilience.guard("llm.invoke").description(deadline=20.0)
+assert_type(description, Description)
+assert_type(description.worst_case, float | None)
+assert_type(description.findings, tuple[Finding, ...])
+assert_type(resilience.guard("llm.invoke").describe(), str)
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
@@ -21,6 +22,7 @@ from somaresil.deadline import current, cut_off
 from somaresil.errors import DeadlineExceeded
 from somaresil.events import CallEnded
 from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, CoroutineCall, FunctionCall, callee
+from somaresil.guard.change import changes_between, tell
 from somaresil.guard.express import async_express, express, lane_of
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from somaresil.chance import Chance
     from somaresil.errors import CircuitOpen
     from somaresil.events import Listeners
+    from somaresil.guard.description import Description
     from somaresil.policy.breaker import BreakerPolicy
     from somaresil.policy.bulkhead import BulkheadPolicy
     from somaresil.policy.fallback import FallbackPolicy
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     from somaresil.thrift import BudgetScale
     from somaresil.typing import Clock, Next
 
-__all__ = ["LAYERS", "Guard"]
+__all__ = ["LAYERS", "Guard", "Prepared", "configuring"]
 
 LAYERS: Final = ("fallback", "retry", "breaker", "bulkhead", "timeout")
 """The policies a guard may have, outermost first. Each is an option of that name and a slot of the guard."""
@@ -73,6 +76,7 @@ class Guard:
         "breaker",
         "bulkhead",
         "clock",
+        "coded",
         "express",
         "fallback",
         "faults",
@@ -129,7 +133,9 @@ class Guard:
         self.aexpress: Callable[..., Awaitable[Any]]
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
         self.options = GuardOptions()
-        self._apply(options)
+        self.coded = options
+        """What the code has made it with, before anything from outside was laid on top."""
+        self.commit(self.prepare(options))
 
     def __repr__(self) -> str:
         """Name and pipeline."""
@@ -139,6 +145,16 @@ class Guard:
     def pipeline(self) -> tuple[str, ...]:
         """The parts that a call passes on the full path, outermost first."""
         return ("record", *(layer for layer in LAYERS if getattr(self, layer) is not None), "fault", "callee")
+
+    def description(self, *, deadline: float | None = None) -> Description:
+        """What it does to a call, what a call can come to, what is surely wrong. ``deadline``: seconds that its callers wait, if known."""
+        from somaresil.guard.description import describe  # not for every service that starts
+
+        return describe(self, deadline=deadline)
+
+    def describe(self) -> str:
+        """:meth:`description` as text: ``print(guard.describe())``."""
+        return str(self.description())
 
     @property
     def budget_scale(self) -> float | None:
@@ -231,12 +247,16 @@ class Guard:
         if "budget_aware" in options:
             check.problem("budget_aware", options["budget_aware"], "what it was made with", "set it when the guard is made")
         check.finish()
-        with _configuring:
-            self._apply(self.options.changed(self.name, options))
+        with configuring:
+            before = self.options
+            self.commit(self.prepare(before.changed(self.name, options)))
+            self.coded = self.coded.changed(self.name, options)
+            changes = changes_between(self.name, before, self.options)
+        tell(self.listeners, self.clock.time(), changes)
 
     def observe(self, observer: Callable[[CallEnded], object], attempts: Callable[[str], object] | None = None) -> None:
         """Tell ``observer`` of the end of every call, good ones as well, until :meth:`unobserve`. See :meth:`Resilience.observe`."""
-        with _configuring:
+        with configuring:
             self.observers = (*self.observers, observer)
             self.switch.hold("observed")
         if attempts is not None:
@@ -246,7 +266,7 @@ class Guard:
         """Tell them no more."""
         if attempts is not None:
             self.faults.unwatch(attempts)
-        with _configuring:
+        with configuring:
             self.observers = tuple(other for other in self.observers if other != observer)
             self.switch.hold("observed", held=bool(self.observers))
 
@@ -406,17 +426,46 @@ class Guard:
         except Exception as defect:  # noqa: BLE001 - a window that cannot be rolled must not cost the count of this call as well
             self.listeners.defect("rolling the windows", defect, self.clock.time())
 
-    def _apply(self, options: GuardOptions) -> None:
-        """Take options over; raises before anything has changed."""
+    def note_misfits(self, check: Checker, options: GuardOptions, prefix: str = "") -> None:
+        """Note what these options ask of this guard that it cannot do."""
         slow = None if options.breaker is None else options.breaker.slow_call_duration
         if slow is not None and slow not in self.recorder.bounds:
-            check = Checker(f"guard({self.name!r}).breaker")
-            check.problem("slow_call_duration", slow, f"one of the bounds {self.recorder.bounds}", "set it when the guard is made")
-            check.finish()
-        before, self.options = self.options, options
+            path = f"{prefix}breaker.slow_call_duration"
+            check.problem(path, slow, f"one of the bounds {self.recorder.bounds}", "set it when the guard is made")
+
+    def prepare(self, options: GuardOptions) -> Prepared:
+        """Make everything that these options need and that is not there; nothing is changed. Give it to :meth:`commit` or :meth:`discard`.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for what :meth:`note_misfits` notes. Hold :data:`configuring` from here on.
+        """
+        check = Checker(f"guard({self.name!r})")
+        self.note_misfits(check, options)
+        check.finish()
+        ready = Prepared(options, {})
+        try:
+            for layer in LAYERS:
+                if getattr(self, layer) is None and getattr(options, layer) is not None:
+                    ready.built[layer] = getattr(options, layer).build(self._site)
+        except BaseException:
+            self.discard(ready)
+            raise
+        return ready
+
+    def discard(self, ready: Prepared) -> None:
+        """Forget what was prepared."""
+        for policy in ready.built.values():
+            _retire(policy)
+
+    def commit(self, ready: Prepared) -> None:
+        """Work by other options from now on. Never raises."""
+        before, options = self.options, ready.options
+        self.options = options
         chain: Next = MethodType(self.faults.__call__, callee)
         for layer in reversed(LAYERS):
-            self._place(layer, getattr(before, layer), getattr(options, layer))
+            try:
+                self._place(layer, ready.built.get(layer), getattr(before, layer), getattr(options, layer))
+            except Exception as defect:  # noqa: BLE001 - the other policies, and the other guards, get their new options all the same
+                self.listeners.defect(f"the {layer} of guard {self.name}, taking over new options", defect, self.clock.time())
             policy = getattr(self, layer)
             if policy is not None:
                 # A method bound twice, to the policy and to what is inside it: half the size of a functools.partial, and called faster.
@@ -441,15 +490,17 @@ class Guard:
         self.aexpress = async_express(self, lane, limit)
         self.switch.bypass(names)
 
-    def _place(self, layer: str, before: Any, options: Any) -> None:
+    def _place(self, layer: str, built: Any, before: Any, options: Any) -> None:
         """Have the policy of ``layer`` work by other options; its state stays when they are of the same kind."""
         policy = getattr(self, layer)
         if policy is not None and type(options) is not type(before):
-            if hasattr(policy, "retire"):
-                policy.retire()
+            setattr(self, layer, None)
+            _retire(policy)
+            # Only now: a breaker goes on in the era where the one before it has left off.
+            built = None if options is None else options.build(self._site)
             policy = None
         if policy is None:
-            policy = None if options is None else options.build(self._site)
+            policy = built
             setattr(self, layer, policy)
         elif options != before:
             policy.reconfigure(options)
@@ -536,8 +587,21 @@ _open_blocks: ContextVar[tuple[Call, Any] | None] = ContextVar("somaresil_blocks
 _first_block = threading.RLock()
 """Two threads may open the first block of a guard at once."""
 
-_configuring = threading.RLock()
+configuring: Final = threading.RLock()
 """One for all guards: it is taken when somebody changes options, and guards are many."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Options for one guard, with the policies that had to be made for them."""
+
+    options: GuardOptions
+    built: dict[str, Any]
+
+
+def _retire(policy: Any) -> None:
+    if hasattr(policy, "retire"):
+        policy.retire()
 
 
 def _as_coroutine_function(function: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:

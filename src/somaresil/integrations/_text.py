@@ -50,5 +50,5 @@ def facts(event: Event) -> dict[str, str | int | float | bool]:
         if isinstance(value, bool | int | float):
             found[field.name] = value
         else:
-            found[field.name] = harmless(str(value))
+            found[field.name] = harmless("; ".join(map(str, value)) if isinstance(value, tuple) else str(value))
     return found

@@ -48,6 +48,7 @@ DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.IncidentClosed: _recovery_level,
     events.ExperimentStarted: logging.WARNING,
     events.ExperimentEnded: logging.INFO,
+    events.Reconfigured: logging.WARNING,
     events.DefectFound: logging.ERROR,
 }
 """Level of each kind of event, or a function of the event that says it. An opening breaker warns; its way back informs."""
@@ -65,6 +66,7 @@ _TEXTS: Final[dict[type, str]] = {
     events.ExperimentStarted: "experiment {experiment} strikes {component} with {fault}, rate {rate:g}, for at most {duration:g} s",
     events.ExperimentEnded: "experiment {experiment} is over ({reason}); {injected} calls were struck",
     events.ShadowDecision: "{policy} of {guard} is in shadow mode and would have decided: {decision} ({detail})",
+    events.Reconfigured: "options were changed: {changes} ({by})",
     events.DefectFound: "{where} raised {error}; the call went on",
 }
 
