@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from somaresil.guard import Guard
     from somaresil.outcome import Outcome
+    from somaresil.policy.adaptive import AdaptiveLimit
     from somaresil.policy.breaker import CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
     from somaresil.policy.fallback import Fallback
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SLO",
+    "AdaptiveLimit",
     "Bulkhead",
     "BulkheadFull",
     "CallTimedOut",
@@ -100,6 +102,7 @@ _HOMES = {
     ),
     "guard": ("Guard",),
     "outcome": ("Outcome",),
+    "policy.adaptive": ("AdaptiveLimit",),
     "policy.breaker": ("CircuitBreaker",),
     "policy.bulkhead": ("Bulkhead",),
     "policy.fallback": ("Fallback",),

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.admission import Admission
 from somaresil.config import Checker
 from somaresil.deadline import HEADERS, LONGEST, DeadlineScope, time_of
-from somaresil.errors import CallTimedOut, InjectedFault
+from somaresil.errors import CallTimedOut, InjectedFault, Rejected
 from somaresil.outcome import Outcome
 from somaresil.routes import WEBSOCKET
 from somaresil.runtime import Asyncio
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping, Sequence
     from datetime import timedelta
 
+    from somaresil.admission import Entry
     from somaresil.chaos.run import ExperimentRun, Hit
+    from somaresil.policy.adaptive import AdaptiveLimit, AdaptivePolicy
+    from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
     from somaresil.resilience import Resilience
     from somaresil.routes import RouteCell
 
@@ -51,6 +55,10 @@ _TIMES: Final = frozenset(name.encode() for name in HEADERS)
 _SERVER_ERROR: Final = 500
 _REMEMBERED: Final = 200
 _INTERNAL_ERROR: Final = 1011
+_TRY_AGAIN_LATER: Final = 1013
+_AT_ONCE: Final = 0.001
+"""Deadlines are sent in milliseconds; a shorter wait for a permit is none."""
+_TOO_MUCH: Final = b"there is too much to do; try again later\n"
 # A member of an enumeration is looked up through its metaclass, at twice the price of a name of this module.
 _GOOD: Final = Outcome.GOOD
 _BAD: Final = Outcome.BAD
@@ -69,11 +77,23 @@ class ResilienceMiddleware:
     A request has the deadline that its headers give it (:data:`somaresil.deadline.HEADERS`), at most ``deadline`` seconds; those that
     bring none have ``deadline``. None: no bound. When it passes, the request is cancelled and answered with 504.
 
-    Raises :class:`~somaresil.errors.ConfigurationError` for an unknown objective and a ``deadline`` that is no duration.
+    ``limit``: so many requests at once and no more; what is too much is answered with 503 and ``Retry-After`` before the app is called,
+    and counts as rejected. Paths that experiments never touch (health, metrics) are always let in. ``priority`` says how much a request
+    matters, to this limit and to every guard that it comes by: the name of a header that has the class in it, or a function of the scope
+    that returns a class, a class and a tenant, or None. A header is for those who may be believed.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
 
     def __init__(
-        self, app: ASGIApp, resilience: Resilience, *, slo: str | Sequence[str] = (), deadline: float | timedelta | None = None
+        self,
+        app: ASGIApp,
+        resilience: Resilience,
+        *,
+        slo: str | Sequence[str] = (),
+        deadline: float | timedelta | None = None,
+        limit: Bulkhead | AdaptiveLimit | None = None,
+        priority: str | Callable[[Scope], str | tuple[str | None, str | None] | None] | None = None,
     ) -> None:
         """Check the objectives and register with the chaos engine."""
         self.app = app
@@ -81,7 +101,9 @@ class ResilienceMiddleware:
         names = (slo,) if isinstance(slo, str) else tuple(slo)
         resilience.check_slos("ResilienceMiddleware", names)
         self._longest = check.seconds("deadline", deadline, optional=True, maximum=LONGEST)
+        admission = None if limit is None and priority is None else Admission(resilience, limit, priority, check)
         check.finish()
+        self._admission = admission
         self._slos = names
         self._socket_slos = tuple(name for name in names if resilience.slos[name].latency is None)
         self._resilience = resilience
@@ -106,6 +128,9 @@ class ResilienceMiddleware:
         if exchange is None:
             await self.app(scope, receive, send)
             return
+        if self._admission is not None:
+            await self._limited(self._admission, exchange)
+            return
         try:
             if not self._chaos.http or not await self._faulted(exchange):
                 try:
@@ -116,12 +141,80 @@ class ResilienceMiddleware:
                 if limit is None:
                     await self.app(scope, exchange.receive, exchange.send)
                 else:
-                    await self._in_time(limit, scope, exchange)
+                    await self._in_time(limit, scope, exchange, exchange.send)
         except BaseException as error:
             exchange.end(error)
             raise
         if not exchange.ended:
             exchange.end(None)
+
+    @property
+    def limiter(self) -> BulkheadPolicy | AdaptivePolicy | None:
+        """The limit at work, with ``limit``, ``active`` and ``waiting``; None: there is none."""
+        return None if self._admission is None else self._admission.policy
+
+    async def _limited(self, admission: Admission, exchange: _Exchange) -> None:
+        """As :meth:`__call__`, for requests that have to be let in. Faults strike inside, so that the limit sees them as real ones."""
+        scope, send = exchange.scope, exchange.send
+        entry: Entry | None = None
+        refusal: list[Message] = []
+        try:
+            limit = self._limit(scope)
+            try:
+                entry = await admission.admit(scope, exchange.send, None if limit is None else limit.seconds)
+                send = entry.send
+            except Rejected as rejection:
+                refusal = self._too_much(admission, exchange, rejection)
+            if refusal:
+                await self._refuse(exchange, refusal)
+            elif not self._chaos.http or not await self._faulted(exchange):
+                if limit is None:
+                    await self.app(scope, exchange.receive, send)
+                else:
+                    await self._in_time(self._rest_of(limit, exchange), scope, exchange, send)
+        except BaseException as error:
+            exchange.end(error)
+            raise
+        finally:
+            if entry is not None:
+                entry.leave(exchange.status)
+        if not exchange.ended:
+            exchange.end(None)
+
+    def _too_much(self, admission: Admission, exchange: _Exchange, rejection: Rejected) -> list[Message]:
+        """What to answer to a request that is not let in; nothing: it goes on, for we cannot even say no."""
+        try:
+            messages = exchange.too_much(admission.refused(rejection, self.monotonic() - exchange.started))
+            exchange.rejected = True
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.report("refusing a request", defect)
+            return []
+        return messages
+
+    def _rest_of(self, limit: DeadlineScope, exchange: _Exchange) -> DeadlineScope:
+        """The deadline without the time in line."""
+        try:
+            waited = self.monotonic() - exchange.started
+            if limit.seconds is None or waited < _AT_ONCE:
+                return limit
+            return DeadlineScope(max(0.0, limit.seconds - waited), self.monotonic, usual=False)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.report("reading the deadline of a request", defect)
+            return limit
+
+    async def _refuse(self, exchange: _Exchange, messages: list[Message]) -> None:
+        """Answer in place of the app. What the server says to that is not ours to catch."""
+        if exchange.scope["type"] == "websocket" and (await exchange.receive())["type"] != "websocket.connect":
+            return
+        for message in messages:
+            await exchange.send(message)
+
+    def _limit(self, scope: Scope) -> DeadlineScope | None:
+        try:
+            return self._deadline(scope)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.report("reading the deadline of a request", defect)
+            return None
 
     def _deadline(self, scope: Scope) -> DeadlineScope | None:
         """How long a request may take; None: as long as it likes, which a conversation always may."""
@@ -138,12 +231,12 @@ class ResilienceMiddleware:
                 seconds = asked if seconds is None else min(seconds, asked)
         return None if seconds is None else DeadlineScope(seconds, self.monotonic, usual=seconds == self._longest)
 
-    async def _in_time(self, limit: DeadlineScope, scope: Scope, exchange: _Exchange) -> None:
+    async def _in_time(self, limit: DeadlineScope, scope: Scope, exchange: _Exchange, send: Send) -> None:
         """Let the app answer while somebody waits for it."""
         if limit.seconds:
             try:
                 async with limit:
-                    await self.app(scope, exchange.receive, exchange.send)
+                    await self.app(scope, exchange.receive, send)
             except CallTimedOut:
                 # A scope inside may have timed out as well, and a response that was begun can only be cut off.
                 if not limit.passed or exchange.begun:
@@ -170,11 +263,8 @@ class ResilienceMiddleware:
                 messages = exchange.refusal(run.id, hit.status)
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.report("injecting a fault", defect)
-        # What the server says to these is not ours to catch.
-        if messages and scope["type"] == "websocket" and (await exchange.receive())["type"] != "websocket.connect":
-            return True
-        for message in messages:
-            await exchange.send(message)
+        if messages:
+            await self._refuse(exchange, messages)
         return bool(messages)
 
     def report(self, step: str, defect: Exception) -> None:
@@ -227,6 +317,7 @@ class _Exchange:
         "gone",
         "last",
         "middleware",
+        "rejected",
         "root",
         "scope",
         "started",
@@ -247,6 +338,8 @@ class _Exchange:
         """The experiment that has touched it."""
         self.ended = False
         """It was booked."""
+        self.rejected = False
+        """It was not let in."""
         # Of a response; a second constructor for what only http needs would be a tenth of what the middleware costs.
         self._status = 0
         self._first_byte: float | None = None
@@ -308,6 +401,11 @@ class _Exchange:
             self.middleware.report("counting a request", defect)
 
     @property
+    def status(self) -> int:
+        """The status of the response; 0: it has not begun."""
+        return self._status
+
+    @property
     def begun(self) -> bool:
         """Whether the response has begun."""
         return self._status > 0
@@ -315,6 +413,10 @@ class _Exchange:
     def refusal(self, experiment: str, status: int) -> list[Message]:
         """The messages of an answer in place of the app's."""
         return _injected(experiment, status, "http")
+
+    def too_much(self, retry_after: tuple[bytes, bytes]) -> list[Message]:
+        """The messages of an answer that there is too much to do."""
+        return _response(503, _TOO_MUCH, "http", retry_after)
 
     def heard(self, message: Message) -> None:
         raise NotImplementedError
@@ -403,7 +505,9 @@ class _HttpExchange(_Exchange):
 
     def judged(self, error: BaseException | None) -> None:
         status = self._status if self._status or error is None or not isinstance(error, Exception) else _SERVER_ERROR
-        if error is None and self.last and not self.gone:
+        if self.rejected:
+            outcome = Outcome.REJECTED
+        elif error is None and self.last and not self.gone:
             outcome = _BAD if status >= _SERVER_ERROR else _GOOD
         elif self.gone or (error is not None and not isinstance(error, Exception)):
             outcome = Outcome.ABANDONED
@@ -451,8 +555,15 @@ class _SocketExchange(_Exchange):
         # Without that extension of the server a handshake can only be refused with its 403.
         return [{"type": "websocket.close", "code": _INTERNAL_ERROR}]
 
+    def too_much(self, retry_after: tuple[bytes, bytes]) -> list[Message]:
+        if "websocket.http.response" in (self.scope.get("extensions") or {}):
+            return _response(503, _TOO_MUCH, "websocket.http", retry_after)
+        return [{"type": "websocket.close", "code": _TRY_AGAIN_LATER}]
+
     def judged(self, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, Exception):
+        if self.rejected:
+            outcome = Outcome.REJECTED
+        elif error is not None and not isinstance(error, Exception):
             outcome = Outcome.ABANDONED
         elif self._left is not None:
             # Many apps let the disconnect surface as an exception of their framework: the client ended it all the same.

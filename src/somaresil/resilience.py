@@ -29,6 +29,7 @@ from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
 from somaresil.model.breaker import State, Tally, Trigger
 from somaresil.model.histogram import merge_bounds
+from somaresil.priority import Prioritizer
 from somaresil.recorder import Recorder
 from somaresil.routes import Routes
 from somaresil.settings.live import Settings, read_entries, warn
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from somaresil.events import CallEnded, Listener
     from somaresil.guard.change import Change
     from somaresil.outcome import Classifier
+    from somaresil.policy.adaptive import AdaptiveLimit
     from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
     from somaresil.policy.fallback import Fallback
@@ -243,7 +245,7 @@ class Resilience:
         fallback: Callable[..., Any] | Fallback | None = None,
         retry: int | Retry | None = None,
         breaker: CircuitBreaker | Literal[True] | None = None,
-        bulkhead: int | Bulkhead | None = None,
+        bulkhead: int | Bulkhead | AdaptiveLimit | None = None,
         timeout: float | timedelta | Timeout | None = None,
     ) -> Guard:
         """The guard called ``name``: decorator, context manager (``with``, ``async with``) and caller (``call``, ``acall``).
@@ -336,6 +338,13 @@ class Resilience:
         :class:`~somaresil.errors.CallTimedOut`, in which ``name`` stands, when its time is up.
         """
         return DeadlineScope(seconds, self.clock.monotonic, name=name)
+
+    def prioritizer(self, *, interval: float | timedelta = 1.0, start: float = 0.5, stop: float = 0.25) -> Prioritizer:
+        """What limits share (``bulkhead=Bulkhead(..., prioritizer=...)``) that shall shed the least important calls together.
+
+        See :class:`~somaresil.priority.Prioritizer`. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        return Prioritizer(self.clock, self.chance, self.listeners, interval=interval, start=start, stop=stop)
 
     def breaker(self, name: str) -> BreakerControl:
         """The controls of the breaker of a guard. Raises :class:`~somaresil.errors.ConfigurationError` when there is none."""

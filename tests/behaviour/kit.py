@@ -40,6 +40,7 @@ class Stand:
         self.resilience = Resilience("tests", clock=self.clock, seed=7)
         self.guard: Guard = self.resilience.guard(name, **options)
         self.events: list[Any] = []
+        self._slots: list[Any] = []
         if listening:
             self.resilience.on(self.events.append)
         if held:
@@ -63,6 +64,18 @@ class Stand:
     def state(self) -> str:
         """The state of the breaker as a word."""
         return str(self.breaker.state.value)
+
+    def fill(self) -> None:
+        """Take a slot of the bulkhead."""
+        assert self.guard.bulkhead is not None
+        slot = self.guard.bulkhead.try_enter()
+        assert slot is not None
+        self._slots.append(slot)
+
+    def free(self) -> None:
+        """Give back the slot that was taken last."""
+        assert self.guard.bulkhead is not None
+        self.guard.bulkhead.leave(self._slots.pop(), Outcome.GOOD, 0.0, self.clock.monotonic())
 
     def callable(self, function: Callable[..., Any], suspends: bool) -> Callable[..., Any]:
         """``function`` guarded, as a plain function or as a coroutine function; called in the same way either way."""

@@ -38,7 +38,7 @@ def test_a_stream_that_the_collector_ends_inside_a_locked_section_is_booked() ->
         next(stream)
         cycle.append(stream)
         del cycle, stream
-        with guard.recorder._lock, guard.breaker._lock, guard.bulkhead._lock:
+        with guard.recorder._lock, guard.breaker._lock, guard.bulkhead.line._lock:
             gc.collect()
 
     gc.disable()

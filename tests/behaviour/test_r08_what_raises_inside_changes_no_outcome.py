@@ -13,9 +13,9 @@ import pytest
 from somaresil import Bulkhead, BulkheadFull, CircuitBreaker, CircuitOpen, Fallback, Outcome, Resilience, Retry
 from somaresil.callwindow import CallWindow
 from somaresil.events import BreakerChanged, CallEnded, DefectFound
+from somaresil.line import Line
 from somaresil.model.breaker import Breaker
 from somaresil.policy.breaker import BreakerPolicy
-from somaresil.policy.bulkhead import BulkheadPolicy
 from somaresil.recorder import Recorder
 from tests.behaviour.kit import Boom, Stand, both, both_paths, one_strike
 
@@ -246,7 +246,7 @@ def test_r08_a_good_call_that_cannot_be_counted_is_still_a_good_call(suspends, m
 @both_paths
 def test_r08_a_defect_at_the_end_of_a_stream_does_not_reach_its_reader(held, monkeypatch):
     """Whoever waits for the end of a lasting call may fail: the others are told, the reader has its items, and it is reported."""
-    monkeypatch.setattr(BulkheadPolicy, "_left", broken)
+    monkeypatch.setattr(Line, "leave", broken)
     stand = Stand(held=held, bulkhead=2, breaker=one_strike())
 
     @stand.guard

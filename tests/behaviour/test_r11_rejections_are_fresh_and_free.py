@@ -81,7 +81,7 @@ def test_r11_rejections_on_the_full_path_leave_memory_flat():
     async def call():
         return "never"
 
-    stand.guard.bulkhead._active = 1
+    stand.fill()
 
     async def many():
         for _ in range(3_000):

@@ -29,11 +29,11 @@ def abandoning(limit: float = 0.02, **options: object) -> Stand:
 def test_r16_time_in_line_is_not_the_callees_time():
     """A call that waits for its slot for longer than the timeout, and is then quick, is good."""
     stand = Stand(bulkhead=Bulkhead(1, max_waiting=1, max_wait=60.0), timeout=10.0)
-    stand.guard.bulkhead._active = 1
+    stand.fill()
 
     def served_late(event, timeout):
         stand.clock.advance(30.0)
-        stand.guard.bulkhead._release()
+        stand.free()
         return event.is_set()
 
     stand.resilience.clock.wait = served_late
@@ -44,18 +44,18 @@ def test_r16_time_in_line_is_not_the_callees_time():
 def test_r16_time_in_line_is_not_the_blocks_time():
     """The same for a ``with`` block."""
     stand = Stand(bulkhead=Bulkhead(1, max_waiting=1, max_wait=60.0), timeout=10.0)
-    stand.guard.bulkhead._active = 1
+    stand.fill()
 
     def served_late(event, timeout):
         stand.clock.advance(30.0)
-        stand.guard.bulkhead._release()
+        stand.free()
         return event.is_set()
 
     stand.resilience.clock.wait = served_late
     with stand.guard:
         pass
     assert stand.count(Outcome.GOOD) == 1
-    stand.guard.bulkhead._active = 1
+    stand.fill()
     with stand.guard:
         stand.clock.advance(11.0)
     assert stand.count(Outcome.BAD) == 1
@@ -65,11 +65,11 @@ def test_r16_time_in_line_is_not_the_blocks_time():
 def test_r16_time_in_line_is_not_the_streams_time(waits):
     """The same for a generator: its total begins when it begins."""
     stand = Stand(bulkhead=Bulkhead(1, max_waiting=1, max_wait=60.0), timeout=Timeout(10.0))
-    stand.guard.bulkhead._active = 1
+    stand.fill()
 
     def served_late(event, timeout):
         stand.clock.advance(waits)
-        stand.guard.bulkhead._release()
+        stand.free()
         return event.is_set()
 
     stand.resilience.clock.wait = served_late
@@ -82,7 +82,7 @@ def test_r16_time_in_line_is_not_the_streams_time(waits):
 
     assert list(stream(3.0, 3.0, 3.0)) == [3.0, 3.0, 3.0]
     assert stand.count(Outcome.GOOD) == 1
-    stand.guard.bulkhead._active = 1
+    stand.fill()
     assert list(stream(3.0, 3.0, 3.0, 3.0)) == [3.0, 3.0, 3.0, 3.0]
     assert stand.count(Outcome.BAD) == 1
 

@@ -157,7 +157,7 @@ def test_r17_policies_can_be_given_and_taken_away(suspends):
     stand.guard.configure(retry=None)
     assert (attempt(), len(calls)) == ("instead", 1)
     stand.guard.configure(fallback=None, bulkhead=1)
-    stand.guard.bulkhead._active = 1
+    stand.fill()
     assert (attempt(), len(calls)) == (BulkheadFull, 0)
     stand.guard.configure(bulkhead=Bulkhead(2))
     assert attempt() is Boom

@@ -20,6 +20,7 @@ PROMISED = {
     "retry": "Retry",
     "timeout": "Timeout",
     "bulkhead": "Bulkhead",
+    "adaptive-limit": "AdaptiveLimit",
     "fallback": "Fallback",
     "fault": "ChaosConfig",
 }

@@ -12,6 +12,7 @@ from typing import Any, assert_type
 
 from somaresil import (
     SLO,
+    AdaptiveLimit,
     Bulkhead,
     CircuitBreaker,
     ErrorBudget,
@@ -26,6 +27,7 @@ from somaresil import (
     Verdict,
 )
 from somaresil.model.breaker import State
+from somaresil.priority import Prioritizer, priority
 from somaresil.resilience import BreakerControl, Snapshot
 
 resilience = Resilience("shop", instance="a", zone="b", region="c", environment="test", clock=ManualClock(), seed=7)
@@ -215,6 +217,13 @@ guard.configure(timeout=5.0, retry=None)
 resilience.guard("wrong", timeout="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", retry="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", breaker="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+shared = resilience.prioritizer(interval=timedelta(seconds=1), start=0.5)
+assert_type(shared, Prioritizer)
+resilience.guard("adaptive", bulkhead=AdaptiveLimit(algorithm="vegas", drop_on=OSError, prioritizer=shared))
+with priority("high", tenant="acme"):
+    pass
+AdaptiveLimit(algorithm="aimd")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Bulkhead(1, prioritizer="shared")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", bulkhead=Retry())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", tiemout=10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 resilience.guard(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

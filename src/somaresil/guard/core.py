@@ -3,7 +3,7 @@
 Two paths with one meaning. While the switch is quiet a call is one frame (see :mod:`somaresil.guard.wrap`): two clock reads and one
 counter. In every other case it takes the full path here: policies in a fixed order, the outermost first ::
 
-    record > fallback > retry > breaker > bulkhead > timeout > fault > callee
+    record > fallback > retry > breaker > bulkhead or adaptive limit > timeout > fault > callee
 
 A call whose first attempt failed on the quiet path and that may yet be saved goes through the full path with that failure played back to
 the policies. ``tests/property/test_two_paths.py`` holds the two paths to equal records, states, results and exceptions.
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from somaresil.errors import CircuitOpen
     from somaresil.events import Listeners
     from somaresil.guard.description import Description
+    from somaresil.policy.adaptive import AdaptivePolicy
     from somaresil.policy.breaker import BreakerPolicy
     from somaresil.policy.bulkhead import BulkheadPolicy
     from somaresil.policy.fallback import FallbackPolicy
@@ -123,7 +124,7 @@ class Guard:
         self.fallback: FallbackPolicy | None = None
         self.retry: RetryPolicy | None = None
         self.breaker: BreakerPolicy | None = None
-        self.bulkhead: BulkheadPolicy | None = None
+        self.bulkhead: BulkheadPolicy | AdaptivePolicy | None = None
         self.timeout: TimeoutPolicy | None = None
         self.has_streams = False
         """Whether it guards a generator, of either kind: only then has it items that a fault can cut off."""

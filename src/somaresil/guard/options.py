@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from somaresil.config import Checker, did_you_mean
+from somaresil.policy.adaptive import AdaptiveLimit
 from somaresil.policy.breaker import CircuitBreaker
 from somaresil.policy.bulkhead import Bulkhead
 from somaresil.policy.fallback import Fallback
@@ -33,7 +34,7 @@ class GuardOptions:
     fallback: Fallback | None = None
     retry: Retry | None = None
     breaker: CircuitBreaker | None = None
-    bulkhead: Bulkhead | None = None
+    bulkhead: Bulkhead | AdaptiveLimit | None = None
     timeout: Timeout | None = None
 
     @classmethod
@@ -124,12 +125,12 @@ def _resolve_breaker(check: Checker, value: Any) -> CircuitBreaker | None:
     return None
 
 
-def _resolve_bulkhead(check: Checker, value: Any) -> Bulkhead | None:
-    if value is None or isinstance(value, Bulkhead):
+def _resolve_bulkhead(check: Checker, value: Any) -> Bulkhead | AdaptiveLimit | None:
+    if value is None or isinstance(value, Bulkhead | AdaptiveLimit):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return Bulkhead(check.count("bulkhead", value, maximum=1_000_000))
-    check.problem("bulkhead", value, "a number of calls or a Bulkhead")
+    check.problem("bulkhead", value, "a number of calls, a Bulkhead or an AdaptiveLimit")
     return None
 
 

@@ -111,6 +111,19 @@ FAMILIES: Final = {
             reserve=3,
         ),
         Family(
+            "somaresil_concurrency_limit",
+            "gauge",
+            ("guard",),
+            "Calls that the bulkhead or adaptive limit of a guard lets in at once; with several workers: of those that live together.",
+        ),
+        Family(
+            "somaresil_concurrency",
+            "gauge",
+            ("guard", "state"),
+            "Calls that hold a slot of the bulkhead or adaptive limit of a guard (active), and that wait for one (waiting).",
+            reserve=2,
+        ),
+        Family(
             "somaresil_recovery_seconds",
             "histogram",
             ("guard",),
@@ -285,6 +298,7 @@ class Reader:
         for name, guard in resilience.guards.items():
             self._try(f"guard {name}", _read_calls, reading, name, guard)
             self._try(f"breaker of guard {name}", _read_breaker, reading, name, guard)
+            self._try(f"limit of guard {name}", _read_limit, reading, name, guard)
             self._try(f"policies of guard {name}", _read_policies, reading, name, guard)
         self._try("recoveries", self._read_recoveries, reading)
         self._try("faults", self._read_faults, reading)
@@ -360,6 +374,14 @@ def _read_policies(reading: Reading, name: str, guard: Guard) -> None:
             reading.rows["somaresil_retries"][name, decision] = number
     for (policy, decision), number in guard.shadow.counts().items():
         reading.rows["somaresil_shadow_decisions"][name, policy, decision] = number
+
+
+def _read_limit(reading: Reading, name: str, guard: Guard) -> None:
+    limit = guard.bulkhead
+    if limit is not None:
+        reading.rows["somaresil_concurrency_limit"][name,] = limit.limit
+        reading.rows["somaresil_concurrency"][name, "active"] = limit.active
+        reading.rows["somaresil_concurrency"][name, "waiting"] = limit.waiting
 
 
 _SERVER_ERROR: Final = 500

@@ -1,23 +1,24 @@
 """Bulkhead: at most so many calls at once, so that one slow dependency cannot take every thread and task of the service.
 
-One capacity over all threads and event loops together; those who wait are served in the order in which they came.
+One capacity over all threads and event loops together; those who wait are served by class and, within one, in the order in which they
+came (:mod:`somaresil.line`).
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 from somaresil.config import Checker
-from somaresil.errors import BulkheadFull
+from somaresil.line import Line
+from somaresil.priority import Prioritizer
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from somaresil.line import Slot
     from somaresil.outcome import Outcome
-    from somaresil.runtime import Waiter
+    from somaresil.runtime import Runtime
     from somaresil.site import Site
     from somaresil.typing import Call, Next
 
@@ -29,8 +30,16 @@ class Bulkhead:
     """How many calls may run at once, and how many may wait for how long (seconds, as a number or a ``timedelta``)."""
 
     max_concurrent: int
+    """Calls that may run at once."""
     max_waiting: int = 0
+    """Calls that may wait for a slot."""
     max_wait: float | timedelta = 0.0
+    """How long a call may wait."""
+    _: KW_ONLY
+    prioritizer: Prioritizer | None = None
+    """Who says, for several limits together, which calls are shed before they stand in line."""
+    shadow: bool = False
+    """Reject nobody and let nobody wait; only count and tell what would have been rejected."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -39,6 +48,9 @@ class Bulkhead:
         check.count("max_waiting", self.max_waiting, minimum=0, maximum=1_000_000)
         max_wait = check.seconds("max_wait", self.max_wait, exclusive=False, maximum=86_400.0)
         object.__setattr__(self, "max_wait", max_wait)
+        if self.prioritizer is not None:
+            check.type("prioritizer", self.prioritizer, Prioritizer, "what resilience.prioritizer() gives, or None")
+        check.type("shadow", self.shadow, bool, "True or False")
         # What goes together is looked at only when everything is right by itself: one mistake is one problem.
         check.finish()
         if self.max_waiting and not max_wait:
@@ -52,109 +64,81 @@ class Bulkhead:
         return BulkheadPolicy(self, site)
 
 
-class _Place:
-    """A place in the waiting line."""
-
-    __slots__ = ("granted", "waiter")
-
-    def __init__(self, waiter: Waiter) -> None:
-        self.waiter = waiter
-        self.granted = False
-
-
 class BulkheadPolicy:
-    """A bulkhead at work. A slot is handed from the one who leaves to the one who waited longest, and never lost on the way."""
+    """A bulkhead at work. A slot is handed from the one who leaves to the one whose turn it is, and never lost on the way."""
 
     quiet = False
 
     def __init__(self, options: Bulkhead, site: Site) -> None:
         """All slots free."""
-        self.name = site.name
         self.options = options
-        self._lock = threading.RLock()
-        self._active = 0
-        self._line: deque[_Place] = deque()
+        self._site = site
+        self.line = Line(site.name, site.clock, *_limits(options))
+        """The slots, and those who wait for one."""
+        self.try_enter = self.line.try_enter
+        """A slot if there is one at once; None: the call has to take the long way. Never waits, never raises."""
+
+    @property
+    def limit(self) -> int:
+        """How many calls may hold a slot now."""
+        return self.line.limit
 
     @property
     def active(self) -> int:
         """How many calls hold a slot now."""
-        return self._active
+        return self.line.active
 
     @property
     def waiting(self) -> int:
         """How many calls wait for a slot now."""
-        return len(self._line)
+        return self.line.waiting
 
     def reconfigure(self, options: Bulkhead) -> None:
         """Use other limits from now on; calls that hold a slot keep it."""
-        with self._lock:
-            self.options = options
-            free = max(0, options.max_concurrent - self._active)
-            woken = [self._line.popleft() for _ in range(min(free, len(self._line)))]
-            for place in woken:
-                place.granted = True
-            self._active += len(woken)
-        for place in woken:
-            place.waiter.wake()
+        self.options = options
+        self.line.reconfigure(*_limits(options))
+
+    def retire(self) -> None:
+        """It is taken from its guard. Those inside and in line end as if it were not."""
+        self.line.retire()
+
+    def leave(self, token: Slot, outcome: Outcome, elapsed: float, now: float) -> None:  # noqa: ARG002 - how it ended does not matter here
+        """Give a slot back."""
+        self.line.leave(token)
+
+    async def admit(self, runtime: Runtime, left: float | None) -> Slot | None:
+        """A slot, at once or after standing in line, ``left`` seconds at most; None: it is not enforced.
+
+        Raises :class:`~somaresil.errors.BulkheadFull` or :class:`~somaresil.errors.LoadShed`.
+        """
+        if not self.options.shadow:
+            return await self.line.admit(runtime, left)
+        slot = self.line.try_enter()
+        if slot is None:
+            self._site.shadow.note("bulkhead", "reject", f"{self.active} calls running")
+        return slot
 
     async def __call__(self, inner: Next, call: Call) -> Any:
         """Let the call through when there is a slot, or raise :class:`~somaresil.errors.BulkheadFull`."""
-        if call.replayed is not None:
-            # That attempt is over: it was made before there was a bulkhead.
+        # A call that is played back was made before: that attempt is over.
+        slot = await self.admit(call.runtime, call.time_left()) if call.replayed is None else None
+        if slot is None:
             return await inner(call)
-        await self._acquire(call)
-        if call.lasting:
+        if not call.lasting:
             try:
-                result = await inner(call)
-            except BaseException:
-                self._release()
-                raise
-            call.at_end(self._left)
-            return result
+                return await inner(call)
+            finally:
+                self.line.leave(slot)
         try:
-            return await inner(call)
-        finally:
-            self._release()
-
-    async def _acquire(self, call: Call) -> None:
-        with self._lock:
-            if self._active < self.options.max_concurrent and not self._line:
-                self._active += 1
-                return
-            place = None
-            if len(self._line) < self.options.max_waiting:
-                place = _Place(call.runtime.waiter())
-                self._line.append(place)
-        if place is None:
-            raise BulkheadFull(self.name, None, f"{self._active} calls running, {len(self._line)} waiting")
-        try:
-            await place.waiter.wait(self.options.max_wait)  # type: ignore[arg-type]
+            result = await inner(call)
         except BaseException:
-            # Cancelled while waiting: a slot that was granted in the same moment goes to the next (hyx loses it).
-            if not self._leave(place):
-                self._release()
+            self.line.leave(slot)
             raise
-        if self._leave(place):
-            raise BulkheadFull(self.name, None, f"no slot within {self.options.max_wait:.3g} s")
+        call.at_end(lambda _outcome, _now: self.line.leave(slot))
+        return result
 
-    def _leave(self, place: _Place) -> bool:
-        """Whether the place was given up before a slot was granted."""
-        with self._lock:
-            if place.granted:
-                return False
-            self._line.remove(place)
-            return True
 
-    def _left(self, outcome: Outcome, now: float) -> None:  # noqa: ARG002 - how it ended does not matter here
-        self._release()
-
-    def _release(self) -> None:
-        with self._lock:
-            # After the bulkhead was made smaller, slots above the limit are not handed on.
-            place = self._line.popleft() if self._line and self._active <= self.options.max_concurrent else None
-            if place is None:
-                self._active -= 1
-            else:
-                place.granted = True
-        if place is not None:
-            place.waiter.wake()
+def _limits(options: Bulkhead) -> tuple[int, int, float, Prioritizer | None]:
+    # Durations were turned into seconds when the options were made. A limit that only watches sheds nothing anywhere.
+    prioritizer = None if options.shadow else options.prioritizer
+    return options.max_concurrent, options.max_waiting, float(options.max_wait), prioritizer  # type: ignore[arg-type]

@@ -23,11 +23,11 @@ def body(text: bytes = b"x", *, more: bool = False) -> dict[str, Any]:
 class Stand:
     """A process with an objective about answers and one about two seconds, and a middleware around ``app``."""
 
-    def __init__(self, app: Any, **options: Any) -> None:
+    def __init__(self, app: Any, *, mounted: dict[str, Any] | None = None, **options: Any) -> None:
         self.clock = ManualClock()
         self.resilience = Resilience("tests", **{"clock": self.clock, "seed": 3, "environment": "test", **options})
         self.resilience.slos.add(SLO("up", 99.0, timedelta(days=30)), SLO("fast", 95.0, timedelta(days=7), latency=2.0))
-        self.app = ResilienceMiddleware(app, self.resilience, slo=["up", "fast"])
+        self.app = ResilienceMiddleware(app, self.resilience, slo=["up", "fast"], **(mounted or {}))
         self.events: list[Any] = []
         self.resilience.on(self.events.append)
         self.sent: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ import pytest
 
 from somaresil import BulkheadFull, CallTimedOut, CircuitOpen, Fallback, Outcome, Resilience, Retry, Timeout
 from somaresil.events import FallbackUsed
+from somaresil.line import Line
 from tests.behaviour.kit import Boom, Gate, Stand, both_paths, one_strike, turns
 
 
@@ -271,12 +272,12 @@ def test_asend_athrow_and_aclose_reach_the_async_generator(held):
 
 
 @both_paths
-def test_an_early_close_of_an_async_stream_waits_for_its_cleaning_up(held):
+def test_an_early_close_of_an_async_stream_waits_for_its_cleaning_up(held, monkeypatch):
     """The source has cleaned up, with awaits of its own, before the permit is given back."""
     stand = Stand(held=held, breaker=one_strike(), bulkhead=1)
     order = []
-    release = stand.guard.bulkhead._release
-    stand.guard.bulkhead._release = lambda: order.append("permit back") or release()
+    leave = Line.leave
+    monkeypatch.setattr(Line, "leave", lambda line, slot: order.append("permit back") or leave(line, slot))
 
     @stand.guard
     async def stream():

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_lat
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from somaresil import SLO, ChaosConfig, ChaosExperiment, CircuitBreaker, ConfigurationError, ManualClock, Outcome, Resilience
+from somaresil import SLO, AdaptiveLimit, ChaosConfig, ChaosExperiment, CircuitBreaker, ConfigurationError, ManualClock, Outcome, Resilience
 from somaresil.events import DefectFound
 from somaresil.integrations._readings import FAMILIES, Histogram
 from somaresil.integrations.prometheus import MetricsApp, ResilienceCollector, install, metrics_app
@@ -203,6 +203,20 @@ def test_labels_survive_the_text_format(resilience, registry, route):
 # -- bounds -----------------------------------------------------------------------------------------------------------------------------
 
 
+def test_a_limit_shows_how_many_it_lets_in_and_how_many_are_there(resilience, registry):
+    """Of bulkheads and adaptive limits alike; a guard without one has no such row."""
+    install(resilience, registry)
+    resilience.guard("plain").call(int)
+    bulkhead = resilience.guard("db", bulkhead=3)
+    resilience.guard("llm", bulkhead=AdaptiveLimit(initial=7))
+    with bulkhead:
+        assert value(registry, "somaresil_concurrency", guard="db", state="active") == 1
+    assert value(registry, "somaresil_concurrency", guard="db", state="active") == 0
+    assert value(registry, "somaresil_concurrency", guard="db", state="waiting") == 0
+    found = {dict(key[1:])["guard"]: number for key, number in scrape(registry).items() if key[0] == "somaresil_concurrency_limit"}
+    assert found == {"db": 3, "llm": 7}
+
+
 def sets_of(registry):
     """Give the number of label sets of each family, buckets aside."""
     sets = {}
@@ -217,7 +231,7 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
     install(resilience, registry)
     for number in range(300):
         resilience.slos.add(SLO(f"slo{number}", 99.0, timedelta(days=1)))
-        guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}", retry=1)
+        guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}", retry=1, bulkhead=2)
         guard.call(int)
         guard.shadow.note("timeout", "time_out")
         resilience.ignored.note("grpc-timeout")

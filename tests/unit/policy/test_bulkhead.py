@@ -223,7 +223,7 @@ def test_a_waiter_whose_loop_is_gone_does_not_keep_its_slot():
     """The loop was closed with a call in line: once the call is gone its slot is free again, and waking it raises nothing."""
     stand = waiting()
     bulkhead = stand.guard.bulkhead
-    bulkhead._active = 1
+    stand.fill()
     loop = asyncio.new_event_loop()
     call = stand.guard(turns)(1)
     # Not as a task: the loop would complain about a task that it never ended.
@@ -231,7 +231,7 @@ def test_a_waiter_whose_loop_is_gone_does_not_keep_its_slot():
     loop.run_until_complete(turns(2))
     assert bulkhead.waiting == 1
     loop.close()
-    bulkhead._release()
+    stand.free()
     assert (bulkhead.active, bulkhead.waiting) == (1, 0)
     call.close()
     assert bulkhead.active == 0

@@ -135,10 +135,10 @@ def test_a_thread_whose_wait_is_over_is_rejected():
 def test_a_slot_that_is_granted_in_the_last_moment_is_taken():
     """The wait is over and the slot was granted before the waiter left the line: it is served, not rejected."""
     stand = Stand(bulkhead=Bulkhead(1, max_waiting=1, max_wait=2.0))
-    stand.guard.bulkhead._active = 1
+    stand.fill()
 
     def late(event, timeout):
-        stand.guard.bulkhead._release()
+        stand.free()
         return False
 
     stand.resilience.clock.wait = late
@@ -224,7 +224,7 @@ def test_a_rescued_call_needs_no_slot_for_what_it_has_done_already(held):
     @stand.guard
     def fails():
         stand.guard.configure(bulkhead=1)
-        stand.guard.bulkhead._active = 1
+        stand.fill()
         raise ValueError
 
     from somaresil.events import FallbackUsed

@@ -135,7 +135,7 @@ def test_rejections_are_answered(suspends):
     stand.resilience.breaker("dependency").force_open()
     assert stand.callable(Script("fine"), suspends)() == ("spare", (), {})
     stand.resilience.breaker("dependency").reset()
-    stand.guard.bulkhead._active = 1
+    stand.fill()
     assert stand.callable(Script("fine"), suspends)() == ("spare", (), {})
     assert [event.error for event in stand.told(FallbackUsed)] == ["CircuitOpen", "BulkheadFull"]
     assert stand.count(Outcome.GOOD) == stand.count() == 2

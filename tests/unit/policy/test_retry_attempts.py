@@ -211,7 +211,7 @@ def test_events_tell_of_attempts(suspends, held):
 def test_a_rejection_is_not_tried_again(suspends):
     """Trying at once what was refused just now is no help."""
     stand = Stand(retry=Retry(attempts=3, wait=0.0), bulkhead=1)
-    stand.guard.bulkhead._active = 1
+    stand.fill()
     assert attempts(stand, Flaky(), suspends) is BulkheadFull
     assert [event.attempt for event in stand.told(AttemptFailed)] == [1]
 
@@ -219,8 +219,8 @@ def test_a_rejection_is_not_tried_again(suspends):
 @both
 def test_a_rejection_is_tried_again_when_it_is_named(suspends):
     """After a pause there may be room."""
-    stand = Stand(retry=Retry(attempts=3, on=(BulkheadFull, Boom), wait=lambda attempt: stand.guard.bulkhead._release() or 0.0), bulkhead=1)
-    stand.guard.bulkhead._active = 1
+    stand = Stand(retry=Retry(attempts=3, on=(BulkheadFull, Boom), wait=lambda attempt: stand.free() or 0.0), bulkhead=1)
+    stand.fill()
     assert attempts(stand, Flaky(), suspends) == "fine"
 
 

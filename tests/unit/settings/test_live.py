@@ -256,7 +256,7 @@ def test_a_live_change_keeps_the_state():
     stand = Stand(breaker=one_strike(), bulkhead=2)
     stand.fail()
     era = stand.breaker.era
-    stand.guard.bulkhead._active = 1
+    stand.fill()
     stand.resilience.reconfigure({"dependency": {"breaker": {"open_duration": 5.0}, "bulkhead": 1, "retry": 2}})
     assert (stand.state, stand.breaker.era, stand.guard.bulkhead.active) == ("open", era, 1)
     assert stand.breaker.options == one_strike(open_duration=5.0, open_maximum=120.0)
