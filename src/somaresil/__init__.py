@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         InjectedFault,
         LoadShed,
+        NoEndpoint,
         PipelineWarning,
         Problem,
         RateLimited,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from somaresil.policy.fallback import Fallback
     from somaresil.policy.retry import Retry
     from somaresil.policy.timeout import Timeout
+    from somaresil.pool import Endpoint, OutlierEjection, Pool
     from somaresil.resilience import Resilience
     from somaresil.slo import SLO, Decision, DeploymentPolicy, ErrorBudget, SLOTracker, Verdict
 
@@ -57,6 +59,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "DeploymentPolicy",
+    "Endpoint",
     "ErrorBudget",
     "Fallback",
     "FaultWindow",
@@ -64,8 +67,11 @@ __all__ = [
     "InjectedFault",
     "LoadShed",
     "ManualClock",
+    "NoEndpoint",
     "Outcome",
+    "OutlierEjection",
     "PipelineWarning",
+    "Pool",
     "Problem",
     "RateLimited",
     "Rejected",
@@ -94,6 +100,7 @@ _HOMES = {
         "DeadlineExceeded",
         "InjectedFault",
         "LoadShed",
+        "NoEndpoint",
         "PipelineWarning",
         "Problem",
         "RateLimited",
@@ -103,6 +110,7 @@ _HOMES = {
     "guard": ("Guard",),
     "outcome": ("Outcome",),
     "policy.adaptive": ("AdaptiveLimit",),
+    "pool": ("Endpoint", "OutlierEjection", "Pool"),
     "policy.breaker": ("CircuitBreaker",),
     "policy.bulkhead": ("Bulkhead",),
     "policy.fallback": ("Fallback",),

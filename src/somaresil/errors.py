@@ -9,6 +9,7 @@
     │   ├── BulkheadFull        every slot is busy and the waiting line is full, or waiting took too long
     │   ├── RateLimited         more calls than agreed
     │   ├── LoadShed            less important work makes room
+    │   ├── NoEndpoint          every endpoint of a pool refused, or none of them is well
     │   └── DeadlineExceeded    the caller has given up already
     ├── CallTimedOut            the dependency's: no answer in time (also a TimeoutError)
     └── InjectedFault           ours, on purpose: an experiment is running
@@ -32,6 +33,7 @@ __all__ = [
     "DeadlineExceeded",
     "InjectedFault",
     "LoadShed",
+    "NoEndpoint",
     "PipelineWarning",
     "Problem",
     "RateLimited",
@@ -156,6 +158,12 @@ class LoadShed(Rejected):
     """The call gave way to more important work."""
 
     reason = "load shed"
+
+
+class NoEndpoint(Rejected):
+    """Every endpoint of a pool refused the call, or none of them is well; ``retry_after`` is the soonest of theirs."""
+
+    reason = "no endpoint"
 
 
 class DeadlineExceeded(Rejected):

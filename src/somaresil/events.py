@@ -19,6 +19,8 @@ __all__ = [
     "BreakerChanged",
     "CallEnded",
     "DefectFound",
+    "EndpointEjected",
+    "EndpointReturned",
     "Event",
     "ExperimentEnded",
     "ExperimentStarted",
@@ -28,6 +30,7 @@ __all__ = [
     "IncidentOpened",
     "Listener",
     "Listeners",
+    "PoolPanicked",
     "Reconfigured",
     "RetryDenied",
     "RetryScheduled",
@@ -113,6 +116,40 @@ class BreakerChanged:
     injected: bool
     era: int = 0
     """The era that began. Two threads may tell of two steps in the wrong order: the one with the higher era is the later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEjected:
+    """A pool takes an endpoint out for ``duration`` seconds. ``guard`` is the name of the pool, ``cause`` what it did worse than others.
+
+    Causes are ``consecutive_failures``, ``success_rate`` and ``latency``.
+    """
+
+    guard: str
+    at: float
+    endpoint: str
+    cause: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointReturned:
+    """An endpoint that was ejected is in again; its share of the calls begins small and grows."""
+
+    guard: str
+    at: float
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPanicked:
+    """So few ``healthy`` ones of the ``endpoints`` are left that a pool balances over all of them; ``began`` False: that is over."""
+
+    guard: str
+    at: float
+    began: bool
+    healthy: int
+    endpoints: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +253,9 @@ Event = (
     | RetryDenied
     | FallbackUsed
     | BreakerChanged
+    | EndpointEjected
+    | EndpointReturned
+    | PoolPanicked
     | IncidentOpened
     | IncidentClosed
     | FaultInjected

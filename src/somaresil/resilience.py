@@ -29,6 +29,7 @@ from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
 from somaresil.model.breaker import State, Tally, Trigger
 from somaresil.model.histogram import merge_bounds
+from somaresil.pool import Pools
 from somaresil.priority import Prioritizer
 from somaresil.recorder import Recorder
 from somaresil.routes import Routes
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from somaresil.policy.fallback import Fallback
     from somaresil.policy.retry import Retry
     from somaresil.policy.timeout import Timeout
+    from somaresil.pool import Endpoint, Pool, PoolView
     from somaresil.recorder import Counts
     from somaresil.slo.incidents import Incident
     from somaresil.slo.objective import ErrorBudget
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BreakerControl", "GuardView", "Resilience", "Snapshot", "alive"]
 
+_E = TypeVar("_E")
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
@@ -97,6 +100,7 @@ class Snapshot:
     budgets: Mapping[str, ErrorBudget]
     incidents: tuple[Incident, ...]
     experiments: tuple[ExperimentRun, ...]
+    pools: Mapping[str, PoolView]
     ignored_headers: Mapping[str, int]
     """How often a header could not be read, by its name."""
 
@@ -230,6 +234,7 @@ class Resilience:
             chance=self.chance,
             listeners=self.listeners,
         )
+        self._pools = Pools(self.guard, lambda: self.guards, clock=self.clock, chance=self.chance, listeners=self.listeners)
         _alive.add(self)
 
     # -- guards -----------------------------------------------------------------------------------------------------------------------
@@ -306,6 +311,22 @@ class Resilience:
                 check.problem(option, given[option], f"the options it was made with ({getattr(known.coded, option)})", hint)
         check.finish()
         return known
+
+    def pool(self, name: str, endpoints: Sequence[Endpoint[_E]] | None = None, **options: Any) -> Pool[_E]:
+        """The pool called ``name``: several endpoints, models or regions behind one name. See :mod:`somaresil.pool`.
+
+        Options are those of :class:`~somaresil.pool.PoolOptions` and those of a guard. ``slo`` and ``fallback`` are about what callers see:
+        they go to the guard ``name``; ``classify``, ``idempotent`` and ``budget_aware`` also to the guards of the endpoints, all others to
+        those alone. The first mention makes it, and says which endpoints there are; later ones give the same, as with :meth:`guard`.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        return self._pools.get(name, endpoints, options)
+
+    @property
+    def pools(self) -> Mapping[str, Pool[Any]]:
+        """All pools by name, as they are now."""
+        return self._pools.all
 
     def call(self, name: str, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a plain function once through the guard called ``name``, which must be there: a misspelt name would guard nothing."""
@@ -443,6 +464,7 @@ class Resilience:
             budgets={name: self.slos.error_budget(name) for name in self.slos.names},
             incidents=(*self.slos.incidents.ended, *self.slos.incidents.running),
             experiments=self.chaos.runs,
+            pools={name: pool.view() for name, pool in self.pools.items()},
             ignored_headers=self.ignored.counts(),
         )
 

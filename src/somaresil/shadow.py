@@ -34,7 +34,10 @@ class Shadow:
         self._counts: dict[tuple[str, str], int] | None = None
 
     def note(self, policy: str, decision: str, detail: str = "") -> None:
-        """``policy`` would have taken this ``decision`` (``reject``, ``open``, ``time_out``, ``retry``, ``hedge``). Never raises."""
+        """``policy`` would have taken this ``decision``. Never raises.
+
+        A decision is ``reject``, ``open``, ``time_out``, ``retry``, ``hedge`` or ``eject``.
+        """
         with self._lock:
             if self._counts is None:
                 self._counts = {}

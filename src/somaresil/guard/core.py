@@ -70,6 +70,7 @@ class Guard:
     __slots__ = (
         "_blocks",
         "_chain",
+        "_core",
         "_refuses",
         "_site",
         "aexpress",
@@ -132,6 +133,7 @@ class Guard:
         self.express: Callable[..., Any]
         """How a plain function is called while only limits need a say; there once the guard has any."""
         self.aexpress: Callable[..., Awaitable[Any]]
+        self._core: Next = callee
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
         self.options = GuardOptions()
         self.coded = options
@@ -145,7 +147,8 @@ class Guard:
     @property
     def pipeline(self) -> tuple[str, ...]:
         """The parts that a call passes on the full path, outermost first."""
-        return ("record", *(layer for layer in LAYERS if getattr(self, layer) is not None), "fault", "callee")
+        inmost = "callee" if self._core is callee else "pool"
+        return ("record", *(layer for layer in LAYERS if getattr(self, layer) is not None), "fault", inmost)
 
     def description(self, *, deadline: float | None = None) -> Description:
         """What it does to a call, what a call can come to, what is surely wrong. ``deadline``: seconds that its callers wait, if known."""
@@ -254,6 +257,13 @@ class Guard:
             self.coded = self.coded.changed(self.name, options)
             changes = changes_between(self.name, before, self.options)
         tell(self.listeners, self.clock.time(), changes)
+
+    def route(self, core: Next) -> None:
+        """Have ``core`` answer the calls in place of their callee, which it may call through other guards: that is what a pool does."""
+        with configuring:
+            self._core = core
+            self.commit(self.prepare(self.options))
+            self.switch.hold("pool")
 
     def observe(self, observer: Callable[[CallEnded], object], attempts: Callable[[str], object] | None = None) -> None:
         """Tell ``observer`` of the end of every call, good ones as well, until :meth:`unobserve`. See :meth:`Resilience.observe`."""
@@ -461,7 +471,7 @@ class Guard:
         """Work by other options from now on. Never raises."""
         before, options = self.options, ready.options
         self.options = options
-        chain: Next = MethodType(self.faults.__call__, callee)
+        chain: Next = MethodType(self.faults.__call__, self._core)
         for layer in reversed(LAYERS):
             try:
                 self._place(layer, ready.built.get(layer), getattr(before, layer), getattr(options, layer))
@@ -539,6 +549,11 @@ class Guard:
             check.finish()
 
     def _check_block(self) -> None:
+        if self._core is not callee:
+            check = Checker(f"guard({self.name!r})")
+            hint = "a block does not say where its endpoint goes; use the decorator, or call()"
+            check.problem("block", self.name, "no `with` block of a pool", hint)
+            check.finish()
         if self.rescues:
             check = Checker(f"guard({self.name!r})")
             part = "retry" if self.options.retry is not None else "fallback"

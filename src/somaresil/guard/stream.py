@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 __all__ = ["async_stream_wrapper", "stream_wrapper"]
 
 
-def stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Guard a generator function. ``send``, ``throw``, ``close`` and the return value reach the generator as before (PEP 380)."""
+def stream_wrapper(guard: Guard, function: Callable[..., Any], make: Callable[..., StreamCall] = StreamCall) -> Callable[..., Any]:
+    """Guard a generator function. ``send``, ``throw``, ``close`` and the return value reach the generator as before (PEP 380).
+
+    ``make`` makes the calls.
+    """
     guard.has_streams = True
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        call = StreamCall(guard, function, args, kwargs)
+        call = make(guard, function, args, kwargs)
         opened: Opened = guard.drive(call)
         source, item = opened.source, opened.first
         value = item if opened.ended else None
@@ -66,13 +69,15 @@ def stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., 
     return guarded
 
 
-def async_stream_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Guard an async generator function. ``asend``, ``athrow`` and ``aclose`` reach the generator as before."""
+def async_stream_wrapper(
+    guard: Guard, function: Callable[..., Any], make: Callable[..., AsyncStreamCall] = AsyncStreamCall
+) -> Callable[..., Any]:
+    """Guard an async generator function. ``asend``, ``athrow`` and ``aclose`` reach the generator as before. ``make`` makes the calls."""
     guard.has_streams = True
 
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        call = AsyncStreamCall(guard, function, args, kwargs)
+        call = make(guard, function, args, kwargs)
         opened: Opened = await guard.adrive(call)
         source, item = opened.source, opened.first
         try:

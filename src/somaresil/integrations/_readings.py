@@ -13,13 +13,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from somaresil.model.breaker import State
+from somaresil.model.ejection import Cause
 from somaresil.outcome import Outcome
+from somaresil.pool import EndpointState
 from somaresil.slo.incidents import RECOVERY_BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from somaresil.guard import Guard
+    from somaresil.pool import Pool
     from somaresil.resilience import Resilience
     from somaresil.routes import RouteKey, RouteView
 
@@ -129,6 +132,22 @@ FAMILIES: Final = {
             ("guard",),
             "Incidents that are over: from the first bad call until the circuit was closed again.",
             unit="seconds",
+        ),
+        Family(
+            "somaresil_pool_endpoint_state",
+            "gauge",
+            ("pool", "endpoint", "state"),
+            "1 for the state the endpoint is in, else 0; with several workers: with how many of those that live it is in it.",
+            group=2,
+            reserve=len(EndpointState),
+        ),
+        Family(
+            "somaresil_pool_endpoint_ejections",
+            "counter",
+            ("pool", "endpoint", "cause"),
+            "How often a pool took an endpoint out, by what it did worse than the others.",
+            group=2,
+            reserve=len(Cause),
         ),
         Family(
             "somaresil_faults_injected",
@@ -300,6 +319,8 @@ class Reader:
             self._try(f"breaker of guard {name}", _read_breaker, reading, name, guard)
             self._try(f"limit of guard {name}", _read_limit, reading, name, guard)
             self._try(f"policies of guard {name}", _read_policies, reading, name, guard)
+        for name, pool in resilience.pools.items():
+            self._try(f"pool {name}", _read_pool, reading, name, pool)
         self._try("recoveries", self._read_recoveries, reading)
         self._try("faults", self._read_faults, reading)
         self._try("ignored headers", self._read_ignored, reading)
@@ -382,6 +403,15 @@ def _read_limit(reading: Reading, name: str, guard: Guard) -> None:
         reading.rows["somaresil_concurrency_limit"][name,] = limit.limit
         reading.rows["somaresil_concurrency"][name, "active"] = limit.active
         reading.rows["somaresil_concurrency"][name, "waiting"] = limit.waiting
+
+
+def _read_pool(reading: Reading, name: str, pool: Pool[Any]) -> None:
+    for endpoint, view in pool.view().endpoints.items():
+        for state in EndpointState:
+            reading.rows["somaresil_pool_endpoint_state"][name, endpoint, state.value] = int(state is view.state)
+        reading.rows["somaresil_pool_endpoint_ejections"][name, endpoint, Cause.CONSECUTIVE_FAILURES.value] = 0
+    for (endpoint, cause), number in pool.ejections().items():
+        reading.rows["somaresil_pool_endpoint_ejections"][name, endpoint, cause.value] = number
 
 
 _SERVER_ERROR: Final = 500

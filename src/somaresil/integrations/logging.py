@@ -35,6 +35,10 @@ def _recovery_level(event: events.IncidentClosed) -> int:
     return logging.INFO if event.recovered else logging.WARNING
 
 
+def _panic_level(event: events.PoolPanicked) -> int:
+    return logging.WARNING if event.began else logging.INFO
+
+
 DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.CallEnded: logging.DEBUG,
     events.AttemptFailed: logging.DEBUG,
@@ -44,6 +48,9 @@ DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.FaultInjected: logging.DEBUG,
     events.ShadowDecision: logging.DEBUG,
     events.BreakerChanged: _breaker_level,
+    events.EndpointEjected: logging.WARNING,
+    events.EndpointReturned: logging.INFO,
+    events.PoolPanicked: _panic_level,
     events.IncidentOpened: logging.WARNING,
     events.IncidentClosed: _recovery_level,
     events.ExperimentStarted: logging.WARNING,
@@ -61,6 +68,9 @@ _TEXTS: Final[dict[type, str]] = {
     events.FallbackUsed: "fallback of {guard} answered in place of {error}",
     events.FaultInjected: "experiment {experiment} struck {component} with {fault}",
     events.BreakerChanged: "breaker of {guard} went from {before} to {after} ({cause}; {failures} of {calls} calls failed)",
+    events.EndpointEjected: "pool {guard} takes {endpoint} out for {duration:.1f} s ({cause})",
+    events.EndpointReturned: "pool {guard} takes {endpoint} in again",
+    events.PoolPanicked: "panic of pool {guard}: {began} ({healthy} of {endpoints} endpoints healthy)",
     events.IncidentOpened: "incident {incident} began",
     events.IncidentClosed: "incident {incident} ended after {duration:.1f} s",
     events.ExperimentStarted: "experiment {experiment} strikes {component} with {fault}, rate {rate:g}, for at most {duration:g} s",

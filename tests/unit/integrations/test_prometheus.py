@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,18 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_lat
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from somaresil import SLO, AdaptiveLimit, ChaosConfig, ChaosExperiment, CircuitBreaker, ConfigurationError, ManualClock, Outcome, Resilience
+from somaresil import (
+    SLO,
+    AdaptiveLimit,
+    ChaosConfig,
+    ChaosExperiment,
+    CircuitBreaker,
+    ConfigurationError,
+    Endpoint,
+    ManualClock,
+    Outcome,
+    Resilience,
+)
 from somaresil.events import DefectFound
 from somaresil.integrations._readings import FAMILIES, Histogram
 from somaresil.integrations.prometheus import MetricsApp, ResilienceCollector, install, metrics_app
@@ -235,6 +247,8 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
         guard.call(int)
         guard.shadow.note("timeout", "time_out")
         resilience.ignored.note("grpc-timeout")
+        if number < 50:
+            resilience.pool(f"pool{number}", [Endpoint("eu", 1)])
         fail_through(guard)
         resilience.routes.cell("GET", f"/{number}", 200, ()).add(Outcome.GOOD, 0.2, 0.1, 0.0, injected=False)
     sets = sets_of(registry)
@@ -247,6 +261,22 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
     assert sum(number for key, number in found.items() if key[0] == "http_server_request_duration_seconds_count") == 300
     counted = {key: number for key, number in found.items() if key[0] == "somaresil_call_duration_seconds_bucket"}
     assert sum(number for key, number in counted.items() if dict(key[1:])["le"] == "+Inf") == 600
+
+
+def test_endpoints_of_a_pool_show_their_state_and_their_ejections(resilience, registry):
+    """One state of each is 1; ejections begin at 0."""
+    install(resilience, registry)
+    pool = resilience.pool("llm", [Endpoint("eu", fail), Endpoint("us", int)])
+    ejections = {"pool": "llm", "endpoint": "eu", "cause": "consecutive_failures"}
+    assert value(registry, "somaresil_pool_endpoint_ejections_total", **ejections) == 0.0
+    while pool.view().endpoints["eu"].state == "healthy":
+        with suppress(ValueError):
+            pool.call(lambda endpoint: endpoint.target())
+    assert value(registry, "somaresil_pool_endpoint_ejections_total", **ejections) == 1.0
+    states = {key: number for key, number in scrape(registry).items() if key[0] == "somaresil_pool_endpoint_state"}
+    shown = {(dict(key[1:])["endpoint"], dict(key[1:])["state"]) for key, number in states.items() if number}
+    assert shown == {("eu", "ejected"), ("us", "healthy")}
+    assert len(states) == 12
 
 
 def test_a_guard_moves_into_other_as_a_whole(resilience, registry):
