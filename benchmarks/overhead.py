@@ -362,6 +362,7 @@ def measure_limits(bench: Benchmark) -> None:
         alone: timed(usual=False),
         "somaresil guard with a timeout": ours.guard("timeout", timeout=LIMIT)(aplain),
         "somaresil full guard with a timeout": ours.guard("all", **full_options(timeout=LIMIT))(aplain),
+        "somaresil guard with a hedge that is not used": ours.guard("hedge", idempotent=True, hedge=LIMIT)(aplain),
         "nopanic timeout": _on(bench.peer("nopanic", nopanic), aplain),
     }
     timing = Timing(awaits, cases)

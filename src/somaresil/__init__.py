@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from somaresil.policy.breaker import CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
     from somaresil.policy.fallback import Fallback
+    from somaresil.policy.hedge import Hedge
     from somaresil.policy.retry import Retry
+    from somaresil.policy.singleflight import SingleFlight
+    from somaresil.policy.stale import StaleCache
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, OutlierEjection, Pool
     from somaresil.resilience import Resilience
@@ -64,6 +67,7 @@ __all__ = [
     "Fallback",
     "FaultWindow",
     "Guard",
+    "Hedge",
     "InjectedFault",
     "LoadShed",
     "ManualClock",
@@ -80,7 +84,9 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "SLOTracker",
+    "SingleFlight",
     "SomaresilError",
+    "StaleCache",
     "SystemClock",
     "Timeout",
     "Verdict",
@@ -114,7 +120,10 @@ _HOMES = {
     "policy.breaker": ("CircuitBreaker",),
     "policy.bulkhead": ("Bulkhead",),
     "policy.fallback": ("Fallback",),
+    "policy.hedge": ("Hedge",),
     "policy.retry": ("Retry",),
+    "policy.singleflight": ("SingleFlight",),
+    "policy.stale": ("StaleCache",),
     "policy.timeout": ("Timeout",),
     "resilience": ("Resilience",),
     "slo": ("SLO", "Decision", "DeploymentPolicy", "ErrorBudget", "SLOTracker", "Verdict"),

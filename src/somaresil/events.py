@@ -26,6 +26,8 @@ __all__ = [
     "ExperimentStarted",
     "FallbackUsed",
     "FaultInjected",
+    "HedgeStarted",
+    "HedgeWon",
     "IncidentClosed",
     "IncidentOpened",
     "Listener",
@@ -86,12 +88,37 @@ class RetryDenied:
 
 
 @dataclass(frozen=True, slots=True)
+class HedgeStarted:
+    """There was no answer ``delay`` seconds after the attempt before: a further one begins. ``hedge`` counts them from 1."""
+
+    guard: str
+    at: float
+    hedge: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeWon:
+    """The answer of a further attempt was the first good one. ``hedge`` says which."""
+
+    guard: str
+    at: float
+    hedge: int
+
+
+@dataclass(frozen=True, slots=True)
 class FallbackUsed:
-    """The fallback answered in place of the dependency. ``error`` is the type of the error that it replaced."""
+    """The fallback answered in place of the dependency. ``error`` is the type of the error that it replaced, or ``refused answer``.
+
+    ``handler`` names what answered; ``stale`` says that it was an answer of the dependency itself, asked for ``age`` seconds ago.
+    """
 
     guard: str
     at: float
     error: str
+    handler: str = ""
+    stale: bool = False
+    age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +278,8 @@ Event = (
     | AttemptFailed
     | RetryScheduled
     | RetryDenied
+    | HedgeStarted
+    | HedgeWon
     | FallbackUsed
     | BreakerChanged
     | EndpointEjected

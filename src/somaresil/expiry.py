@@ -3,14 +3,19 @@
 Most calls end long before their limit, so what costs is to begin and to end. Limits of one length run out in the order in which they
 began: they stand in a line that has one timer, set for the first of them, and a call that ends only leaves the line. A timer is made once
 in the time of a limit instead of once a call. (A wheel of coarse ticks is as cheap, but late by up to a tick, and keeps what has ended.)
+
+What happens when time runs out is the task's cancellation, or whatever else was asked for; that may cancel the task later.
 """
 
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, BaseEventLoop, CancelledError, Handle, Task, current_task, get_running_loop
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Expiry", "begin"]
 
@@ -23,21 +28,31 @@ class Expiry:
     """One limit around something that a task awaits; begun by :func:`begin`, to be ended by :meth:`ours`, once, whatever comes of it."""
 
     # Made without an __init__: calling one costs as much as all the rest of it.
-    __slots__ = ("_asked", "_place", "_task")
+    __slots__ = ("_asked", "_place", "_task", "_then", "about")
 
     _task: Task[Any] | None
     _asked: int
     """How often somebody else had asked for a cancellation before us, as asyncio.timeout asks."""
     _place: dict[Expiry, float] | Handle | None
-    """Its line, or a timer of its own; None: time has run out."""
+    """The line that it stands or stood in, or a timer of its own; None: it has cancelled the task."""
+    _then: Callable[[Expiry], object] | None
+    about: Any
+    """Whatever ``then`` needs to know; set by whoever began it."""
 
     @property
     def expired(self) -> bool:
-        """Whether time has run out: then the task was cancelled."""
+        """Whether it has cancelled the task."""
         return self._place is None
 
     def run_out(self) -> None:
-        """Cancel the task."""
+        """Time has run out: cancel the task, or do what was asked for instead."""
+        if self._then is None:
+            self.interrupt()
+        else:
+            self._then(self)
+
+    def interrupt(self) -> None:
+        """Cancel the task. At most once, and not from within it."""
         self._place = None
         if self._task is not None:
             self._task.cancel()
@@ -55,6 +70,11 @@ class Expiry:
         # A failure remembers where it was, and with that us: the task that it ends must not hang on us in turn.
         task, self._task = self._task, None
         return place is None and task is not None and task.uncancel() <= self._asked and isinstance(error, CancelledError)
+
+    def others(self) -> bool:
+        """Whether somebody else has asked for a cancellation of the current task since it began. Asked after it has ended."""
+        task = current_task()
+        return task is not None and task.cancelling() > self._asked
 
 
 class _Line:
@@ -84,9 +104,15 @@ class _Line:
                 self.attend(loop, deadline)
                 break
             over.append(expiry)
-        for expiry in over:
-            del self.entries[expiry]
-            expiry.run_out()
+        try:
+            for expiry in over:
+                # What the one before has done may have ended this one.
+                if self.entries.pop(expiry, None) is not None:
+                    expiry.run_out()
+        except BaseException:
+            # The loop is being left: whoever runs it again finds the others here.
+            loop.call_soon(self._run_out)
+            raise
 
 
 class _Lines(dict[float, _Line]):
@@ -106,8 +132,11 @@ _elsewhere: WeakKeyDictionary[Any, _Lines] = WeakKeyDictionary()
 """The lines of loops that take no attribute."""
 
 
-def begin(limit: float, *, usual: bool = False) -> Expiry:
+def begin(limit: float, usual: bool = False, then: Callable[[Expiry], object] | None = None) -> Expiry:  # noqa: FBT001, FBT002 - hot
     """A limit for the current task, in seconds from now. ``usual`` says that many have this length, which then is above 0.
+
+    ``then`` is called with the limit when time runs out, in place of the cancellation: by the loop, in anybody's context. It must not
+    raise.
 
     Raises ``RuntimeError`` outside of a task.
     """
@@ -118,6 +147,7 @@ def begin(limit: float, *, usual: bool = False) -> Expiry:
     expiry = Expiry()
     expiry._task = task  # noqa: SLF001 - the rest of making it
     expiry._asked = task.cancelling()  # noqa: SLF001
+    expiry._then = then  # noqa: SLF001
     if usual:
         lines: _Lines | None = getattr(loop, _LINES, None)
         if lines is None:

@@ -40,7 +40,7 @@ from somaresil.thrift import BudgetScale
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from datetime import timedelta
 
     from somaresil.chaos.run import ExperimentRun
@@ -51,7 +51,10 @@ if TYPE_CHECKING:
     from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
     from somaresil.policy.fallback import Fallback
+    from somaresil.policy.hedge import Hedge
     from somaresil.policy.retry import Retry
+    from somaresil.policy.singleflight import SingleFlight
+    from somaresil.policy.stale import StaleCache
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, Pool, PoolView
     from somaresil.recorder import Counts
@@ -247,7 +250,9 @@ class Resilience:
         classify: Classifier | None = None,
         idempotent: bool | str | Callable[..., object] | None = None,
         budget_aware: str | None = None,
-        fallback: Callable[..., Any] | Fallback | None = None,
+        fallback: Callable[..., Any] | Fallback | StaleCache | Sequence[Callable[..., Any] | Fallback | StaleCache] | None = None,
+        single_flight: bool | Callable[..., Hashable] | SingleFlight | None = None,
+        hedge: float | timedelta | Hedge | None = None,
         retry: int | Retry | None = None,
         breaker: CircuitBreaker | Literal[True] | None = None,
         bulkhead: int | Bulkhead | AdaptiveLimit | None = None,
@@ -266,6 +271,8 @@ class Resilience:
             "idempotent": idempotent,
             "budget_aware": budget_aware,
             "fallback": fallback,
+            "single_flight": single_flight,
+            "hedge": hedge,
             "retry": retry,
             "breaker": breaker,
             "bulkhead": bulkhead,

@@ -7,7 +7,9 @@ coroutine never suspends, so a single ``send(None)`` runs it to its end (Polly v
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "run_sync",
     "set_context",
     "shorten",
+    "twin",
 ]
 
 
@@ -164,6 +167,30 @@ def raise_again(error: BaseException) -> NoReturn:
         del error, context
 
 
+def twin(error: _E) -> _E:
+    """Another object that says the same: type, arguments, attributes, cause and traceback, without a call of ``__init__``.
+
+    One exception that several callers raise collects the traceback of each of them, and each changes it under the others. Those few that
+    cannot be made so come back themselves.
+    """
+    kind = type(error)
+    try:
+        other = kind.__new__(kind, *error.args)
+        for base in kind.__mro__:
+            for name, member in vars(base).items():
+                # Attributes of classes in C and slots of classes in Python: `errno` of an OSError, `guard` of a rejection.
+                if isinstance(member, MemberDescriptorType) and not name.startswith("__"):
+                    with contextlib.suppress(AttributeError, TypeError):
+                        if (value := member.__get__(error, kind)) is not getattr(other, name, None):
+                            member.__set__(other, value)
+        vars(other).update(vars(error))
+        for part in _PARTS:
+            part.__set__(other, part.__get__(error, kind))
+    except Exception:  # noqa: BLE001 - a class may do anything in its __new__
+        return error
+    return other.with_traceback(foreign(error.__traceback__))
+
+
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -182,6 +209,7 @@ def shorten(error: BaseException) -> None:
 
 
 _CONTEXT: Any = BaseException.__dict__["__context__"]
+_PARTS: tuple[Any, ...] = tuple(BaseException.__dict__[name] for name in ("args", "__context__", "__cause__", "__suppress_context__"))
 
 
 def set_context(error: BaseException, context: BaseException | None) -> None:

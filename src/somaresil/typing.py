@@ -67,6 +67,8 @@ class Call(Protocol):
     """Whether the call goes on after the policies have returned: a stream, or a ``with`` block."""
     block: bool
     """Whether it is a ``with`` block: its body cannot be run again."""
+    blocking: bool
+    """Whether waiting blocks the thread: :attr:`runtime` says the same, in more time."""
     late: bool
     """Set when a synchronous callee answered after its time was up."""
     scope: Any
@@ -99,6 +101,18 @@ class Call(Protocol):
 
     def at_end(self, done: Callable[[Outcome, float], None]) -> None:
         """Have ``done(outcome, now)`` called when a lasting call has ended."""
+        ...
+
+    def sibling(self) -> Call:
+        """Another attempt of this call, with books of its own until :meth:`absorb`."""
+        ...
+
+    def absorb(self, other: Any, *, won: bool = False) -> None:
+        """Take over what an attempt that has ended leaves behind; with ``won`` its permits too, which are else given back."""
+        ...
+
+    async def discard(self, result: Any) -> None:
+        """Do away with what an attempt has answered and nobody wants."""
         ...
 
     def invoke(self, function: Callable[..., Any]) -> Awaitable[Any]:

@@ -22,6 +22,9 @@ PROMISED = {
     "bulkhead": "Bulkhead",
     "adaptive-limit": "AdaptiveLimit",
     "fallback": "Fallback",
+    "stale-cache": "StaleCache",
+    "single-flight": "SingleFlight",
+    "hedge": "Hedge",
     "fault": "ChaosConfig",
 }
 

@@ -18,10 +18,13 @@ from somaresil import (
     ErrorBudget,
     Fallback,
     Guard,
+    Hedge,
     ManualClock,
     Outcome,
     Resilience,
     Retry,
+    SingleFlight,
+    StaleCache,
     SystemClock,
     Timeout,
     Verdict,
@@ -214,6 +217,16 @@ resilience.guard(
 resilience.guard("short", slo="fast", fallback=function, retry=3, breaker=True, bulkhead=8, timeout=timedelta(seconds=10))
 guard.configure(timeout=5.0, retry=None)
 
+resilience.guard("late", idempotent="key", hedge=0.2)
+resilience.guard("later", idempotent=True, hedge=Hedge(quantile=0.95, minimum_delay=timedelta(milliseconds=20), max_hedges=2))
+resilience.guard("old", fallback=StaleCache(300, key=str), single_flight=True)
+resilience.guard("older", fallback=[StaleCache(timedelta(minutes=5)), Fallback(function, needs_error=True), function])
+resilience.guard("shared", single_flight=SingleFlight(str))
+resilience.guard("wrong", hedge="0.2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+resilience.guard("wrong", single_flight="key")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+resilience.guard("wrong", fallback=[5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+Hedge(0.2, 0.95)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+StaleCache()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 resilience.guard("wrong", timeout="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", retry="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", breaker="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

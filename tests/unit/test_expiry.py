@@ -324,3 +324,100 @@ def test_it_ends_as_with_asyncio_timeout(programs):
     assert [end if isinstance(end, tuple) else type(end) for end in found] == [
         end if isinstance(end, tuple) else type(end) for end in expected
     ]
+
+
+# -- what is done instead ----------------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_something_else_may_be_done_when_time_runs_out(usual):
+    """Once, with the limit itself; the task is not cancelled, and ends it as any other."""
+    rung = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        expiry = begin(2.5, usual=usual, then=lambda expiry: rung.append((expiry, loop.time())))
+        await asyncio.sleep(60)
+        assert not expiry.expired
+        assert not expiry.ours(None)
+        return expiry, asyncio.current_task().cancelling()
+
+    expiry, cancelling = run(main())[0]
+    assert (rung, cancelling) == ([(expiry, 2.5)], 0)
+
+
+@both
+@pytest.mark.parametrize("error", [None, ValueError()])
+def test_nothing_is_done_for_what_has_ended_in_time(usual, error):
+    """Well or not."""
+    rung = []
+
+    async def main():
+        expiry = begin(2.5, usual=usual, then=rung.append)
+        assert not expiry.ours(error)
+        await asyncio.sleep(60)
+
+    run(main())
+    assert rung == []
+
+
+@both
+@pytest.mark.parametrize("theirs", [None, 5.0, 7.0])
+def test_a_task_may_be_interrupted_later(usual, theirs):
+    """That cancellation is ours, unless somebody else has asked for one in the same moment, or has been there before."""
+
+    async def main():
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        expiry = begin(2.5, usual=usual, then=lambda expiry: loop.call_at(5.0, expiry.interrupt))
+        if theirs is not None:
+            loop.call_later(theirs, task.cancel)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as error:
+            assert expiry.expired
+            return expiry.ours(error), expiry.others(), loop.time(), task.cancelling()
+
+    assert run(main())[0] == (theirs != 5.0, theirs == 5.0, 5.0, int(theirs == 5.0))
+
+
+def test_one_that_the_one_before_has_ended_is_left_alone():
+    """They run out in one moment, and the first does away with the second."""
+    rung = []
+
+    async def main():
+        second = None
+
+        def first_rings(expiry):
+            rung.append("first")
+            second.ours(None)
+
+        begin(2.5, usual=True, then=first_rings)
+        second = begin(2.5, usual=True, then=lambda expiry: rung.append("second"))
+        await asyncio.sleep(60)
+
+    run(main())
+    assert rung == ["first"]
+
+
+def test_whoever_leaves_the_loop_leaves_the_others_their_time():
+    """An interrupt by the keyboard in the middle of a line: the others run out when the loop runs again."""
+    rung = []
+
+    def leave(expiry):
+        raise KeyboardInterrupt
+
+    async def main():
+        begin(2.5, usual=True, then=leave)
+        begin(2.5, usual=True, then=lambda expiry: rung.append("second"))
+        await asyncio.sleep(60)
+
+    loop = LinedLoop(VirtualClock())
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        assert rung == []
+        loop.run_until_complete(task)
+    finally:
+        loop.close()
+    assert rung == ["second"]

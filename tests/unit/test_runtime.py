@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from dataclasses import dataclass
 
 import pytest
 
-from somaresil import ManualClock, SystemClock
-from somaresil.runtime import Asyncio, Blocking, Carried, foreign, original, raise_again, run_sync
+from somaresil import CallTimedOut, CircuitOpen, ManualClock, SystemClock
+from somaresil.runtime import Asyncio, Blocking, Carried, foreign, original, raise_again, run_sync, twin
 from tests.behaviour.kit import PATIENCE
 
 
@@ -138,3 +139,98 @@ def test_frames_of_ours_are_taken_off_the_front_of_a_traceback():
     alone = trace_of(lambda: namespace["ours"](None)).tb_next
     assert names(foreign(alone)) == names(alone) == ["ours"]
     assert foreign(None) is None
+
+
+# -- twins --------------------------------------------------------------------------------------------------------------------------------
+
+
+class Choosy(Exception):
+    """Wants more than its arguments, and makes a text of them."""
+
+    def __init__(self, status, *, response):
+        super().__init__(f"status {status}")
+        self.status = status
+        self.response = response
+
+
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+
+class Own(OSError):
+    def __init__(self, path):
+        super().__init__(2, "gone", path)
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def raised(error: BaseException) -> BaseException:
+    """With a history: cause, context, notes and a traceback."""
+    try:
+        try:
+            raise KeyError("why")
+        except KeyError as cause:
+            if not isinstance(error, Frozen):
+                error.add_note("seen before")
+            raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+def slotted() -> Slotted:
+    error = Slotted("text")
+    error.code = 7
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("text", 1),
+        Choosy(503, response=object()),
+        slotted(),
+        Own("/nowhere"),
+        Frozen(7),
+        FileNotFoundError(2, "gone", "/nowhere"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"),
+        StopIteration("value"),
+        ExceptionGroup("several", [ValueError()]),
+        CircuitOpen("guard", 3.0, "detail", "last", injected=True),
+        CallTimedOut("guard", 1.0),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_twin_says_the_same(error):
+    """Type, arguments, text, attributes, cause and notes, without its __init__ being called; a traceback of its own on top of the first."""
+    raised(error)
+    other = twin(error)
+    assert other is not error
+    assert (type(other), other.args, str(other), repr(other)) == (type(error), error.args, str(error), repr(error))
+    assert vars(other) == vars(error)
+    for name in ("errno", "filename", "reason", "start", "value", "code", "guard", "retry_after", "exceptions"):
+        assert getattr(other, name, None) == getattr(error, name, None)
+    assert (other.__cause__, other.__suppress_context__) == (error.__cause__, True)
+    before = error.__traceback__
+    assert other.__traceback__ is before
+    with pytest.raises(type(error)):
+        raise other
+    assert error.__traceback__ is before
+    assert other.__traceback__ is not before
+
+
+def test_what_has_no_twin_comes_back_itself():
+    """A class may do anything in its __new__."""
+
+    class Lonely(Exception):
+        def __new__(cls, *args):
+            if args == ("only",) and made:
+                raise TypeError("there is one already")
+            made.append(1)
+            return super().__new__(cls, *args)
+
+    made = []
+    error = Lonely("only")
+    assert twin(error) is error

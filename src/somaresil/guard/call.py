@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from somaresil.deadline import current, cut_off
 from somaresil.outcome import Outcome, outcome_of
@@ -59,6 +59,7 @@ class Call:
     )
     lasting = False
     block = False
+    blocking = False
 
     def __init__(self, guard: Guard, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call that begins now."""
@@ -132,10 +133,31 @@ class Call:
             except Exception as broken:  # noqa: BLE001 - our defect is not the caller's
                 self.listeners.defect(f"end of a call of guard {self.guard}", broken, self.clock.time())
 
+    def sibling(self) -> Self:
+        """Another attempt of this call, with books of its own until :meth:`absorb`."""
+        other = type(self)(self._guard, self.function, self.args, self.kwargs)
+        other.started = self.started
+        return other
+
+    def absorb(self, other: Call, *, won: bool = False) -> None:
+        """Take over what an attempt that has ended leaves behind: that it was struck and, when it is the one that counts, its permits."""
+        if other is not self and other.injected:
+            if self.injected:
+                self._guard.faults.touched(-1)
+            self.injected = True
+            other.injected = False
+        if won:
+            self._ends, other._ends = other._ends, self._ends
+            self.attempt, self.late, self.timed_from = other.attempt, other.late, other.timed_from
+        other.end(Outcome.ABANDONED, self._guard.monotonic())
+
     @property
     def runtime(self) -> Runtime:
         """How it waits."""
         raise NotImplementedError
+
+    async def discard(self, result: Any) -> None:
+        """Do away with what an attempt has answered and nobody wants."""
 
     async def invoke(self, function: Callable[..., Any]) -> Any:
         """Call ``function`` in the way of this kind of call."""
@@ -146,6 +168,7 @@ class FunctionCall(Call):
     """A plain function."""
 
     __slots__ = ()
+    blocking = True
 
     @property
     def runtime(self) -> Runtime:
@@ -213,6 +236,12 @@ class AsyncStreamCall(CoroutineCall):
             if close is not None:
                 await close()
             raise
+
+    async def discard(self, result: Opened) -> None:
+        """Close the stream."""
+        close = getattr(result.source, "aclose", None)
+        if close is not None:
+            await close()
 
 
 class BlockCall(FunctionCall):

@@ -3,7 +3,7 @@
 Two paths with one meaning. While the switch is quiet a call is one frame (see :mod:`somaresil.guard.wrap`): two clock reads and one
 counter. In every other case it takes the full path here: policies in a fixed order, the outermost first ::
 
-    record > fallback > retry > breaker > bulkhead or adaptive limit > timeout > fault > callee
+    record > fallback > single flight > hedge > retry > breaker > bulkhead or adaptive limit > timeout > fault > callee
 
 A call whose first attempt failed on the quiet path and that may yet be saved goes through the full path with that failure played back to
 the policies. ``tests/property/test_two_paths.py`` holds the two paths to equal records, states, results and exceptions.
@@ -24,6 +24,7 @@ from somaresil.events import CallEnded
 from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, CoroutineCall, FunctionCall, callee
 from somaresil.guard.change import changes_between, tell
 from somaresil.guard.express import async_express, express, lane_of
+from somaresil.guard.hedged import hedged_express
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
@@ -43,12 +44,16 @@ if TYPE_CHECKING:
     from somaresil.chance import Chance
     from somaresil.errors import CircuitOpen
     from somaresil.events import Listeners
+    from somaresil.expiry import Expiry
     from somaresil.guard.description import Description
     from somaresil.policy.adaptive import AdaptivePolicy
     from somaresil.policy.breaker import BreakerPolicy
     from somaresil.policy.bulkhead import BulkheadPolicy
     from somaresil.policy.fallback import FallbackPolicy
+    from somaresil.policy.hedge import HedgePolicy
     from somaresil.policy.retry import RetryPolicy
+    from somaresil.policy.singleflight import SingleFlightPolicy
+    from somaresil.policy.stale import StaleCachePolicy
     from somaresil.policy.timeout import TimeoutPolicy
     from somaresil.recorder import Recorder
     from somaresil.thrift import BudgetScale
@@ -56,8 +61,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYERS", "Guard", "Prepared", "configuring"]
 
-LAYERS: Final = ("fallback", "retry", "breaker", "bulkhead", "timeout")
+LAYERS: Final = ("fallback", "single_flight", "hedge", "retry", "breaker", "bulkhead", "timeout")
 """The policies a guard may have, outermost first. Each is an option of that name and a slot of the guard."""
+
+_NOT_AROUND_BLOCKS: Final = ("retry", "hedge", "single_flight", "fallback")
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _T = TypeVar("_T")
@@ -71,6 +78,7 @@ class Guard:
         "_blocks",
         "_chain",
         "_core",
+        "_particular",
         "_refuses",
         "_site",
         "aexpress",
@@ -83,6 +91,7 @@ class Guard:
         "fallback",
         "faults",
         "has_streams",
+        "hedge",
         "listeners",
         "monotonic",
         "name",
@@ -91,10 +100,12 @@ class Guard:
         "recorder",
         "rescues",
         "retry",
+        "single_flight",
         "suspending",
         "switch",
         "timeout",
         "where",
+        "within_hedge",
     )
 
     def __init__(
@@ -122,7 +133,9 @@ class Guard:
         self.blocking = Blocking(clock)
         self.suspending = Asyncio(clock)
         self.faults = FaultPoint(self.switch)
-        self.fallback: FallbackPolicy | None = None
+        self.fallback: FallbackPolicy | StaleCachePolicy | None = None
+        self.single_flight: SingleFlightPolicy | None = None
+        self.hedge: HedgePolicy | None = None
         self.retry: RetryPolicy | None = None
         self.breaker: BreakerPolicy | None = None
         self.bulkhead: BulkheadPolicy | AdaptivePolicy | None = None
@@ -134,6 +147,8 @@ class Guard:
         """How a plain function is called while only limits need a say; there once the guard has any."""
         self.aexpress: Callable[..., Awaitable[Any]]
         self._core: Next = callee
+        self.within_hedge: Next
+        """What is inside of the hedge, or would be."""
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
         self.options = GuardOptions()
         self.coded = options
@@ -179,6 +194,7 @@ class Guard:
         """
         self._check_fallback(target)
         self._check_timeout(target)
+        self._check_fits(target)
         guarded: _F = decorate(self, target)
         return guarded
 
@@ -196,7 +212,7 @@ class Guard:
 
     async def acall(self, function: Callable[_P, Awaitable[_T]], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a coroutine function, or anything that returns an awaitable, through the guard, once."""
-        self._check_callable(function)
+        self._check_callable(function, awaited=True)
         if shape_of(function) in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}:
             check = Checker(f"guard({self.name!r})")
             fix = "use guard(function)(...), which gives a guarded stream"
@@ -369,12 +385,30 @@ class Guard:
             set_context(stop, context)
             del stop, context
 
-    async def adrive(self, call: Call) -> Any:
+    def begun(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], started: float, era: int
+    ) -> tuple[Next, Call]:
+        """What is inside of the hedge, and a call that began on the express path and is to go on there."""
+        call = CoroutineCall(self, function, args, kwargs)
+        call.started, call.era = started, era
+        return self.within_hedge, call
+
+    def go_on(self, hedge: HedgePolicy, expiry: Expiry, result: object, failed: BaseException | None, now: float) -> Awaitable[Any]:
+        """The first attempt of such a call has ended with ``result`` or ``failed``, and ``hedge`` has not done with it."""
+        call: Call = hedge.call_of(expiry)
+        call.replayed, call.scope = failed, (expiry, result)
+        if failed is None and self.breaker is not None:
+            # It reads the good answers of calls that end quietly, and this one will not.
+            self.breaker.settle(Permit(call.era, None), Outcome.GOOD, now - call.started, now)
+        # The hedge may have been taken away or replaced meanwhile: the one that has begun this goes on with it.
+        return self.adrive(call, None if self.hedge is hedge else MethodType(hedge.__call__, self.within_hedge))
+
+    async def adrive(self, call: Call, chain: Next | None = None) -> Any:
         """Take an asynchronous call through the policies."""
         if (deadline := current()) is not None and deadline.at <= call.started and call.replayed is None:
             raise self._expired(call, deadline.at)
         try:
-            result = await self._chain(call)
+            result = await (self._chain if chain is None else chain)(call)
         except BaseException as error:
             self.end(call, call.judge(None, error), error)
             shorten(error)
@@ -443,6 +477,10 @@ class Guard:
         if slow is not None and slow not in self.recorder.bounds:
             path = f"{prefix}breaker.slow_call_duration"
             check.problem(path, slow, f"one of the bounds {self.recorder.bounds}", "set it when the guard is made")
+        if options.hedge is not None and not options.idempotent:
+            allowed = "True, the name of the argument that holds the key, or a function that returns the key"
+            hint = "a hedge calls again while the first attempt is still running"
+            check.problem(f"{prefix}idempotent", options.idempotent, allowed, hint)
 
     def prepare(self, options: GuardOptions) -> Prepared:
         """Make everything that these options need and that is not there; nothing is changed. Give it to :meth:`commit` or :meth:`discard`.
@@ -478,10 +516,15 @@ class Guard:
             except Exception as defect:  # noqa: BLE001 - the other policies, and the other guards, get their new options all the same
                 self.listeners.defect(f"the {layer} of guard {self.name}, taking over new options", defect, self.clock.time())
             policy = getattr(self, layer)
+            if layer == "hedge":
+                self.within_hedge = chain
             if policy is not None:
                 # A method bound twice, to the policy and to what is inside it: half the size of a functools.partial, and called faster.
                 chain = MethodType(policy.__call__, chain)
         self._chain = chain
+        chosen = ((layer, getattr(options, layer)) for layer in LAYERS)
+        self._particular = tuple((layer, option) for layer, option in chosen if hasattr(option, "unfit"))
+        """The options that are not for every kind of function."""
         self.rescues = self.fallback is not None or self.retry is not None
         """Whether a call that failed once may still end well."""
         self._refuses = None if self.rescues else self.breaker
@@ -498,7 +541,7 @@ class Guard:
         lane, limit, names = found
         # Before the switch lets anybody through. A limit of time does not interrupt a plain function, and has to look at it.
         self.express = express(self, lane) if limit is None else self.run
-        self.aexpress = async_express(self, lane, limit)
+        self.aexpress = async_express(self, lane, limit) if self.hedge is None else hedged_express(self, lane, limit, self.hedge)
         self.switch.bypass(names)
 
     def _place(self, layer: str, built: Any, before: Any, options: Any) -> None:
@@ -519,10 +562,27 @@ class Guard:
             # A breaker holds the switch by itself, for as long as it is not closed.
             self.switch.hold(layer, held=policy is not None and not policy.quiet)
 
-    def _check_callable(self, function: Callable[..., Any]) -> None:
+    def _check_callable(self, function: Callable[..., Any], *, awaited: bool = False) -> None:
         if not callable(function):
             check_decoratable(self.name, function)
         self._check_fallback(function)
+        self._check_fits(function, awaited=awaited)
+
+    def _check_fits(self, target: object, *, awaited: bool = False) -> None:
+        """Ask the options that are not for every kind of function."""
+        target = target.__func__ if isinstance(target, classmethod | staticmethod) else target
+        if not self._particular or not callable(target):
+            return
+        shape = shape_of(target)
+        check = Checker(f"guard({self.name!r})")
+        for layer, options in self._particular:
+            unfit = options.unfit(
+                suspends=awaited or shape in {Shape.COROUTINE, Shape.ASYNC_GENERATOR},
+                streams=shape in {Shape.GENERATOR, Shape.ASYNC_GENERATOR},
+            )
+            if unfit is not None:
+                check.problem(layer, options, *unfit)
+        check.finish()
 
     def _check_timeout(self, target: object) -> None:
         timeout = self.options.timeout
@@ -538,15 +598,14 @@ class Guard:
         fallback = self.options.fallback
         # A classmethod object cannot be called; what it holds can.
         target = target.__func__ if isinstance(target, classmethod) else target
-        if fallback is None or not callable(target):
+        if fallback is None or not callable(target) or shape_of(target) not in {Shape.FUNCTION, Shape.GENERATOR}:
             return
-        ours, theirs = shape_of(target), shape_of(fallback.handler)
-        if ours in {Shape.FUNCTION, Shape.GENERATOR} and theirs in {Shape.COROUTINE, Shape.ASYNC_GENERATOR}:
-            check = Checker(f"guard({self.name!r})")
-            check.problem(
-                "fallback", fallback.handler, "a plain function", "a synchronous call cannot await; give this function a guard of its own"
-            )
-            check.finish()
+        check = Checker(f"guard({self.name!r})")
+        for link in fallback.links:
+            if shape_of(link.handler) in {Shape.COROUTINE, Shape.ASYNC_GENERATOR}:
+                hint = "a synchronous call cannot await; give this function a guard of its own"
+                check.problem("fallback", link.handler, "a plain function", hint)
+        check.finish()
 
     def _check_block(self) -> None:
         if self._core is not callee:
@@ -554,9 +613,9 @@ class Guard:
             hint = "a block does not say where its endpoint goes; use the decorator, or call()"
             check.problem("block", self.name, "no `with` block of a pool", hint)
             check.finish()
-        if self.rescues:
+        part = next((part for part in _NOT_AROUND_BLOCKS if getattr(self, part) is not None), None)
+        if part is not None:
             check = Checker(f"guard({self.name!r})")
-            part = "retry" if self.options.retry is not None else "fallback"
             check.problem(
                 part, getattr(self.options, part), "none for a `with` block", "a block cannot be run twice; use the decorator or call()"
             )

@@ -90,5 +90,6 @@ def _hedges(options: GuardOptions) -> int:
 
 def _hedge_delay(options: GuardOptions) -> float | None:
     """Seconds after which a hedge starts the next of them; None: that is measured."""
-    delay = getattr(working(options, "hedge"), "delay", None)
+    hedge = working(options, "hedge")
+    delay = None if getattr(hedge, "quantile", None) is not None else getattr(hedge, "delay", None)
     return float(delay) if isinstance(delay, int | float) else None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from somaresil.guard.core import Guard
 
-__all__ = ["ADMITTING", "Lane", "async_express", "express", "lane_of"]
+__all__ = ["ADMITTING", "Lane", "async_express", "express", "give_back", "lane_of"]
 
 ADMITTING: Final = ("throttle", "bulkhead", "rate_limit")
 """Layers that admit, in the order in which they are asked here. A rate that was spent cannot be given back as a slot can: it is last."""
@@ -31,7 +31,7 @@ Lane = tuple[tuple["Callable[[], Any]", "Callable[[Any, Outcome, float, float], 
 
 
 def lane_of(guard: Guard) -> tuple[Lane, float | None, frozenset[str]] | None:
-    """The limits of a guard that can be passed here, its timeout, and the names of both; None: there is nothing to pass."""
+    """The limits of a guard that can be passed here, its timeout, and the names of both and a hedge; None: there is nothing to pass."""
     names, lane = [], []
     for layer in ADMITTING:
         policy = getattr(guard, layer, None)
@@ -41,10 +41,12 @@ def lane_of(guard: Guard) -> tuple[Lane, float | None, frozenset[str]] | None:
     limit = None if guard.timeout is None else guard.timeout.plain
     if limit is not None:
         names.append("timeout")
+    if guard.hedge is not None:
+        names.append("hedge")
     return (tuple(lane), limit, frozenset(names)) if names else None
 
 
-def _give_back(lane: Lane, tokens: list[Any], now: float) -> None:
+def give_back(lane: Lane, tokens: list[Any], now: float) -> None:
     """Leave what was entered: the call was not made."""
     for (_, leave), token in zip(lane, tokens, strict=False):
         leave(token, Outcome.REJECTED, 0.0, now)
@@ -75,7 +77,7 @@ def express(guard: Guard, lane: Lane) -> Callable[..., Any]:
         for enter, _ in lane:
             token = enter()
             if token is None:
-                _give_back(lane, tokens, started)
+                give_back(lane, tokens, started)
                 return guard.run(function, args, kwargs)
             tokens.append(token)
         try:
@@ -116,7 +118,7 @@ def async_express(guard: Guard, lane: Lane, limit: float | None) -> Callable[...
         for enter, _ in lane:
             token = enter()
             if token is None:
-                _give_back(lane, tokens, started)
+                give_back(lane, tokens, started)
                 return await guard.arun(function, args, kwargs)
             tokens.append(token)
         try:

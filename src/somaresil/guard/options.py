@@ -11,8 +11,11 @@ from somaresil.config import Checker, did_you_mean
 from somaresil.policy.adaptive import AdaptiveLimit
 from somaresil.policy.breaker import CircuitBreaker
 from somaresil.policy.bulkhead import Bulkhead
-from somaresil.policy.fallback import Fallback
+from somaresil.policy.fallback import Fallback, Fallbacks
+from somaresil.policy.hedge import Hedge
 from somaresil.policy.retry import Retry
+from somaresil.policy.singleflight import SingleFlight
+from somaresil.policy.stale import StaleCache
 from somaresil.policy.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -31,7 +34,9 @@ class GuardOptions:
     classify: Classifier | None = None
     idempotent: bool | str | Callable[..., object] | None = None
     budget_aware: str | None = None
-    fallback: Fallback | None = None
+    fallback: Fallback | StaleCache | Fallbacks | None = None
+    single_flight: SingleFlight | None = None
+    hedge: Hedge | None = None
     retry: Retry | None = None
     breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | AdaptiveLimit | None = None
@@ -39,7 +44,7 @@ class GuardOptions:
 
     @classmethod
     def of(cls, name: str, given: Mapping[str, Any], check: Checker | None = None) -> GuardOptions:
-        """Resolve shorthands (``timeout=10``, ``retry=3``, ``breaker=True``, ``bulkhead=8``, ``fallback=function``, ``slo="name"``).
+        """Resolve shorthands: ``timeout=10``, ``retry=3``, ``breaker=True``, ``bulkhead=8``, ``fallback=function``, ``hedge=0.2`` ...
 
         Notes the problems in ``check``; without one, raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
         """
@@ -89,12 +94,38 @@ def _resolve_budget_aware(check: Checker, value: Any) -> str | None:
     return None
 
 
-def _resolve_fallback(check: Checker, value: Any) -> Fallback | None:
-    if value is None or isinstance(value, Fallback):
+def _resolve_fallback(check: Checker, value: Any) -> Fallback | StaleCache | Fallbacks | None:
+    if value is None or isinstance(value, Fallback | StaleCache | Fallbacks):
         return value
+    given = tuple(value) if isinstance(value, list | tuple) else (value,)
+    links = [link if isinstance(link, Fallback | StaleCache) or not callable(link) else Fallback(link) for link in given]
+    wrong = [link for link in links if not isinstance(link, Fallback | StaleCache)]
+    if wrong or not links:
+        allowed = "a function, a Fallback, a StaleCache, or a list of them"
+        check.problem("fallback", wrong[0] if wrong else value, allowed, "to answer with a constant, write lambda *args, **kwargs: value")
+        return None
+    if any(isinstance(link, StaleCache) for link in links[1:]):
+        check.problem("fallback", value, "a StaleCache in the first place only", "it has to see what the dependency itself answers")
+    return links[0] if len(links) == 1 else Fallbacks(tuple(links))
+
+
+def _resolve_single_flight(check: Checker, value: Any) -> SingleFlight | None:
+    if value is None or value is False or isinstance(value, SingleFlight):
+        return value or None
+    if value is True:
+        return SingleFlight()
     if callable(value):
-        return Fallback(value)
-    check.problem("fallback", value, "a function or a Fallback", "to answer with a constant, write lambda *args, **kwargs: value")
+        return SingleFlight(value)
+    check.problem("single_flight", value, "True, a function of the arguments that returns a key, or a SingleFlight")
+    return None
+
+
+def _resolve_hedge(check: Checker, value: Any) -> Hedge | None:
+    if value is None or isinstance(value, Hedge):
+        return value
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        return Hedge(check.seconds("hedge", value, maximum=3_600.0))
+    check.problem("hedge", value, "seconds after which to ask again, a timedelta or a Hedge")
     return None
 
 
@@ -149,6 +180,8 @@ _RESOLVE: dict[str, Callable[[Checker, Any], Any]] = {
     "idempotent": _resolve_idempotent,
     "budget_aware": _resolve_budget_aware,
     "fallback": _resolve_fallback,
+    "single_flight": _resolve_single_flight,
+    "hedge": _resolve_hedge,
     "retry": _resolve_retry,
     "breaker": _resolve_breaker,
     "bulkhead": _resolve_bulkhead,

@@ -178,6 +178,20 @@ FAMILIES: Final = {
             reserve=4,
         ),
         Family(
+            "somaresil_hedges",
+            "counter",
+            ("guard", "result"),
+            "Further attempts beside a running one that won, lost or failed, and those that the budget or idempotency denied.",
+            reserve=5,
+        ),
+        Family(
+            "somaresil_reused_answers",
+            "counter",
+            ("guard", "how"),
+            "Callers who got an answer that was not made for them: from the cache, fresh or stale, or shared with another caller.",
+            reserve=3,
+        ),
+        Family(
             "somaresil_shadow_decisions",
             "counter",
             ("guard", "policy", "decision"),
@@ -393,6 +407,15 @@ def _read_policies(reading: Reading, name: str, guard: Guard) -> None:
     if retry is not None:
         for decision, number in retry.decisions().items():
             reading.rows["somaresil_retries"][name, decision] = number
+    if guard.hedge is not None:
+        for result, number in guard.hedge.results().items():
+            reading.rows["somaresil_hedges"][name, result] = number
+    reused = reading.rows["somaresil_reused_answers"]
+    if guard.fallback is not None and guard.fallback.cache is not None:
+        results = guard.fallback.cache.results()
+        reused[name, "fresh"], reused[name, "stale"] = results["fresh"], results["stale"]
+    if guard.single_flight is not None:
+        reused[name, "shared"] = guard.single_flight.shared
     for (policy, decision), number in guard.shadow.counts().items():
         reading.rows["somaresil_shadow_decisions"][name, policy, decision] = number
 

@@ -28,6 +28,8 @@ _KINDS: Final[tuple[type, ...]] = (
     events.CallEnded,
     events.AttemptFailed,
     events.RetryScheduled,
+    events.HedgeStarted,
+    events.HedgeWon,
     events.FallbackUsed,
     events.BreakerChanged,
     events.FaultInjected,

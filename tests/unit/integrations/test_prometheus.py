@@ -24,6 +24,7 @@ from somaresil import (
     ManualClock,
     Outcome,
     Resilience,
+    StaleCache,
 )
 from somaresil.events import DefectFound
 from somaresil.integrations._readings import FAMILIES, Histogram
@@ -244,6 +245,7 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
     for number in range(300):
         resilience.slos.add(SLO(f"slo{number}", 99.0, timedelta(days=1)))
         guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}", retry=1, bulkhead=2)
+        resilience.guard(f"h{number}", idempotent=True, hedge=1.0, single_flight=True)
         guard.call(int)
         guard.shadow.note("timeout", "time_out")
         resilience.ignored.note("grpc-timeout")
@@ -277,6 +279,32 @@ def test_endpoints_of_a_pool_show_their_state_and_their_ejections(resilience, re
     shown = {(dict(key[1:])["endpoint"], dict(key[1:])["state"]) for key, number in states.items() if number}
     assert shown == {("eu", "ejected"), ("us", "healthy")}
     assert len(states) == 12
+
+
+def test_further_attempts_and_reused_answers_are_counted(resilience, registry, clock):
+    """By result, and by how a caller got an answer that was not made for him; all of them are there from the start."""
+    install(resilience, registry)
+    resilience.guard("hedged", idempotent=True, hedge=1.0).hedge.note(None, 1, "lost")
+    guard = resilience.guard("remembered", single_flight=True, fallback=StaleCache(60, max_age=10, key=lambda number: number))
+    answers = iter([1, ValueError("down")])
+
+    @guard
+    def call(number):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    before = scrape(registry)
+    assert [call(1), call(1)] == [1, 1]
+    clock.advance(11.0)
+    assert call(1) == 1
+    found = scrape(registry)
+    results = {dict(key[1:])["result"]: number for key, number in found.items() if key[0] == "somaresil_hedges_total"}
+    assert results == {"won": 0, "lost": 1, "failed": 0, "budget": 0, "idempotency": 0}
+    how = {dict(key[1:])["how"]: number for key, number in found.items() if key[0] == "somaresil_reused_answers_total"}
+    assert how == {"fresh": 1, "stale": 1, "shared": 0}
+    assert {key for key in found if "reused" in key[0]} == {key for key in before if "reused" in key[0]}
 
 
 def test_a_guard_moves_into_other_as_a_whole(resilience, registry):

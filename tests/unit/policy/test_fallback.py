@@ -7,8 +7,8 @@ import dataclasses
 
 import pytest
 
-from somaresil import Bulkhead, BulkheadFull, CallTimedOut, CircuitOpen, ConfigurationError, Fallback, Outcome, Retry
-from somaresil.events import CallEnded, DefectFound, FallbackUsed
+from somaresil import Bulkhead, BulkheadFull, CallTimedOut, CircuitOpen, ConfigurationError, Fallback, Outcome, Rejected, Retry, StaleCache
+from somaresil.events import CallEnded, DefectFound, FallbackUsed, ShadowDecision
 from tests.behaviour.kit import Boom, Stand, both, both_paths
 from tests.unit.policy.kit import Script, wrong
 
@@ -30,7 +30,7 @@ async def suspending_spare(*args, **kwargs):
 def test_the_defaults_are_those_of_the_documentation():
     """Any exception is answered."""
     options = Fallback(spare)
-    assert (options.handler, options.on) == (spare, Exception)
+    assert (options.handler, options.on, options.when, options.needs_error, options.shadow) == (spare, Exception, None, False, False)
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.on = Boom
 
@@ -59,6 +59,25 @@ def test_a_wrong_shorthand_is_named(shorthand):
     assert wrong(Stand, fallback=shorthand) == ["fallback"]
 
 
+def test_each_wrong_option_is_named():
+    """All at once; no error is needed where answers are refused."""
+    assert wrong(Fallback, spare, on=(), when=3, needs_error=1, shadow="no") == ["when", "needs_error", "shadow"]
+    assert wrong(Fallback, spare, when=suspending_spare) == ["when"]
+    assert Fallback(spare, on=(), when=bool).on == ()
+
+
+@pytest.mark.parametrize("given", [[], [spare, "cached"], [spare, StaleCache(60)], [StaleCache(60), StaleCache(60)]])
+def test_a_wrong_chain_is_named(given):
+    """It has links, all of them functions or fallbacks; a cache has to come first."""
+    assert wrong(Stand, fallback=given) == ["fallback"]
+
+
+def test_a_chain_of_one_is_that_one():
+    """Written as a list or not."""
+    assert Stand(fallback=[spare]).guard.options.fallback == Stand(fallback=spare).guard.options.fallback
+    assert Stand(fallback=[StaleCache(60)]).guard.options.fallback == Stand(fallback=StaleCache(60)).guard.options.fallback
+
+
 # -- when it answers ------------------------------------------------------------------------------------------------------------------
 
 
@@ -70,7 +89,7 @@ def test_a_failed_call_is_answered_and_counts_as_good(suspends, held):
     assert stand.callable(Script(Boom()), suspends)(1, key="word") == ("spare", (1,), {"key": "word"})
     assert stand.count(Outcome.GOOD) == stand.count() == 1
     assert stand.breaker.tally().failures == 1
-    assert stand.told(FallbackUsed) == [FallbackUsed("dependency", stand.clock.time(), "Boom")]
+    assert stand.told(FallbackUsed) == [FallbackUsed("dependency", stand.clock.time(), "Boom", "spare")]
     assert stand.told(CallEnded) == []
 
 
@@ -316,3 +335,135 @@ def test_a_fallback_that_a_synchronous_call_cannot_await_is_not_used(held):
         guarded()
     assert stand.count(Outcome.BAD) == 1
     assert [defect.error for defect in stand.told(DefectFound)] == ["TypeError"]
+
+
+# -- several, by result, with the error ---------------------------------------------------------------------------------------------------
+
+
+@both_paths
+@both
+def test_several_are_tried_in_order(suspends, held):
+    """The first that is there for the error and does not fail has the word; each that is asked is told."""
+    second = Script(KeyError("miss"))
+    third = Script("third")
+    stand = Stand(held=held, fallback=[Fallback(Script("never"), on=IndexError), Fallback(second, on=Boom), third, Script("never")])
+    assert stand.callable(Script(Boom()), suspends)(1) == "third"
+    assert (second.calls, third.calls) == (1, 1)
+    assert [(event.error, event.handler) for event in stand.told(FallbackUsed)] == [("Boom", "Script")] * 2
+    assert stand.count(Outcome.GOOD) == stand.count() == 1
+
+
+@both
+def test_when_all_of_them_fail_the_last_error_is_raised(suspends):
+    """With that of the call as its context, not those of the others."""
+    first, last = Boom(), IndexError("last")
+    stand = Stand(fallback=[Script(KeyError("miss")), Script(last)])
+    assert stand.fail(suspends, first) is last
+    assert last.__context__ is first
+    assert stand.count(Outcome.BAD) == stand.count() == 1
+
+
+@both
+def test_an_error_that_none_of_them_is_there_for_is_raised(suspends):
+    """As it is."""
+    stand = Stand(fallback=[Fallback(spare, on=KeyError), Fallback(spare, on=IndexError)])
+    error = Boom()
+    assert stand.fail(suspends, error) is error
+    assert error.__context__ is None
+
+
+def test_one_that_a_synchronous_call_cannot_await_is_passed_over():
+    """Given later by ``configure``: the next one answers."""
+    stand = Stand()
+    guarded = stand.guard(Script(Boom()))
+    stand.guard.configure(fallback=[suspending_spare, spare])
+    assert guarded() == ("spare", (), {})
+    assert [defect.error for defect in stand.told(DefectFound)] == ["TypeError"]
+    with pytest.raises(ConfigurationError, match="a synchronous call cannot await"):
+        stand.guard(plain)
+
+
+@both
+def test_a_rejection_alone_may_be_answered(suspends):
+    """By its type."""
+    stand = Stand(fallback=Fallback(spare, on=Rejected), breaker=True)
+    error = Boom()
+    assert stand.fail(suspends, error) is error
+    stand.resilience.breaker("dependency").force_open()
+    assert stand.callable(Script("fine"), suspends)()[0] == "spare"
+
+
+@both
+def test_an_answer_may_be_refused(suspends):
+    """The handler answers in its place; every call is looked at for that."""
+    stand = Stand(fallback=Fallback(spare, when=lambda answer: answer == 503), breaker=True)
+    assert stand.guard.switch.reasons == {"fallback"}
+    assert stand.callable(Script(200), suspends)() == 200
+    assert stand.told(FallbackUsed) == []
+    assert stand.callable(Script(503), suspends)() == ("spare", (), {})
+    assert [event.error for event in stand.told(FallbackUsed)] == ["refused answer"]
+    assert stand.count(Outcome.GOOD) == stand.count() == 2
+    # What the breaker thinks of it is the classifier's business.
+    assert stand.breaker.tally().failures == 0
+    stand.guard.configure(fallback=spare)
+    assert stand.guard.switch.quiet
+
+
+@both
+def test_errors_need_not_be_answered_where_answers_are(suspends):
+    """``on=()`` is for those who refuse answers only."""
+    stand = Stand(fallback=Fallback(spare, on=(), when=lambda answer: answer == 503))
+    error = Boom()
+    assert stand.fail(suspends, error) is error
+    assert stand.callable(Script(503), suspends)()[0] == "spare"
+
+
+def test_a_predicate_that_fails_takes_no_answer_away():
+    """It is reported, and the caller gets what there is."""
+    stand = Stand(fallback=Fallback(spare, when=lambda answer: answer["status"] == 503))
+    assert stand.guard(Script("fine"))() == "fine"
+    assert [defect.error for defect in stand.told(DefectFound)] == ["TypeError"]
+
+
+def test_a_stream_is_not_asked_about():
+    """It has only begun when its first item is there."""
+    stand = Stand(fallback=Fallback(range, when=lambda answer: True))
+
+    @stand.guard
+    def stream(count):
+        yield "own"
+
+    assert list(stream(3)) == ["own"]
+
+
+@both_paths
+@both
+def test_a_handler_may_ask_for_the_error(suspends, held):
+    """It comes before the arguments."""
+    error = Boom()
+    stand = Stand(held=held, fallback=Fallback(lambda failed, *args: (failed, args), needs_error=True))
+    assert stand.callable(Script(error), suspends)(1, 2) == (error, (1, 2))
+
+
+def test_a_handler_of_a_refused_answer_gets_no_error():
+    """There is none."""
+    stand = Stand(fallback=Fallback(lambda failed: failed, when=bool, needs_error=True))
+    assert stand.guard(Script(503))() is None
+
+
+@both_paths
+@both
+def test_in_shadow_mode_nothing_is_answered(suspends, held):
+    """What would be is counted; one that is in earnest answers all the same."""
+    handler = Script("never")
+    stand = Stand(held=held, fallback=Fallback(handler, shadow=True))
+    error = Boom()
+    assert stand.fail(suspends, error) is error
+    assert handler.calls == 0
+    assert stand.guard.shadow.counts() == {("fallback", "answer"): 1}
+    assert [event.detail for event in stand.told(ShadowDecision)] == ["Script"]
+    stand.guard.configure(fallback=Fallback(handler, when=lambda answer: answer == 503, shadow=True))
+    assert stand.callable(Script(503), suspends)() == 503
+    assert stand.guard.shadow.counts() == {("fallback", "answer"): 2}
+    stand.guard.configure(fallback=[Fallback(handler, shadow=True), spare])
+    assert stand.callable(Script(error), suspends)()[0] == "spare"

@@ -1,0 +1,91 @@
+"""The express path of a guard with a hedge: nothing is wrong as long as the answer comes within the delay.
+
+It costs a place in a line of timers. The call takes the full path when the delay is over and a further attempt is running, and when its own
+attempt fails and may be saved: the hedge goes on there with what has happened so far, and the rest of the policies see it played back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from somaresil.deadline import current as deadline_of
+from somaresil.deadline import cut_off
+from somaresil.expiry import begin
+from somaresil.guard.express import give_back
+from somaresil.outcome import Outcome, outcome_of
+from somaresil.policy.timeout import within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from somaresil.guard.core import Guard
+    from somaresil.guard.express import Lane
+    from somaresil.policy.hedge import HedgePolicy
+
+__all__ = ["hedged_express"]
+
+
+def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePolicy) -> Callable[..., Any]:  # noqa: C901 - below
+    """How a coroutine function is called, each attempt for at most ``limit`` seconds."""
+    switch, bounds, cells, monotonic = guard.switch, guard.recorder.bounds, guard.recorder.cells, guard.monotonic
+    name, fire = guard.name, hedge.fire
+
+    # Written out: a helper would cost a frame.
+    async def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: C901, PLR0912
+        era = switch.era
+        started = monotonic()
+        if started >= hedge.look_at:
+            hedge.look(started)
+        if (delay := hedge.delay) is None or ((deadline := deadline_of()) is not None and deadline.at <= started):
+            return await guard.arun(function, args, kwargs)
+        tokens: list[Any] = []
+        for enter, _ in lane:
+            token = enter()
+            if token is None:
+                give_back(lane, tokens, started)
+                return await guard.arun(function, args, kwargs)
+            tokens.append(token)
+        try:
+            expiry = begin(delay, True, fire)  # noqa: FBT003 - a keyword costs time
+        except RuntimeError:
+            give_back(lane, tokens, started)
+            return await guard.arun(function, args, kwargs)
+        expiry.about = None, (guard, function, args, kwargs, started, era), copy_context(), delay
+        failed: BaseException | None = None
+        result: Any = None
+        try:
+            if limit is None:
+                result = await function(*args, **kwargs)
+            else:
+                result = await within(limit, "total", name, function(*args, **kwargs), usual=True)
+        except BaseException as caught:
+            now = monotonic()
+            outcome = cut_off(outcome_of(name, caught), caught, started, now)
+            for (_, leave), token in zip(lane, tokens, strict=True):
+                leave(token, outcome, now - started, now)
+            if type(expiry.about) is tuple and not (guard.rescues and isinstance(caught, Exception)):
+                expiry.ours(caught)
+                guard.failed(caught, started, era)
+                raise
+            failed = caught
+        else:
+            now = monotonic()
+            elapsed = now - started
+            for (_, leave), token in zip(lane, tokens, strict=True):
+                leave(token, Outcome.GOOD, elapsed, now)
+            if type(expiry.about) is tuple:
+                expiry.ours(None)
+                hedge.answered(elapsed)
+                if now >= switch.due or switch.era != era:
+                    guard.settle(now, elapsed, era)
+                else:
+                    next(cells[bisect_left(bounds, elapsed)])
+                return result
+        try:
+            return await guard.go_on(hedge, expiry, result, failed, now)
+        finally:
+            del failed
+
+    return run

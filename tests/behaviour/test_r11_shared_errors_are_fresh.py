@@ -1,0 +1,67 @@
+"""R11 for errors that several callers get: each gets an object of his own, and thousands of them leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+
+from somaresil import CircuitOpen, SingleFlight
+from tests.behaviour.kit import Boom, Stand, one_strike
+
+
+def depth(error: BaseException) -> int:
+    trace, found = error.__traceback__, 0
+    while trace is not None:
+        trace, found = trace.tb_next, found + 1
+    return found
+
+
+async def crowd(guarded, count):
+    return await asyncio.gather(*(guarded() for _ in range(count)), return_exceptions=True)
+
+
+def test_r11_each_follower_has_an_error_of_his_own():
+    """Its traceback is as long for the hundredth as for the second; a rejection is as fresh."""
+    stand = Stand(single_flight=True, breaker=one_strike())
+
+    @stand.guard
+    async def call():
+        await asyncio.sleep(0)
+        raise Boom("down")
+
+    errors = asyncio.run(crowd(call, 100))
+    assert {type(error) for error in errors} == {Boom}
+    assert len({id(error) for error in errors}) == 100
+    assert len({depth(error) for error in errors[1:]}) == 1
+    rejections = asyncio.run(crowd(call, 100))
+    assert {type(error) for error in rejections} == {CircuitOpen}
+    assert len({id(error) for error in rejections}) == 100
+
+
+def test_r11_shared_errors_leave_memory_flat():
+    """Neither flights nor errors nor frames are kept."""
+    stand = Stand(single_flight=SingleFlight(), listening=False)
+
+    @stand.guard
+    async def call():
+        await asyncio.sleep(0)
+        raise Boom("down")
+
+    def work():
+        for _ in range(3):
+            asyncio.run(crowd(call, 100))
+
+    work()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        work()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 16_384
