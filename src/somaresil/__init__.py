@@ -31,15 +31,18 @@ if TYPE_CHECKING:
         SomaresilError,
     )
     from somaresil.guard import Guard
+    from somaresil.limiter import RateLimiter, current_permit
     from somaresil.outcome import Outcome
     from somaresil.policy.adaptive import AdaptiveLimit
     from somaresil.policy.breaker import CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
     from somaresil.policy.fallback import Fallback
     from somaresil.policy.hedge import Hedge
+    from somaresil.policy.ratelimit import RateLimit, RateWindow, SharedRateLimit
     from somaresil.policy.retry import Retry
     from somaresil.policy.singleflight import SingleFlight
     from somaresil.policy.stale import StaleCache
+    from somaresil.policy.throttle import Throttle
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, OutlierEjection, Pool
     from somaresil.resilience import Resilience
@@ -77,20 +80,26 @@ __all__ = [
     "PipelineWarning",
     "Pool",
     "Problem",
+    "RateLimit",
     "RateLimited",
+    "RateLimiter",
+    "RateWindow",
     "Rejected",
     "Resilience",
     "ResilienceMiddleware",
     "Retry",
     "RetryBudget",
     "SLOTracker",
+    "SharedRateLimit",
     "SingleFlight",
     "SomaresilError",
     "StaleCache",
     "SystemClock",
+    "Throttle",
     "Timeout",
     "Verdict",
     "__version__",
+    "current_permit",
 ]
 
 _HOMES = {
@@ -114,6 +123,7 @@ _HOMES = {
         "SomaresilError",
     ),
     "guard": ("Guard",),
+    "limiter": ("RateLimiter", "current_permit"),
     "outcome": ("Outcome",),
     "policy.adaptive": ("AdaptiveLimit",),
     "pool": ("Endpoint", "OutlierEjection", "Pool"),
@@ -121,9 +131,11 @@ _HOMES = {
     "policy.bulkhead": ("Bulkhead",),
     "policy.fallback": ("Fallback",),
     "policy.hedge": ("Hedge",),
+    "policy.ratelimit": ("RateLimit", "RateWindow", "SharedRateLimit"),
     "policy.retry": ("Retry",),
     "policy.singleflight": ("SingleFlight",),
     "policy.stale": ("StaleCache",),
+    "policy.throttle": ("Throttle",),
     "policy.timeout": ("Timeout",),
     "resilience": ("Resilience",),
     "slo": ("SLO", "Decision", "DeploymentPolicy", "ErrorBudget", "SLOTracker", "Verdict"),

@@ -33,6 +33,7 @@ __all__ = [
     "Listener",
     "Listeners",
     "PoolPanicked",
+    "RateLowered",
     "Reconfigured",
     "RetryDenied",
     "RetryScheduled",
@@ -119,6 +120,17 @@ class FallbackUsed:
     handler: str = ""
     stale: bool = False
     age: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLowered:
+    """An answer asked for less: rate limit ``limit`` grants this ``share`` of its rate from now on, after ``pause`` seconds of nothing."""
+
+    guard: str
+    at: float
+    limit: str
+    share: float
+    pause: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +293,7 @@ Event = (
     | HedgeStarted
     | HedgeWon
     | FallbackUsed
+    | RateLowered
     | BreakerChanged
     | EndpointEjected
     | EndpointReturned

@@ -27,8 +27,10 @@ from somaresil.events import Event, Listeners
 from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
+from somaresil.limiter import RateLimiter
 from somaresil.model.breaker import State, Tally, Trigger
 from somaresil.model.histogram import merge_bounds
+from somaresil.policy.ratelimit import RateLimit
 from somaresil.pool import Pools
 from somaresil.priority import Prioritizer
 from somaresil.recorder import Recorder
@@ -52,9 +54,11 @@ if TYPE_CHECKING:
     from somaresil.policy.bulkhead import Bulkhead
     from somaresil.policy.fallback import Fallback
     from somaresil.policy.hedge import Hedge
+    from somaresil.policy.ratelimit import SharedRateLimit
     from somaresil.policy.retry import Retry
     from somaresil.policy.singleflight import SingleFlight
     from somaresil.policy.stale import StaleCache
+    from somaresil.policy.throttle import Throttle
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, Pool, PoolView
     from somaresil.recorder import Counts
@@ -83,6 +87,10 @@ class GuardView:
     counts: Counts
     state: State | None
     window: Tally | None
+    available: Mapping[str, float] | None
+    """What could be taken of its rate limit at once, by unit."""
+    throttled: float | None
+    """How likely its throttle is to refuse the next call."""
     held_by: frozenset[str]
     """Why its calls take the full path at the moment; empty when it is quiet."""
     shadow: Mapping[tuple[str, str], int]
@@ -227,6 +235,7 @@ class Resilience:
             listeners=self.listeners,
             clock=self.clock,
         )
+        self._limits: dict[str, RateLimiter] = {}
         self._observers: tuple[tuple[Callable[[CallEnded], object], Callable[[str], object] | None], ...] = ()
         self.slos = SLOTracker(self.clock, self.listeners)
         self.routes = Routes(self.slos.thresholds, self.slos.attach)
@@ -254,7 +263,9 @@ class Resilience:
         single_flight: bool | Callable[..., Hashable] | SingleFlight | None = None,
         hedge: float | timedelta | Hedge | None = None,
         retry: int | Retry | None = None,
+        throttle: Throttle | Literal[True] | None = None,
         breaker: CircuitBreaker | Literal[True] | None = None,
+        rate_limit: RateLimit | RateLimiter | SharedRateLimit | None = None,
         bulkhead: int | Bulkhead | AdaptiveLimit | None = None,
         timeout: float | timedelta | Timeout | None = None,
     ) -> Guard:
@@ -274,7 +285,9 @@ class Resilience:
             "single_flight": single_flight,
             "hedge": hedge,
             "retry": retry,
+            "throttle": throttle,
             "breaker": breaker,
+            "rate_limit": rate_limit,
             "bulkhead": bulkhead,
             "timeout": timeout,
         }
@@ -386,6 +399,34 @@ class Resilience:
             check.finish()
             raise KeyError(name)
         return BreakerControl(guard.breaker)
+
+    def rate_limit(self, name: str, options: RateLimit | None = None) -> RateLimiter:
+        """The rate limit called ``name``, to be given to several guards: ``guard(..., rate_limit=resilience.rate_limit("openai"))``.
+
+        The first mention makes it and needs ``options``; in later ones they may be left out and may not differ: change them with
+        :meth:`RateLimiter.reconfigure`. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        check = Checker(f"rate_limit({name!r})")
+        check.name("name", name)
+        if options is not None:
+            check.type("options", options, RateLimit, "a RateLimit")
+        check.finish()
+        with self._lock:
+            known = self._limits.get(name)
+            if known is None and options is not None:
+                if len(self._limits) >= _MOST_GUARDS:
+                    check.problem("name", name, f"at most {_MOST_GUARDS} rate limits", "is the name made of user input?")
+                    check.finish()
+                known = self._limits[name] = RateLimiter(name, options, self.clock, self.listeners)
+        if known is None:
+            hint = did_you_mean(name, self._limits) or f"make it first: resilience.rate_limit({name!r}, RateLimit(...))"
+            check.problem("name", name, "a rate limit that was made", hint)
+            check.finish()
+            raise KeyError(name)
+        if options is not None and options != known.options:
+            check.problem("options", options, f"the options it was made with ({known.options})", "change them with reconfigure(...)")
+            check.finish()
+        return known
 
     # -- options from outside ---------------------------------------------------------------------------------------------------------
 
@@ -527,6 +568,8 @@ def _view(guard: Guard) -> GuardView:
         counts=guard.recorder.counts(),
         state=None if breaker is None else breaker.state,
         window=None if breaker is None else breaker.tally(),
+        available=None if guard.rate_limit is None else guard.rate_limit.available(),
+        throttled=None if guard.throttle is None else guard.throttle.probability,
         held_by=guard.switch.reasons,
         shadow=guard.shadow.counts(),
         budget_scale=guard.budget_scale,

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["asked_wait", "seconds_of"]
+__all__ = ["asked_wait", "pushed_back", "seconds_of"]
 
 _SECONDS: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _LONGEST_TEXT: Final = 64
+_TOO_MUCH: Final = (429, 503)
+"""Too Many Requests (RFC 6585), Service Unavailable (RFC 9110)."""
 
 
 def asked_wait(error: BaseException, wall: Callable[[], float]) -> float | None:
@@ -39,6 +41,24 @@ def asked_wait(error: BaseException, wall: Callable[[], float]) -> float | None:
         return _plain(str(milliseconds)) / 1_000.0
     text = get("Retry-After") or get("retry-after")
     return None if text is None else seconds_of(str(text), wall)
+
+
+def pushed_back(error: BaseException, wall: Callable[[], float]) -> float | None:
+    """Whether the failing answer says that it was too much (status 429 or 503, or a ``Retry-After``): the seconds it asks for, or 0.
+
+    None: it says nothing of that kind. What it asks for and cannot be read counts as 0.
+    """
+    try:
+        asked = asked_wait(error, wall)
+    except ValueError:
+        asked = 0.0
+    if asked is not None:
+        return asked
+    response: Any = getattr(error, "response", None)
+    # The first one counts: that of aiohttp warns when it is asked for a code as well.
+    found = ((of, name) for of in (response, error) for name in ("status_code", "status", "code"))
+    status = next((said for of, name in found if type(said := getattr(of, name, None)) is int), None)
+    return 0.0 if status in _TOO_MUCH else None
 
 
 def seconds_of(text: str, wall: Callable[[], float]) -> float:

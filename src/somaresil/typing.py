@@ -55,6 +55,8 @@ class Call(Protocol):
     listeners: Listeners
     attempt: int
     """Which attempt this is, counted from 1 by whoever repeats."""
+    made: int
+    """How often the callee was called for it."""
     injected: bool
     """Whether an experiment has touched it; set by :meth:`touch`."""
     replayed: BaseException | None

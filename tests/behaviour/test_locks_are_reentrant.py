@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from somaresil import ChaosConfig, ChaosExperiment, CircuitBreaker, ManualClock, Outcome, Resilience
+from somaresil import ChaosConfig, ChaosExperiment, CircuitBreaker, ManualClock, Outcome, RateLimit, Resilience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ def in_time(work: Callable[[], None]) -> bool:
 def test_a_stream_that_the_collector_ends_inside_a_locked_section_is_booked() -> None:
     """A guarded stream in a dead reference cycle may be closed at any allocation, also while its own guard holds its locks."""
     resilience = Resilience("shop", clock=ManualClock())
-    guard = resilience.guard("stream", breaker=CircuitBreaker(), bulkhead=1)
+    guard = resilience.guard("stream", breaker=CircuitBreaker(), bulkhead=1, rate_limit=RateLimit(5, per=3600.0), throttle=True)
 
     @guard
     def numbers():
@@ -38,7 +38,8 @@ def test_a_stream_that_the_collector_ends_inside_a_locked_section_is_booked() ->
         next(stream)
         cycle.append(stream)
         del cycle, stream
-        with guard.recorder._lock, guard.breaker._lock, guard.bulkhead.line._lock:
+        of_limits = guard.bulkhead.line._lock, guard.throttle._lock, guard.rate_limit.limiter._lock
+        with guard.recorder._lock, guard.breaker._lock, of_limits[0], of_limits[1], of_limits[2]:
             gc.collect()
 
     gc.disable()
@@ -48,6 +49,7 @@ def test_a_stream_that_the_collector_ends_inside_a_locked_section_is_booked() ->
         gc.enable()
     assert guard.recorder.counts().total(Outcome.ABANDONED) == 1
     assert guard.bulkhead.active == 0
+    assert guard.rate_limit.limiter._limits._last is None
 
 
 @pytest.mark.parametrize("where", ["engine", "run"])

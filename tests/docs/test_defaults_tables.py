@@ -21,6 +21,8 @@ PROMISED = {
     "timeout": "Timeout",
     "bulkhead": "Bulkhead",
     "adaptive-limit": "AdaptiveLimit",
+    "rate-limit": "RateLimit",
+    "throttle": "Throttle",
     "fallback": "Fallback",
     "stale-cache": "StaleCache",
     "single-flight": "SingleFlight",

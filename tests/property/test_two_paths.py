@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from somaresil import SLO, CircuitBreaker, Fallback, ManualClock, Resilience, Retry
+from somaresil import SLO, CircuitBreaker, Fallback, ManualClock, RateLimit, Resilience, Retry, Throttle
 from somaresil.model.breaker import IllegalTransition
 
 SLOW = 2.0
@@ -99,6 +99,16 @@ breakers = st.builds(
     probe_timeout=st.sampled_from([1.0, 30.0]),
 )
 retries = st.builds(Retry, attempts=st.integers(1, 3), on=st.just((Oops, ValueError)), wait=st.sampled_from([None, 0.0, 1.5]))
+limits = st.builds(
+    RateLimit,
+    st.integers(1, 4),
+    per=st.sampled_from([4.0, 16.0]),
+    burst=st.sampled_from([None, 1]),
+    cost=st.sampled_from([1.0, 2.0, lambda item: len(item) / 4]),
+    max_waiting=st.just(1),
+    max_wait=st.just(2.0),
+)
+throttles = st.builds(Throttle, k=st.sampled_from([1.0, 2.0]), minimum_calls=st.integers(1, 3), window=st.just(30.0))
 fallbacks = st.sampled_from(["answers", "fails"])
 
 
@@ -258,6 +268,8 @@ class World:
             "window": breaker.tally(),
             "retry after": breaker.retry_after(),
             "last error": breaker.last_error,
+            "available": self.guard.rate_limit and self.guard.rate_limit.available(),
+            "requests": self.guard.throttle and (self.guard.throttle.requests(), self.guard.throttle.probability),
             "budgets": [self.resilience.slos.error_budget(name) for name in self.resilience.slos.names],
             "incidents": (self.resilience.slos.incidents.running, self.resilience.slos.incidents.ended),
             "time": self.clock.monotonic(),
@@ -271,21 +283,44 @@ class World:
 @given(
     breaker=breakers,
     retry=st.none() | retries,
+    limit=st.none() | limits,
+    throttle=st.none() | throttles,
     fallback=st.none() | fallbacks,
     history=histories,
 )
 @example(  # an operator trips the breaker while a call runs that ends well
-    breaker=CircuitBreaker(), retry=None, fallback=None, history=[call(), call(meanwhile="trip")]
+    breaker=CircuitBreaker(), retry=None, limit=None, throttle=None, fallback=None, history=[call(), call(meanwhile="trip")]
 )
 @example(  # an experiment is armed while a call runs that fails and is retried
-    breaker=CircuitBreaker(), retry=Retry(attempts=2, wait=0.0), fallback=None, history=[call(meanwhile="arm", raises=Oops)]
+    breaker=CircuitBreaker(),
+    retry=Retry(attempts=2, wait=0.0),
+    limit=None,
+    throttle=None,
+    fallback=None,
+    history=[call(meanwhile="arm", raises=Oops)],
 )
 @example(  # a call fails with a history of its own while its caller is handling another error
-    breaker=CircuitBreaker(), retry=Retry(attempts=1), fallback=None, history=[call(raises=Oops, chained=True, handling=True)]
+    breaker=CircuitBreaker(),
+    retry=Retry(attempts=1),
+    limit=None,
+    throttle=None,
+    fallback=None,
+    history=[call(raises=Oops, chained=True, handling=True)],
 )
-def test_both_paths_leave_the_same_behind(suspends, breaker, retry, fallback, history):
+@example(  # a call uses up what there is, and those that come after wait, or are rejected
+    breaker=CircuitBreaker(), retry=None, limit=RateLimit(1, per=4.0), throttle=None, fallback=None, history=[call(), call(), call()]
+)
+@example(  # calls fail until some of them are refused
+    breaker=CircuitBreaker(minimum_calls=100),
+    retry=None,
+    limit=None,
+    throttle=Throttle(minimum_calls=1),
+    fallback=None,
+    history=[call(raises=Oops)] * 6,
+)
+def test_both_paths_leave_the_same_behind(suspends, breaker, retry, limit, throttle, fallback, history):
     """Records, states, eras, windows, results, exceptions and events are equal after each step of any history."""
-    options = {"breaker": breaker} | ({"retry": retry} if retry is not None else {})
+    options = {"breaker": breaker, "retry": retry, "rate_limit": limit, "throttle": throttle}
     quiet, full = (World(held, suspends, options, fallback) for held in (False, True))
     for step in history:
         assert quiet.take(step) == full.take(step), step

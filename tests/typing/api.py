@@ -21,13 +21,19 @@ from somaresil import (
     Hedge,
     ManualClock,
     Outcome,
+    RateLimit,
+    RateLimiter,
+    RateWindow,
     Resilience,
     Retry,
+    SharedRateLimit,
     SingleFlight,
     StaleCache,
     SystemClock,
+    Throttle,
     Timeout,
     Verdict,
+    current_permit,
 )
 from somaresil.model.breaker import State
 from somaresil.priority import Prioritizer, priority
@@ -211,6 +217,10 @@ resilience.guard(
     fallback=Fallback(function, on=(KeyError, ValueError)),
     retry=Retry(attempts=3, on=KeyError, wait=0.5, max_elapsed=timedelta(seconds=5)),
     breaker=CircuitBreaker(failure_rate=0.5, window=timedelta(minutes=1), slow_call_rate=0.5, slow_call_duration=2.0),
+    throttle=Throttle(k=1.5, window=timedelta(minutes=1), pushback=(KeyError, OSError)),
+    rate_limit=RateLimit(
+        60, per=60.0, windows=(RateWindow("tokens", 9e4, per=timedelta(minutes=1), cost=len, settle=lambda result: None),)
+    ),
     bulkhead=Bulkhead(8, max_waiting=4, max_wait=1.0),
     timeout=Timeout(10.0, first_item=2.0, idle=timedelta(seconds=5)),
 )
@@ -227,6 +237,16 @@ resilience.guard("wrong", single_flight="key")  # type: ignore[arg-type]  # pyri
 resilience.guard("wrong", fallback=[5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 Hedge(0.2, 0.95)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 StaleCache()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+account = resilience.rate_limit("account", RateLimit(5, per=1.0, max_waiting=8, max_wait=timedelta(seconds=2)))
+assert_type(account, RateLimiter)
+assert_type(account.available(), dict[str, float])
+resilience.guard("one", rate_limit=account, throttle=True)
+resilience.guard("two", rate_limit=SharedRateLimit(account, cost={"calls": 2, "tokens": len}))
+current_permit().settle(tokens=812, calls=1.5)
+
+resilience.guard("wrong", rate_limit=100)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+RateLimit(100)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+current_permit().settle(812)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 resilience.guard("wrong", timeout="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", retry="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", breaker="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

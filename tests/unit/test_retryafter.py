@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somaresil.errors import CircuitOpen
-from somaresil.retryafter import asked_wait, seconds_of
+from somaresil.retryafter import asked_wait, pushed_back, seconds_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -98,3 +98,30 @@ def test_an_attribute_is_a_number(said):
     """Texts are for headers."""
     with pytest.raises(ValueError, match="retry_after"):
         asked_wait(Told(retry_after=said), wall)
+
+
+# -- pushback -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (httpx_error({}), 0.0),
+        (httpx_error({"Retry-After": "7"}), 7.0),
+        (httpx_error({"Retry-After": "later"}), 0.0),
+        (urllib.error.HTTPError("http://test/", 503, "busy", Message(), None), 0.0),
+        (aiohttp.ClientResponseError(None, (), status=429), 0.0),
+        (Told(status_code=503), 0.0),
+        (Told(retry_after=5), 5.0),
+        (Told(response=None, status=429), 0.0),
+        (urllib.error.HTTPError("http://test/", 404, "not there", Message(), None), None),
+        (aiohttp.ClientResponseError(None, (), status=500), None),
+        (Told(status="429"), None),
+        (Told(code=503.0), None),
+        (Told(), None),
+        (ValueError(429), None),
+    ],
+)
+def test_an_answer_pushes_back_by_its_status_or_by_what_it_asks_for(error, asked):
+    """429 and 503, as the clients of HTTP carry them, and any Retry-After; nothing else is taken for it."""
+    assert pushed_back(error, wall) == asked

@@ -52,6 +52,7 @@ class Call:
         "kwargs",
         "late",
         "listeners",
+        "made",
         "replayed",
         "scope",
         "started",
@@ -71,6 +72,7 @@ class Call:
         self.clock = guard.clock
         self.listeners = guard.listeners
         self.attempt = 0
+        self.made = 0
         self.injected = False
         self.late = False
         self.replayed: BaseException | None = None
@@ -289,4 +291,5 @@ async def callee(call: Call) -> Any:
             raise_again(error)
         finally:
             del error
+    call.made += 1
     return await call.invoke(call.function)

@@ -3,7 +3,8 @@
 Two paths with one meaning. While the switch is quiet a call is one frame (see :mod:`somaresil.guard.wrap`): two clock reads and one
 counter. In every other case it takes the full path here: policies in a fixed order, the outermost first ::
 
-    record > fallback > single flight > hedge > retry > breaker > bulkhead or adaptive limit > timeout > fault > callee
+    record > fallback > single flight > hedge > retry > throttle > breaker > rate limit > bulkhead or adaptive limit > timeout > fault
+        > callee
 
 A call whose first attempt failed on the quiet path and that may yet be saved goes through the full path with that failure played back to
 the policies. ``tests/property/test_two_paths.py`` holds the two paths to equal records, states, results and exceptions.
@@ -51,9 +52,11 @@ if TYPE_CHECKING:
     from somaresil.policy.bulkhead import BulkheadPolicy
     from somaresil.policy.fallback import FallbackPolicy
     from somaresil.policy.hedge import HedgePolicy
+    from somaresil.policy.ratelimit import RateLimitPolicy
     from somaresil.policy.retry import RetryPolicy
     from somaresil.policy.singleflight import SingleFlightPolicy
     from somaresil.policy.stale import StaleCachePolicy
+    from somaresil.policy.throttle import ThrottlePolicy
     from somaresil.policy.timeout import TimeoutPolicy
     from somaresil.recorder import Recorder
     from somaresil.thrift import BudgetScale
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYERS", "Guard", "Prepared", "configuring"]
 
-LAYERS: Final = ("fallback", "single_flight", "hedge", "retry", "breaker", "bulkhead", "timeout")
+LAYERS: Final = ("fallback", "single_flight", "hedge", "retry", "throttle", "breaker", "rate_limit", "bulkhead", "timeout")
 """The policies a guard may have, outermost first. Each is an option of that name and a slot of the guard."""
 
 _NOT_AROUND_BLOCKS: Final = ("retry", "hedge", "single_flight", "fallback")
@@ -97,12 +100,14 @@ class Guard:
         "name",
         "observers",
         "options",
+        "rate_limit",
         "recorder",
         "rescues",
         "retry",
         "single_flight",
         "suspending",
         "switch",
+        "throttle",
         "timeout",
         "where",
         "within_hedge",
@@ -137,7 +142,9 @@ class Guard:
         self.single_flight: SingleFlightPolicy | None = None
         self.hedge: HedgePolicy | None = None
         self.retry: RetryPolicy | None = None
+        self.throttle: ThrottlePolicy | None = None
         self.breaker: BreakerPolicy | None = None
+        self.rate_limit: RateLimitPolicy | None = None
         self.bulkhead: BulkheadPolicy | AdaptivePolicy | None = None
         self.timeout: TimeoutPolicy | None = None
         self.has_streams = False

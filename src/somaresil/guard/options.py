@@ -8,14 +8,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from somaresil.config import Checker, did_you_mean
+from somaresil.limiter import RateLimiter
 from somaresil.policy.adaptive import AdaptiveLimit
 from somaresil.policy.breaker import CircuitBreaker
 from somaresil.policy.bulkhead import Bulkhead
 from somaresil.policy.fallback import Fallback, Fallbacks
 from somaresil.policy.hedge import Hedge
+from somaresil.policy.ratelimit import RateLimit, SharedRateLimit
 from somaresil.policy.retry import Retry
 from somaresil.policy.singleflight import SingleFlight
 from somaresil.policy.stale import StaleCache
+from somaresil.policy.throttle import Throttle
 from somaresil.policy.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -38,7 +41,9 @@ class GuardOptions:
     single_flight: SingleFlight | None = None
     hedge: Hedge | None = None
     retry: Retry | None = None
+    throttle: Throttle | None = None
     breaker: CircuitBreaker | None = None
+    rate_limit: RateLimit | SharedRateLimit | None = None
     bulkhead: Bulkhead | AdaptiveLimit | None = None
     timeout: Timeout | None = None
 
@@ -156,6 +161,27 @@ def _resolve_breaker(check: Checker, value: Any) -> CircuitBreaker | None:
     return None
 
 
+def _resolve_throttle(check: Checker, value: Any) -> Throttle | None:
+    if value is None or value is False or isinstance(value, Throttle):
+        return value or None
+    if value is True:
+        return Throttle()
+    check.problem("throttle", value, "True, None or a Throttle")
+    return None
+
+
+def _resolve_rate_limit(check: Checker, value: Any) -> RateLimit | SharedRateLimit | None:
+    if value is None or isinstance(value, RateLimit | SharedRateLimit):
+        return value
+    if isinstance(value, RateLimiter):
+        return SharedRateLimit(value)
+    # A number alone does not say in what time.
+    check.problem(
+        "rate_limit", value, "a RateLimit, or one made by resilience.rate_limit(...)", "100 calls a second: RateLimit(100, per=1.0)"
+    )
+    return None
+
+
 def _resolve_bulkhead(check: Checker, value: Any) -> Bulkhead | AdaptiveLimit | None:
     if value is None or isinstance(value, Bulkhead | AdaptiveLimit):
         return value
@@ -183,7 +209,9 @@ _RESOLVE: dict[str, Callable[[Checker, Any], Any]] = {
     "single_flight": _resolve_single_flight,
     "hedge": _resolve_hedge,
     "retry": _resolve_retry,
+    "throttle": _resolve_throttle,
     "breaker": _resolve_breaker,
+    "rate_limit": _resolve_rate_limit,
     "bulkhead": _resolve_bulkhead,
     "timeout": _resolve_timeout,
 }

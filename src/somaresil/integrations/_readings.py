@@ -127,6 +127,13 @@ FAMILIES: Final = {
             reserve=2,
         ),
         Family(
+            "somaresil_rate_limit_available",
+            "gauge",
+            ("guard", "unit"),
+            "What could be taken of a window of the rate limit at once, 0 in debt; with several workers: of those that live, together.",
+            reserve=2,
+        ),
+        Family(
             "somaresil_recovery_seconds",
             "histogram",
             ("guard",),
@@ -332,6 +339,7 @@ class Reader:
             self._try(f"guard {name}", _read_calls, reading, name, guard)
             self._try(f"breaker of guard {name}", _read_breaker, reading, name, guard)
             self._try(f"limit of guard {name}", _read_limit, reading, name, guard)
+            self._try(f"rate limit of guard {name}", _read_rate_limit, reading, name, guard)
             self._try(f"policies of guard {name}", _read_policies, reading, name, guard)
         for name, pool in resilience.pools.items():
             self._try(f"pool {name}", _read_pool, reading, name, pool)
@@ -388,6 +396,12 @@ def _read_calls(reading: Reading, name: str, guard: Guard) -> None:
             rows[name, outcome.value, "true" if injected else "false"] = number
     histogram = Histogram(counts.bounds, tuple(counts.histogram(*_ENDED_BY_ITSELF)), None)
     reading.rows["somaresil_call_duration_seconds"][name,] = histogram
+
+
+def _read_rate_limit(reading: Reading, name: str, guard: Guard) -> None:
+    if guard.rate_limit is not None:
+        for unit, level in guard.rate_limit.available().items():
+            reading.rows["somaresil_rate_limit_available"][name, unit] = max(0.0, level)
 
 
 def _read_breaker(reading: Reading, name: str, guard: Guard) -> None:

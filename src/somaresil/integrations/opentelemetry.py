@@ -31,6 +31,7 @@ _KINDS: Final[tuple[type, ...]] = (
     events.HedgeStarted,
     events.HedgeWon,
     events.FallbackUsed,
+    events.RateLowered,
     events.BreakerChanged,
     events.FaultInjected,
 )

@@ -23,6 +23,8 @@ from somaresil import (
     Endpoint,
     ManualClock,
     Outcome,
+    RateLimit,
+    RateWindow,
     Resilience,
     StaleCache,
 )
@@ -69,6 +71,19 @@ def scrape(registry):
 
 def value(registry, name, **labels):
     return scrape(registry).get((name, *sorted(labels.items())))
+
+
+def test_what_is_left_of_a_rate_limit_can_be_read(resilience, registry, clock):
+    """By unit; a window in debt has nothing, and a guard without a limit has no row."""
+    install(resilience, registry)
+    guard = resilience.guard("llm", rate_limit=RateLimit(10, per=10.0, windows=(RateWindow("tokens", 100, per=10.0, cost=150),)))
+    resilience.guard("other")
+    guard.call(int)
+    assert value(registry, "somaresil_rate_limit_available", guard="llm", unit="calls") == 9.0
+    assert value(registry, "somaresil_rate_limit_available", guard="llm", unit="tokens") == 0.0
+    assert value(registry, "somaresil_rate_limit_available", guard="other", unit="calls") is None
+    clock.advance(10.0)
+    assert value(registry, "somaresil_rate_limit_available", guard="llm", unit="tokens") == 50.0
 
 
 def test_calls_are_counted_by_guard_outcome_and_injection(resilience, registry):
@@ -244,7 +259,8 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
     install(resilience, registry)
     for number in range(300):
         resilience.slos.add(SLO(f"slo{number}", 99.0, timedelta(days=1)))
-        guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}", retry=1, bulkhead=2)
+        limit = RateLimit(10, per=3600.0)
+        guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}", retry=1, bulkhead=2, rate_limit=limit)
         resilience.guard(f"h{number}", idempotent=True, hedge=1.0, single_flight=True)
         guard.call(int)
         guard.shadow.note("timeout", "time_out")
