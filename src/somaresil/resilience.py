@@ -372,6 +372,10 @@ class Resilience:
         """All guards by name, as they are now."""
         return dict(self._guards)
 
+    def find(self, name: str) -> Guard | None:
+        """The guard called ``name``, if it was made."""
+        return self._guards.get(name)
+
     def deadline(self, seconds: float | timedelta | None, *, name: str = "request") -> DeadlineScope:
         """``with`` or ``async with``: what is done in it is wanted for so many seconds; None: without end. See :mod:`somaresil.deadline`.
 

@@ -91,7 +91,7 @@ class Call:
         """How this end counts. Never raises."""
         if isinstance(error, Carried):
             error = error.error
-        usual = outcome_of(self.guard, error)
+        usual = self.usual(result, error)
         if usual is not Outcome.GOOD:
             usual = cut_off(usual, error, self.started, self.clock.monotonic())
         classify = self._guard.options.classify
@@ -104,6 +104,10 @@ class Call:
             except Exception as broken:  # noqa: BLE001 - a classifier never changes what the caller gets
                 self.listeners.defect(f"classify of guard {self.guard}", broken, self.clock.time(), "the usual judgement was used")
         return Outcome.BAD if self.late and usual is Outcome.GOOD else usual
+
+    def usual(self, result: object, error: BaseException | None) -> Outcome:  # noqa: ARG002 - calls of clients have answers that are bad
+        """How it counts when ``classify`` has no say."""
+        return outcome_of(self.guard, error)
 
     def time_left(self) -> float | None:
         """Seconds until the deadline of the request, at least 0; None: it has none."""
