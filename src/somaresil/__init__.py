@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from somaresil.asgi import ResilienceMiddleware
     from somaresil.budget import RetryBudget
     from somaresil.chaos import ChaosCeilings, ChaosConfig, ChaosEngine, ChaosExperiment, ChaosPlan, FaultWindow
+    from somaresil.classify import Classify
     from somaresil.clock import ManualClock, SystemClock
     from somaresil.errors import (
         BulkheadFull,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     )
     from somaresil.guard import Guard
     from somaresil.limiter import RateLimiter, current_permit
-    from somaresil.outcome import Outcome
+    from somaresil.outcome import Fatal, Outcome
     from somaresil.policy.adaptive import AdaptiveLimit
     from somaresil.policy.breaker import CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
@@ -61,6 +62,7 @@ __all__ = [
     "ChaosPlan",
     "CircuitBreaker",
     "CircuitOpen",
+    "Classify",
     "ConfigurationError",
     "DeadlineExceeded",
     "Decision",
@@ -68,6 +70,7 @@ __all__ = [
     "Endpoint",
     "ErrorBudget",
     "Fallback",
+    "Fatal",
     "FaultWindow",
     "Guard",
     "Hedge",
@@ -106,6 +109,7 @@ _HOMES = {
     "asgi": ("ResilienceMiddleware",),
     "budget": ("RetryBudget",),
     "chaos": ("ChaosCeilings", "ChaosConfig", "ChaosEngine", "ChaosExperiment", "ChaosPlan", "FaultWindow"),
+    "classify": ("Classify",),
     "clock": ("ManualClock", "SystemClock"),
     "errors": (
         "BulkheadFull",
@@ -124,7 +128,7 @@ _HOMES = {
     ),
     "guard": ("Guard",),
     "limiter": ("RateLimiter", "current_permit"),
-    "outcome": ("Outcome",),
+    "outcome": ("Fatal", "Outcome"),
     "policy.adaptive": ("AdaptiveLimit",),
     "pool": ("Endpoint", "OutlierEjection", "Pool"),
     "policy.breaker": ("CircuitBreaker",),

@@ -7,6 +7,7 @@ safe to share: the breaker holds its lock around each method. Locks are taken in
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from somaresil.model.breaker import NOTHING_SEEN, Tally
 from somaresil.model.window import CountWindow, PrefixRing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from somaresil.recorder import Recorder
 
-__all__ = ["CallWindow"]
+__all__ = ["CallWindow", "watch_slow"]
 
 _SLOTS = 10
 """Slots of a window over time: it looks at up to a tenth less than its length, and never at more."""
@@ -115,3 +118,18 @@ class CallWindow:
         if not self._onsets or self._onsets[-1][0] != mark:
             self._onsets.append((mark, now))
         self.first_failure = self._onsets[0][1]
+
+
+_NEVER = object()
+
+
+def watch_slow(recorder: Recorder, above: float | None, seen: Callable[[float], None]) -> None:
+    """Have ``seen`` called at the end of each quiet call that took longer than ``above`` seconds, in place of counting it; None: of none.
+
+    ``above`` is one of the bounds. ``seen`` gets the upper bound of the bucket.
+    """
+    bounds = recorder.bounds
+    for bucket, counter in enumerate(recorder.quiet_counters):
+        lower, upper = bounds[bucket - 1] if bucket else 0.0, bounds[bucket] if bucket < len(bounds) else float("inf")
+        # An iterator that calls each time and never ends: what it gives is never the sentinel.
+        recorder.cells[bucket] = iter(partial(seen, upper), _NEVER) if above is not None and lower >= above else counter

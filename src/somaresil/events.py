@@ -155,6 +155,10 @@ class BreakerChanged:
     injected: bool
     era: int = 0
     """The era that began. Two threads may tell of two steps in the wrong order: the one with the higher era is the later one."""
+    shadow: bool = False
+    """The breaker is in shadow mode: it refuses nothing, whatever its state."""
+    key: str | None = None
+    """Which key of the guard, when the breaker is for the calls of that one alone."""
 
 
 @dataclass(frozen=True, slots=True)

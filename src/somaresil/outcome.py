@@ -11,11 +11,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from somaresil.config import Checker
 from somaresil.errors import Rejected
 
-__all__ = ["Classifier", "Outcome", "outcome_of"]
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+__all__ = ["Classifier", "Fatal", "Outcome", "outcome_of"]
 
 
 class Outcome(StrEnum):
@@ -31,7 +37,24 @@ class Outcome(StrEnum):
     IGNORED = "ignored"
 
 
-Classifier = Callable[[object, BaseException | None], "Outcome | None"]
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """What a classifier answers about an end that is bad, and after which further calls are pointless: the circuit opens at once.
+
+    A key that was revoked, a quota that is used up. Without a breaker it is a bad end like any other.
+    """
+
+    duration: float | timedelta | None = None
+    """Seconds for which it opens, no more and no less; None: as long as any opening, or as the answer asks (``Retry-After``)."""
+
+    def __post_init__(self) -> None:
+        """Check the duration, keep seconds as a float."""
+        check = Checker("Fatal")
+        object.__setattr__(self, "duration", check.seconds("duration", self.duration, optional=True))
+        check.finish()
+
+
+Classifier = Callable[[object, BaseException | None], "Outcome | Fatal | None"]
 """What users may hand to a guard: ``classify(result, error)``, one of the two is None. None as the answer means: judge as usual."""
 
 

@@ -97,6 +97,8 @@ class GuardView:
     """What its policies in shadow mode would have done: counts by policy and decision."""
     budget_scale: float | None
     """How much of its budgets for further attempts it may use, as the error budget burns; None: it is not aware of any objective."""
+    keys: Mapping[State, int] | None = None
+    """How many of its keys are in each state; None: no call has ever had a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +119,37 @@ class Snapshot:
 
 
 class BreakerControl:
-    """The write side of a breaker, for operators and game days. Dashboards get :attr:`GuardView.state`."""
+    """The write side of a breaker, for operators and game days. Dashboards get :attr:`GuardView.state`.
 
-    __slots__ = ("_policy",)
+    The controls of a guard's own breaker reach its keys: while it is not closed again, it decides about every call (see
+    :mod:`somaresil.guard.keyed`).
+    """
 
-    def __init__(self, policy: BreakerPolicy) -> None:
-        """Control this breaker."""
+    __slots__ = ("_key", "_policy")
+
+    def __init__(self, policy: BreakerPolicy, key: Hashable | None = None) -> None:
+        """Control this breaker, or that of one of its keys."""
         self._policy = policy
+        self._key = key
+
+    def _do(self, act: Callable[[BreakerPolicy], _T]) -> _T:
+        keys = self._policy.keys
+        return act(self._policy) if self._key is None or keys is None else keys.reach(self._key, act)
 
     @property
     def state(self) -> State:
         """The state now."""
-        return self._policy.state
+        return self._do(lambda policy: policy.state)
 
     @property
     def era(self) -> int:
         """Which era it is; each transition starts a new one."""
-        return self._policy.era
+        return self._do(lambda policy: policy.era)
 
     @property
     def retry_after(self) -> float | None:
         """Seconds until a call may be let through; None while forced open."""
-        return self._policy.retry_after()
+        return self._do(lambda policy: policy.retry_after())
 
     def trip(self, duration: float | timedelta | None = None) -> None:
         """Open for ``duration`` seconds (default: its open duration). Never waits for a running call.
@@ -149,23 +160,23 @@ class BreakerControl:
         check = Checker(f"breaker({self._policy.name!r}).trip")
         seconds = check.seconds("duration", duration, optional=True)
         check.finish()
-        self._policy.trip(seconds)
+        self._do(lambda policy: policy.trip(seconds))
 
     def reset(self) -> None:
-        """Close, and forget the window."""
-        self._policy.control(Trigger.RESET)
+        """Close, and forget the window; every key of the guard begins anew as well."""
+        self._do(lambda policy: policy.control(Trigger.RESET))
 
     def disable(self) -> None:
         """Let everything through and judge nothing, until :meth:`reset`."""
-        self._policy.control(Trigger.DISABLE)
+        self._do(lambda policy: policy.control(Trigger.DISABLE))
 
     def force_open(self) -> None:
         """Reject everything, until :meth:`reset`."""
-        self._policy.control(Trigger.FORCE_OPEN)
+        self._do(lambda policy: policy.control(Trigger.FORCE_OPEN))
 
     def observe(self) -> None:
         """Count, but never open, until :meth:`reset`."""
-        self._policy.control(Trigger.OBSERVE)
+        self._do(lambda policy: policy.control(Trigger.OBSERVE))
 
 
 class Resilience:
@@ -391,8 +402,11 @@ class Resilience:
         """
         return Prioritizer(self.clock, self.chance, self.listeners, interval=interval, start=start, stop=stop)
 
-    def breaker(self, name: str) -> BreakerControl:
-        """The controls of the breaker of a guard. Raises :class:`~somaresil.errors.ConfigurationError` when there is none."""
+    def breaker(self, name: str, key: Hashable | None = None) -> BreakerControl:
+        """The controls of the breaker of a guard, or of one of its keys (see :meth:`Guard.keyed`).
+
+        Raises :class:`~somaresil.errors.ConfigurationError` when there is none.
+        """
         guard = self._guards.get(name)
         if guard is None or guard.breaker is None:
             check = Checker("breaker")
@@ -402,7 +416,11 @@ class Resilience:
             check.problem("name", name, allowed, hint)
             check.finish()
             raise KeyError(name)
-        return BreakerControl(guard.breaker)
+        if key is not None and guard.keys() is None:
+            check = Checker(f"breaker({name!r})")
+            check.problem("key", key, "None for a breaker that is taken over", "one object cannot be the circuit of many keys")
+            check.finish()
+        return BreakerControl(guard.breaker, key)
 
     def rate_limit(self, name: str, options: RateLimit | None = None) -> RateLimiter:
         """The rate limit called ``name``, to be given to several guards: ``guard(..., rate_limit=resilience.rate_limit("openai"))``.
@@ -575,6 +593,7 @@ def _view(guard: Guard) -> GuardView:
         available=None if guard.rate_limit is None else guard.rate_limit.available(),
         throttled=None if guard.throttle is None else guard.throttle.probability,
         held_by=guard.switch.reasons,
+        keys=None if breaker is None or breaker.keys is None else breaker.keys.states(),
         shadow=guard.shadow.counts(),
         budget_scale=guard.budget_scale,
     )

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["asked_wait", "pushed_back", "seconds_of"]
+    from somaresil.site import Site
+
+__all__ = ["asked_or_none", "asked_wait", "pushed_back", "seconds_of"]
 
 _SECONDS: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _LONGEST_TEXT: Final = 64
@@ -23,10 +25,22 @@ _TOO_MUCH: Final = (429, 503)
 """Too Many Requests (RFC 6585), Service Unavailable (RFC 9110)."""
 
 
-def asked_wait(error: BaseException, wall: Callable[[], float]) -> float | None:
+def asked_or_none(answer: object, site: Site) -> float | None:
+    """As :func:`asked_wait`; what cannot be read is None, counted, and reported once a guard. Never raises an ``Exception``."""
+    try:
+        return asked_wait(answer, site.clock.time)
+    except Exception as unreadable:  # noqa: BLE001 - what a server sends, or a property of somebody's exception raises, ends no call
+        where = f"the Retry-After of an answer to guard {site.name}"
+        site.listeners.defect(where, unreadable, site.clock.time(), "it was ignored")
+        site.ignored.note("retry-after")
+        return None
+
+
+def asked_wait(error: object, wall: Callable[[], float]) -> float | None:
     """Seconds for which the failing answer asks to be left alone, at least 0; None: it does not say.
 
-    ``wall`` reads the wall clock (POSIX seconds); it is asked for dates only. Raises ``ValueError`` for what cannot be read.
+    The answer is an exception, or a response with ``headers``. ``wall`` reads the wall clock (POSIX seconds); it is asked for dates only.
+    Raises ``ValueError`` for what cannot be read.
     """
     said: Any = getattr(error, "retry_after", None)
     if said is not None:

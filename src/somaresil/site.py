@@ -34,3 +34,5 @@ class Site:
     """Counts headers that cannot be read."""
     scale: BudgetScale | None = None
     """How much of its budgets the guard may use now; None: all of them, always."""
+    key: str | None = None
+    """Which of its keys, when the policy is for the calls of that one alone."""

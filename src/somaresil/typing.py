@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import threading
 
     from somaresil.events import Listeners
-    from somaresil.outcome import Outcome
+    from somaresil.outcome import Fatal, Outcome
     from somaresil.runtime import Runtime
 
 __all__ = ["Aftermath", "Call", "Clock", "FaultRule", "Next", "Policy", "Strike"]
@@ -63,6 +63,8 @@ class Call(Protocol):
     """Set on the first pass of a call that began on the quiet path: the error that its first attempt has ended with already."""
     started: float
     """Monotonic time at which the call began."""
+    key: Hashable | None
+    """Whose call it is: the circuit of that key judges it; None: that of the guard."""
     era: int
     """Era of the breaker in which a replayed call was admitted."""
     lasting: bool
@@ -73,6 +75,8 @@ class Call(Protocol):
     """Whether waiting blocks the thread: :attr:`runtime` says the same, in more time."""
     late: bool
     """Set when a synchronous callee answered after its time was up."""
+    fatal: Fatal | None
+    """Set by :meth:`judge`: whether the end that it judged last is fatal."""
     scope: Any
     """The :class:`~somaresil.expiry.Expiry` around an ``async with`` block, and its seconds."""
     timed_from: float

@@ -100,10 +100,13 @@ def test_r11_a_rejection_says_what_is_known():
     rejected = stand.fail()
     assert isinstance(rejected, CircuitOpen)
     assert (rejected.guard, rejected.reason, rejected.retry_after) == ("dependency", "circuit open", 30.0)
-    assert rejected.detail == "1 of 1 calls failed"
+    assert rejected.detail == "1 of 1 calls failed in 30 s, 1 in a row (>= 1)"
     assert rejected.last_error == "Boom: down"
     assert not rejected.injected
-    assert "guard 'dependency' rejected the call: circuit open; 1 of 1 calls failed; last error Boom: down" in str(rejected)
+    assert (
+        "guard 'dependency' rejected the call: circuit open; 1 of 1 calls failed in 30 s, 1 in a row (>= 1); last error Boom: down"
+        in str(rejected)
+    )
 
 
 def test_r11_a_reconfigured_breaker_still_says_why_it_is_open():
@@ -113,4 +116,4 @@ def test_r11_a_reconfigured_breaker_still_says_why_it_is_open():
     stand.guard.configure(breaker=one_strike(window=5.0))
     rejected = stand.fail()
     assert isinstance(rejected, CircuitOpen)
-    assert rejected.detail == "1 of 1 calls failed"
+    assert rejected.detail == "1 of 1 calls failed in 30 s, 1 in a row (>= 1)"

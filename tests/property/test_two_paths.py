@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from somaresil import SLO, CircuitBreaker, Fallback, ManualClock, RateLimit, Resilience, Retry, Throttle
+from somaresil import SLO, CircuitBreaker, Classify, Fallback, ManualClock, RateLimit, Resilience, Retry, Throttle
 from somaresil.model.breaker import IllegalTransition
 
 SLOW = 2.0
@@ -25,7 +25,9 @@ class Oops(Exception):
 
 
 class Fatal(Oops):
-    """What retries and fallbacks of these tests leave alone."""
+    """What the classifier of these tests calls fatal; it says when to come back."""
+
+    retry_after = 6.0
 
 
 KINDS: tuple[type[BaseException], ...] = (Oops, Fatal, ValueError, StopIteration, KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -71,7 +73,7 @@ attempts = st.builds(
     Attempt,
     lasts=pauses,
     meanwhile=st.sampled_from([None] * 8 + ["trip", "trip", "arm", "arm", "recurse", *CONTROLS]),
-    raises=st.sampled_from([None] * 8 + [Oops] * 6 + list(KINDS)),
+    raises=st.sampled_from([None] * 8 + [Oops] * 6 + [Fatal] + list(KINDS)),
     chained=st.booleans(),
 )
 calls = st.builds(
@@ -96,8 +98,15 @@ breakers = st.builds(
     minimum_calls=st.integers(1, 4),
     open_duration=st.just(4.0),
     half_open_calls=st.integers(1, 3),
+    half_open_concurrency=st.sampled_from([None, 1]),
     probe_timeout=st.sampled_from([1.0, 30.0]),
+    ramp_up=st.sampled_from([0.0, 8.0]),
+    ramp_up_from=st.sampled_from([0.25, 0.5]),
+    max_retry_after=st.sampled_from([None, 5.0, 300.0]),
+    shadow=st.sampled_from([False, False, False, True]),
 )
+classifiers = st.sampled_from([None, None, Classify(ignored=ValueError, fatal=Fatal), Classify(fatal=Fatal, fatal_duration=2.0)])
+"""None of them looks at results: those that do take the quiet path away."""
 retries = st.builds(Retry, attempts=st.integers(1, 3), on=st.just((Oops, ValueError)), wait=st.sampled_from([None, 0.0, 1.5]))
 limits = st.builds(
     RateLimit,
@@ -270,12 +279,16 @@ class World:
             "last error": breaker.last_error,
             "available": self.guard.rate_limit and self.guard.rate_limit.available(),
             "requests": self.guard.throttle and (self.guard.throttle.requests(), self.guard.throttle.probability),
+            "would have been": self.guard.shadow.counts(),
             "budgets": [self.resilience.slos.error_budget(name) for name in self.resilience.slos.names],
             "incidents": (self.resilience.slos.incidents.running, self.resilience.slos.incidents.ended),
             "time": self.clock.monotonic(),
             "events": self.events,
             "left of the script": self.script,
         }
+
+
+NOTHING_ELSE: dict[str, Any] = {"retry": None, "limit": None, "throttle": None, "fallback": None, "classify": None}
 
 
 @pytest.mark.parametrize("suspends", [False, True], ids=["sync", "async"])
@@ -286,41 +299,37 @@ class World:
     limit=st.none() | limits,
     throttle=st.none() | throttles,
     fallback=st.none() | fallbacks,
+    classify=classifiers,
     history=histories,
 )
 @example(  # an operator trips the breaker while a call runs that ends well
-    breaker=CircuitBreaker(), retry=None, limit=None, throttle=None, fallback=None, history=[call(), call(meanwhile="trip")]
+    breaker=CircuitBreaker(), history=[call(), call(meanwhile="trip")], **NOTHING_ELSE
 )
 @example(  # an experiment is armed while a call runs that fails and is retried
-    breaker=CircuitBreaker(),
-    retry=Retry(attempts=2, wait=0.0),
-    limit=None,
-    throttle=None,
-    fallback=None,
-    history=[call(meanwhile="arm", raises=Oops)],
+    breaker=CircuitBreaker(), history=[call(meanwhile="arm", raises=Oops)], **NOTHING_ELSE | {"retry": Retry(attempts=2, wait=0.0)}
 )
 @example(  # a call fails with a history of its own while its caller is handling another error
     breaker=CircuitBreaker(),
-    retry=Retry(attempts=1),
-    limit=None,
-    throttle=None,
-    fallback=None,
     history=[call(raises=Oops, chained=True, handling=True)],
+    **NOTHING_ELSE | {"retry": Retry(attempts=1)},
 )
 @example(  # a call uses up what there is, and those that come after wait, or are rejected
-    breaker=CircuitBreaker(), retry=None, limit=RateLimit(1, per=4.0), throttle=None, fallback=None, history=[call(), call(), call()]
+    breaker=CircuitBreaker(), history=[call(), call(), call()], **NOTHING_ELSE | {"limit": RateLimit(1, per=4.0)}
 )
 @example(  # calls fail until some of them are refused
-    breaker=CircuitBreaker(minimum_calls=100),
-    retry=None,
-    limit=None,
-    throttle=Throttle(minimum_calls=1),
-    fallback=None,
-    history=[call(raises=Oops)] * 6,
+    breaker=CircuitBreaker(minimum_calls=100), history=[call(raises=Oops)] * 6, **NOTHING_ELSE | {"throttle": Throttle(minimum_calls=1)}
 )
-def test_both_paths_leave_the_same_behind(suspends, breaker, retry, limit, throttle, fallback, history):
+@example(  # an error is fatal, by the word of a classifier that looks at nothing else
+    breaker=CircuitBreaker(), history=[call(), call(raises=Fatal), call()], **NOTHING_ELSE | {"classify": Classify(fatal=Fatal)}
+)
+@example(  # an error is nobody's fault
+    breaker=CircuitBreaker(consecutive_failures=1),
+    history=[call(), call(raises=ValueError), call()],
+    **NOTHING_ELSE | {"classify": Classify(ignored=ValueError)},
+)
+def test_both_paths_leave_the_same_behind(suspends, breaker, retry, limit, throttle, fallback, classify, history):
     """Records, states, eras, windows, results, exceptions and events are equal after each step of any history."""
-    options = {"breaker": breaker, "retry": retry, "rate_limit": limit, "throttle": throttle}
+    options = {"breaker": breaker, "retry": retry, "rate_limit": limit, "throttle": throttle, "classify": classify}
     quiet, full = (World(held, suspends, options, fallback) for held in (False, True))
     for step in history:
         assert quiet.take(step) == full.take(step), step

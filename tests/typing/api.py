@@ -15,8 +15,10 @@ from somaresil import (
     AdaptiveLimit,
     Bulkhead,
     CircuitBreaker,
+    Classify,
     ErrorBudget,
     Fallback,
+    Fatal,
     Guard,
     Hedge,
     ManualClock,
@@ -35,6 +37,7 @@ from somaresil import (
     Verdict,
     current_permit,
 )
+from somaresil.guard import Keyed
 from somaresil.model.breaker import State
 from somaresil.priority import Prioritizer, priority
 from somaresil.resilience import BreakerControl, Snapshot
@@ -202,6 +205,45 @@ async def blocks() -> int:
         return 1
 
 
+# -- keys -------------------------------------------------------------------------------------------------------------------------------
+
+
+@guard.keyed(by="number")
+def keyed_function(number: int, *, text: str = "") -> str:
+    """Say it with text."""
+    return text * number
+
+
+def key_of(number: int) -> tuple[str, int]:
+    """Everything hashable is a key."""
+    return "host", number
+
+
+@guard.keyed(by=key_of)
+async def keyed_stream(number: int) -> AsyncIterator[int]:
+    """Say it one by one, later."""
+    yield number
+
+
+async def keys() -> int:
+    """What is guarded keeps its type, and a block swallows nothing."""
+    assert_type(keyed_function(1, text="x"), str)
+    keyed_function("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await anext(keyed_stream(1)), int)
+    view = guard.keyed(("host", 443))
+    assert_type(view, Keyed)
+    assert_type(view.call(function, 1, text="x"), str)
+    assert_type(await view.acall(coroutine_function, 1), str)
+    guard.keyed(["acme"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    guard.keyed(by=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    resilience.breaker("llm.invoke", key="acme").reset()
+    async with view as inside_too:
+        assert_type(inside_too, Keyed)
+    with view as inside:
+        assert_type(inside, Keyed)
+        return 1
+
+
 # -- options ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +265,18 @@ resilience.guard(
     ),
     bulkhead=Bulkhead(8, max_waiting=4, max_wait=1.0),
     timeout=Timeout(10.0, first_item=2.0, idle=timedelta(seconds=5)),
+)
+
+
+def judge_all(result: object, error: BaseException | None) -> Outcome | Fatal | None:
+    """Some ends are fatal."""
+    return Fatal(timedelta(minutes=1)) if isinstance(error, PermissionError) else judge(result, error)
+
+
+resilience.guard("fatal", classify=judge_all)
+resilience.guard(
+    "classified",
+    classify=Classify(bad=OSError, good=[KeyError], fatal=(PermissionError, lambda error: bool(error.args)), bad_result=callable),
 )
 resilience.guard("short", slo="fast", fallback=function, retry=3, breaker=True, bulkhead=8, timeout=timedelta(seconds=10))
 guard.configure(timeout=5.0, retry=None)
@@ -265,6 +319,7 @@ CircuitBreaker(failure_rate="half")  # type: ignore[arg-type]  # pyright: ignore
 CircuitBreaker().failure_rate = 0.1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 Retry(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 Timeout("10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Classify(ignored=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Fallback(function, on=KeyboardInterrupt)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -420,10 +420,11 @@ class TripRule(Rule):
 def trip(run: ExperimentRun, guard: Guard) -> bool:
     """Open the breaker of a guard until the experiment ends; False when it is to be left alone.
 
-    One that is open or half-open has an outage of its own, and its rejections must not pass for injected ones.
+    One that is open or half-open has an outage of its own, and its rejections must not pass for injected ones. One in shadow mode refuses
+    nothing.
     """
     breaker = guard.breaker
-    if breaker is None or breaker.state is not State.CLOSED or not run.live:
+    if breaker is None or breaker.state is not State.CLOSED or breaker.options.shadow or not run.live:
         return False
     try:
         era = breaker.trip(run.remaining, injected=True)

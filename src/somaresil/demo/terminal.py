@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveView", "PlainView", "print_report", "view_for"]
 
-_STATE_STYLES: Final = {"closed": "green", "half_open": "yellow", "open": "bold red", "forced_open": "bold red"}
+_STATE_STYLES: Final = {"closed": "green", "half_open": "yellow", "ramping": "yellow", "open": "bold red", "forced_open": "bold red"}
 _LINE_EVERY: Final = 2.0
 
 

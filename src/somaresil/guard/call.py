@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from somaresil.deadline import current, cut_off
-from somaresil.outcome import Outcome, outcome_of
+from somaresil.outcome import Fatal, Outcome, outcome_of
 from somaresil.runtime import Carried, raise_again
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from somaresil.guard.core import Guard
     from somaresil.runtime import Runtime
@@ -22,10 +23,16 @@ __all__ = [
     "Call",
     "CoroutineCall",
     "FunctionCall",
+    "KeyOf",
     "Opened",
     "StreamCall",
     "callee",
+    "judge",
 ]
+
+
+KeyOf = Callable[[tuple[Any, ...], dict[str, Any]], Hashable | None]
+"""What reads the key of a call from its arguments."""
 
 
 class Opened(NamedTuple):
@@ -34,6 +41,27 @@ class Opened(NamedTuple):
     source: Any
     first: Any
     ended: bool = False
+
+
+def judge(
+    guard: Guard, result: object, error: BaseException | None, started: float, usual: Outcome | None = None
+) -> tuple[Outcome, Fatal | None]:
+    """How the end of a call counts, by the guard's ``classify`` or the usual rule, and whether it is fatal. Never raises."""
+    usual = outcome_of(guard.name, error) if usual is None else usual
+    if usual is not Outcome.GOOD:
+        usual = cut_off(usual, error, started, guard.monotonic())
+    classify = guard.options.classify
+    # Nobody has a say about a call that was not made or whose caller went away.
+    if classify is None or usual not in {Outcome.GOOD, Outcome.BAD}:
+        return usual, None
+    try:
+        said = classify(result, error)
+        if isinstance(said, Fatal):
+            return Outcome.BAD, said
+        return usual if said is None else Outcome(said), None
+    except Exception as broken:  # noqa: BLE001 - a classifier never changes what the caller gets
+        guard.listeners.defect(f"classify of guard {guard.name}", broken, guard.clock.time(), "the usual judgement was used")
+        return usual, None
 
 
 class Call:
@@ -46,9 +74,11 @@ class Call:
         "attempt",
         "clock",
         "era",
+        "fatal",
         "function",
         "guard",
         "injected",
+        "key",
         "kwargs",
         "late",
         "listeners",
@@ -74,7 +104,9 @@ class Call:
         self.attempt = 0
         self.made = 0
         self.injected = False
+        self.key: Hashable | None = None
         self.late = False
+        self.fatal: Fatal | None = None
         self.replayed: BaseException | None = None
         self.era = 0
         self.scope: Any = None
@@ -89,21 +121,9 @@ class Call:
 
     def judge(self, result: object, error: BaseException | None) -> Outcome:
         """How this end counts. Never raises."""
-        if isinstance(error, Carried):
-            error = error.error
-        usual = self.usual(result, error)
-        if usual is not Outcome.GOOD:
-            usual = cut_off(usual, error, self.started, self.clock.monotonic())
-        classify = self._guard.options.classify
-        # Nobody has a say about a call that was not made or whose caller went away.
-        if classify is not None and usual in {Outcome.GOOD, Outcome.BAD}:
-            try:
-                said = classify(result, error)
-                if said is not None:
-                    usual = Outcome(said)
-            except Exception as broken:  # noqa: BLE001 - a classifier never changes what the caller gets
-                self.listeners.defect(f"classify of guard {self.guard}", broken, self.clock.time(), "the usual judgement was used")
-        return Outcome.BAD if self.late and usual is Outcome.GOOD else usual
+        error = error.error if isinstance(error, Carried) else error
+        outcome, self.fatal = judge(self._guard, result, error, self.started, self.usual(result, error))
+        return Outcome.BAD if self.late and outcome is Outcome.GOOD else outcome
 
     def usual(self, result: object, error: BaseException | None) -> Outcome:  # noqa: ARG002 - calls of clients have answers that are bad
         """How it counts when ``classify`` has no say."""
@@ -142,7 +162,7 @@ class Call:
     def sibling(self) -> Self:
         """Another attempt of this call, with books of its own until :meth:`absorb`."""
         other = type(self)(self._guard, self.function, self.args, self.kwargs)
-        other.started = self.started
+        other.started, other.key = self.started, self.key
         return other
 
     def absorb(self, other: Call, *, won: bool = False) -> None:
@@ -156,6 +176,11 @@ class Call:
             self._ends, other._ends = other._ends, self._ends
             self.attempt, self.late, self.timed_from = other.attempt, other.late, other.timed_from
         other.end(Outcome.ABANDONED, self._guard.monotonic())
+
+    @property
+    def owner(self) -> Guard:
+        """The guard itself."""
+        return self._guard
 
     @property
     def runtime(self) -> Runtime:

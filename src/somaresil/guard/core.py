@@ -13,39 +13,40 @@ the policies. ``tests/property/test_two_paths.py`` holds the two paths to equal 
 from __future__ import annotations
 
 import threading
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from somaresil.config import Checker
-from somaresil.deadline import current, cut_off
+from somaresil.deadline import current
 from somaresil.errors import DeadlineExceeded
 from somaresil.events import CallEnded
-from somaresil.guard.call import AsyncBlockCall, BlockCall, Call, CoroutineCall, FunctionCall, callee
+from somaresil.guard import block
+from somaresil.guard.call import CoroutineCall, FunctionCall, callee, judge
 from somaresil.guard.change import changes_between, tell
 from somaresil.guard.express import async_express, express, lane_of
 from somaresil.guard.hedged import hedged_express
+from somaresil.guard.keyed import Keyed, KeyedBreakers
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
 from somaresil.ignored import Ignored
 from somaresil.model.breaker import Permit
-from somaresil.outcome import Outcome, outcome_of
+from somaresil.outcome import Outcome
 from somaresil.policy.fault import FaultPoint
-from somaresil.policy.timeout import leave_block
 from somaresil.runtime import Asyncio, Blocking, Carried, run_sync, set_context, shorten
 from somaresil.shadow import Shadow
 from somaresil.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Hashable
     from types import TracebackType
 
     from somaresil.chance import Chance
     from somaresil.errors import CircuitOpen
     from somaresil.events import Listeners
     from somaresil.expiry import Expiry
+    from somaresil.guard.call import Call
     from somaresil.guard.description import Description
     from somaresil.policy.adaptive import AdaptivePolicy
     from somaresil.policy.breaker import BreakerPolicy
@@ -67,8 +68,6 @@ __all__ = ["LAYERS", "Guard", "Prepared", "configuring"]
 LAYERS: Final = ("fallback", "single_flight", "hedge", "retry", "throttle", "breaker", "rate_limit", "bulkhead", "timeout")
 """The policies a guard may have, outermost first. Each is an option of that name and a slot of the guard."""
 
-_NOT_AROUND_BLOCKS: Final = ("retry", "hedge", "single_flight", "fallback")
-
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -78,14 +77,15 @@ class Guard:
     """Guards calls under one name. Made by :meth:`Resilience.guard`; decorator, context manager and caller in one."""
 
     __slots__ = (
-        "_blocks",
         "_chain",
         "_core",
+        "_has_keys",
         "_particular",
         "_refuses",
         "_site",
         "aexpress",
         "blocking",
+        "blocks",
         "breaker",
         "bulkhead",
         "clock",
@@ -147,9 +147,11 @@ class Guard:
         self.rate_limit: RateLimitPolicy | None = None
         self.bulkhead: BulkheadPolicy | AdaptivePolicy | None = None
         self.timeout: TimeoutPolicy | None = None
+        self._has_keys = False
         self.has_streams = False
         """Whether it guards a generator, of either kind: only then has it items that a fault can cut off."""
-        self._blocks: dict[Call, None] | None = None
+        self.blocks: dict[Call, None] | None = None
+        """The ``with`` blocks that are open."""
         self.express: Callable[..., Any]
         """How a plain function is called while only limits need a say; there once the guard has any."""
         self.aexpress: Callable[..., Awaitable[Any]]
@@ -169,8 +171,13 @@ class Guard:
     @property
     def pipeline(self) -> tuple[str, ...]:
         """The parts that a call passes on the full path, outermost first."""
-        inmost = "callee" if self._core is callee else "pool"
+        inmost = "pool" if self.is_pool else "callee"
         return ("record", *(layer for layer in LAYERS if getattr(self, layer) is not None), "fault", inmost)
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether its calls go to endpoints, each below a guard of its own."""
+        return self._core is not callee
 
     def description(self, *, deadline: float | None = None) -> Description:
         """What it does to a call, what a call can come to, what is surely wrong. ``deadline``: seconds that its callers wait, if known."""
@@ -181,6 +188,17 @@ class Guard:
     def describe(self) -> str:
         """:meth:`description` as text: ``print(guard.describe())``."""
         return str(self.description())
+
+    def keys(self) -> KeyedBreakers | None:
+        """The circuits of its keys, made when they are first asked for; None: it has no breaker that could be the model for them."""
+        self._has_keys = True
+        breaker = self.breaker
+        if breaker is None or not breaker.options.per_key:
+            return None
+        if breaker.keys is None:
+            with configuring:
+                breaker.keys = breaker.keys or KeyedBreakers(breaker, self._site)
+        return breaker.keys
 
     @property
     def budget_scale(self) -> float | None:
@@ -199,67 +217,48 @@ class Guard:
 
         The signature stays as it is. Raises :class:`~somaresil.errors.ConfigurationError` for what cannot be guarded.
         """
-        self._check_fallback(target)
-        self._check_timeout(target)
-        self._check_fits(target)
+        self.check_target(target)
         guarded: _F = decorate(self, target)
         return guarded
 
     def call(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a plain function through the guard, once."""
-        self._check_callable(function)
-        shape = shape_of(function)
-        if shape is not Shape.FUNCTION:
-            check = Checker(f"guard({self.name!r})")
-            fix = "await guard.acall(...)" if shape is Shape.COROUTINE else "guard(function)(...), which gives a guarded stream"
-            check.problem("call", function, "a plain function", f"use {fix}")
-            check.finish()
+        self.check_plain(function)
         result: _T = plain_wrapper(self, function)(*args, **kwargs)
         return result
 
     async def acall(self, function: Callable[_P, Awaitable[_T]], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a coroutine function, or anything that returns an awaitable, through the guard, once."""
-        self._check_callable(function, awaited=True)
-        if shape_of(function) in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}:
-            check = Checker(f"guard({self.name!r})")
-            fix = "use guard(function)(...), which gives a guarded stream"
-            check.problem("acall", function, "a function that returns an awaitable", fix)
-            check.finish()
-        result: _T = await plain_wrapper(self, _as_coroutine_function(function))(*args, **kwargs)
+        result: _T = await plain_wrapper(self, self.awaitable(function))(*args, **kwargs)
         return result
 
     def __enter__(self) -> Self:
         """Begin a guarded block."""
-        call = BlockCall(self, _block, (), {})
-        self._check_block()
-        self.drive(call)
-        self._open_block(call)
+        block.begin(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Judge the block."""
-        call = self._pop_block(BlockCall)
-        now = self.monotonic()
-        call.late = self.timeout is not None and self.timeout.expired(call, now)
-        self.end(call, call.judge(None, error), error)
+        block.end(self, error)
 
     async def __aenter__(self) -> Self:
         """Begin a guarded block that may be cancelled when its time is up."""
-        call = AsyncBlockCall(self, _block, (), {})
-        self._check_block()
-        await self.adrive(call)
-        self._open_block(call)
+        await block.abegin(self)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Judge the block."""
-        call = self._pop_block(AsyncBlockCall)
-        try:
-            await leave_block(call, error)
-        except TimeoutError as late:
-            self.end(call, call.judge(None, late), late)
-            raise
-        self.end(call, call.judge(None, error), error)
+        await block.aend(self, error)
+
+    def keyed(self, key: Hashable | None = None, *, by: str | Callable[..., Hashable | None] | None = None) -> Keyed:
+        """This guard with a circuit of its own for each key: for ``key``, or for what each call has as its key.
+
+        ``by`` is the name of an argument, or a function of the arguments; a call whose key is None is judged by the guard's own breaker.
+        The result is decorator, context manager and caller as the guard is. See :mod:`somaresil.guard.keyed`.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        return Keyed(self, key, by)
 
     def configure(self, **options: Any) -> None:
         """Change options while calls are running; what is already decorated takes them from its next call on.
@@ -323,9 +322,9 @@ class Guard:
         """Book a quiet call that failed and that no policy can save."""
         try:
             now = self.monotonic()
-            outcome = cut_off(outcome_of(self.name, error), error, started, now)
+            outcome, fatal = judge(self, None, error, started)
             if self.breaker is not None:
-                self.breaker.settle(Permit(era, None), outcome, now - started, now, error)
+                self.breaker.settle(Permit(era, None), outcome, now - started, now, error, fatal=fatal)
             self._book(outcome, now - started, now, error, injected=False)
         except Exception as defect:  # noqa: BLE001 - the caller gets its own error, not ours
             self.listeners.defect("booking a failed call", defect, self.clock.time())
@@ -435,6 +434,34 @@ class Guard:
         except Exception as defect:  # noqa: BLE001 - neither result nor error of the callee may be lost to our books
             self.listeners.defect("booking the end of a call", defect, self.clock.time())
 
+    # -- what can be guarded ----------------------------------------------------------------------------------------------------------
+
+    def check_target(self, target: object) -> None:
+        """Refuse to decorate what the options do not fit."""
+        self._check_fallback(target)
+        self._check_timeout(target)
+        self._check_fits(target)
+
+    def check_plain(self, function: Callable[..., Any]) -> None:
+        """Refuse to call what is no plain function."""
+        self._check_callable(function)
+        shape = shape_of(function)
+        if shape is not Shape.FUNCTION:
+            check = Checker(f"guard({self.name!r})")
+            fix = "await guard.acall(...)" if shape is Shape.COROUTINE else "guard(function)(...), which gives a guarded stream"
+            check.problem("call", function, "a plain function", f"use {fix}")
+            check.finish()
+
+    def awaitable(self, function: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:
+        """``function`` as a coroutine function; refuses what cannot be awaited."""
+        self._check_callable(function, awaited=True)
+        if shape_of(function) in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}:
+            check = Checker(f"guard({self.name!r})")
+            fix = "use guard(function)(...), which gives a guarded stream"
+            check.problem("acall", function, "a function that returns an awaitable", fix)
+            check.finish()
+        return _as_coroutine_function(function)
+
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
     def _expired(self, call: Call, at: float) -> DeadlineExceeded:
@@ -532,11 +559,15 @@ class Guard:
         chosen = ((layer, getattr(options, layer)) for layer in LAYERS)
         self._particular = tuple((layer, option) for layer, option in chosen if hasattr(option, "unfit"))
         """The options that are not for every kind of function."""
+        if self._has_keys:
+            # A breaker that has come in the place of another one.
+            self.keys()
         self.rescues = self.fallback is not None or self.retry is not None
         """Whether a call that failed once may still end well."""
         self._refuses = None if self.rescues else self.breaker
         """The breaker, when no policy outside it has a say about a call that it refuses."""
-        self.switch.hold("classify", held=options.classify is not None)
+        # One that judges errors only is asked when there is one.
+        self.switch.hold("classify", held=options.classify is not None and getattr(options.classify, "judges_results", True))
         self._open_lane()
 
     def _open_lane(self) -> None:
@@ -614,60 +645,6 @@ class Guard:
                 check.problem("fallback", link.handler, "a plain function", hint)
         check.finish()
 
-    def _check_block(self) -> None:
-        if self._core is not callee:
-            check = Checker(f"guard({self.name!r})")
-            hint = "a block does not say where its endpoint goes; use the decorator, or call()"
-            check.problem("block", self.name, "no `with` block of a pool", hint)
-            check.finish()
-        part = next((part for part in _NOT_AROUND_BLOCKS if getattr(self, part) is not None), None)
-        if part is not None:
-            check = Checker(f"guard({self.name!r})")
-            check.problem(
-                part, getattr(self.options, part), "none for a `with` block", "a block cannot be run twice; use the decorator or call()"
-            )
-            check.finish()
-
-    def _open_block(self, call: Call) -> None:
-        if self._blocks is None:
-            with _first_block:
-                self._blocks = {} if self._blocks is None else self._blocks
-        self._blocks[call] = None
-        outer = _open_blocks.get()
-        while outer is not None and outer[0] not in (outer[0]._guard._blocks or ()):  # noqa: SLF001 - a guard like this one
-            # It was ended in another context, which cannot take it off here: a context that lives long would keep all of them.
-            outer = outer[1]
-        _open_blocks.set((call, outer))
-
-    def _pop_block(self, kind: type[Call]) -> Call:
-        """The call of the block that ends now: the innermost of this guard in this context."""
-        blocks = self._blocks or {}
-        inner: list[Call] = []
-        entry = _open_blocks.get()
-        while entry is not None:
-            call, outer = entry
-            # Taken in one step: a block that ends in another thread may look for one at the same time.
-            if isinstance(call, kind) and blocks.pop(call, call) is None:
-                for other in reversed(inner):
-                    outer = (other, outer)
-                _open_blocks.set(outer)
-                return call
-            inner.append(call)
-            entry = outer
-        # It ends in another context than it began in, as a generator does that frameworks run piece by piece in threads (dependencies of
-        # FastAPI, fixtures of pytest-asyncio). Blocks of one guard can stand in for one another: every permit is given back once.
-        for call in reversed(list(blocks)):
-            if isinstance(call, kind) and blocks.pop(call, call) is None:
-                return call
-        raise RuntimeError(f"a `with` block of guard {self.name!r} ends that has not begun")
-
-
-_open_blocks: ContextVar[tuple[Call, Any] | None] = ContextVar("somaresil_blocks", default=None)
-"""The blocks that are open in this context, innermost first, as a linked list: a guard is one object, its blocks are many."""
-
-
-_first_block = threading.RLock()
-"""Two threads may open the first block of a guard at once."""
 
 configuring: Final = threading.RLock()
 """One for all guards: it is taken when somebody changes options, and guards are many."""
@@ -694,10 +671,6 @@ def _as_coroutine_function(function: Callable[..., Awaitable[_T]]) -> Callable[.
         return await function(*args, **kwargs)
 
     return awaits
-
-
-def _block() -> None:
-    """Stands for the body of a ``with`` block."""
 
 
 def _played_back(call: Call, error: BaseException, started: float, era: int) -> Call:

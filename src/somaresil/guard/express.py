@@ -12,8 +12,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.deadline import current as deadline_of
-from somaresil.deadline import cut_off
-from somaresil.outcome import Outcome, outcome_of
+from somaresil.guard.call import judge
+from somaresil.outcome import Outcome
 from somaresil.policy.timeout import within
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def give_back(lane: Lane, tokens: list[Any], now: float) -> None:
 def _saved(guard: Guard, lane: Lane, tokens: list[Any], error: BaseException, started: float, era: int) -> bool:
     """Leave what was entered by a call that failed. Whether the call may yet be saved; if not, it is booked."""
     now = guard.monotonic()
-    outcome = cut_off(outcome_of(guard.name, error), error, started, now)
+    outcome, _ = judge(guard, None, error, started)
     for (_, leave), token in zip(lane, tokens, strict=True):
         leave(token, outcome, now - started, now)
     if guard.rescues and isinstance(error, Exception):

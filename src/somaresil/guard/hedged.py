@@ -11,10 +11,10 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from somaresil.deadline import current as deadline_of
-from somaresil.deadline import cut_off
 from somaresil.expiry import begin
+from somaresil.guard.call import judge
 from somaresil.guard.express import give_back
-from somaresil.outcome import Outcome, outcome_of
+from somaresil.outcome import Outcome
 from somaresil.policy.timeout import within
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePo
                 result = await within(limit, "total", name, function(*args, **kwargs), usual=True)
         except BaseException as caught:
             now = monotonic()
-            outcome = cut_off(outcome_of(name, caught), caught, started, now)
+            outcome, _ = judge(guard, None, caught, started)
             for (_, leave), token in zip(lane, tokens, strict=True):
                 leave(token, outcome, now - started, now)
             if type(expiry.about) is tuple and not (guard.rescues and isinstance(caught, Exception)):

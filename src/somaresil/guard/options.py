@@ -81,7 +81,7 @@ def _resolve_slo(check: Checker, value: Any) -> tuple[str, ...]:
 
 def _resolve_classify(check: Checker, value: Any) -> Any:
     if value is not None and not callable(value):
-        check.problem("classify", value, "a function of (result, error) that returns an Outcome or None")
+        check.problem("classify", value, "a Classify, or a function of (result, error) that returns an Outcome, a Fatal or None")
     return value
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["decorate", "plain_wrapper"]
 
 
-def decorate(guard: Guard, target: Any) -> Any:
-    """The guarded form of ``target``, of the same kind."""
+def decorate(guard: Guard, target: Any, wrapper_of: Callable[[Any], Callable[..., Any]] | None = None) -> Any:
+    """The guarded form of ``target``, of the same kind. ``wrapper_of`` makes it otherwise than usual."""
     if isinstance(target, classmethod | staticmethod):
         check_decoratable(guard.name, target.__func__)
-        return type(target)(decorate(guard, target.__func__))
+        return type(target)(decorate(guard, target.__func__, wrapper_of))
     check_decoratable(guard.name, target)
-    wrapper = _WRAPPERS[shape_of(target)](guard, target)
+    wrapper = plain_wrapper(guard, target) if wrapper_of is None else wrapper_of(target)
     if hasattr(target, "__get__") or isinstance(target, functools.partial) or not hasattr(type(target), "__call__"):  # noqa: B004
         return wrapper
     return _transparent(target, wrapper)

@@ -107,6 +107,13 @@ FAMILIES: Final = {
             reserve=len(State),
         ),
         Family(
+            "somaresil_breaker_keys",
+            "gauge",
+            ("guard", "state"),
+            "Keys with a circuit of their own by the state it is in, of guards that are called with keys.",
+            reserve=len(State),
+        ),
+        Family(
             "somaresil_breaker_transitions",
             "counter",
             ("guard", "to"),
@@ -408,9 +415,13 @@ def _read_breaker(reading: Reading, name: str, guard: Guard) -> None:
     breaker = guard.breaker
     if breaker is None:
         return
-    now = breaker.state
+    # What it does with calls: in shadow mode it lets them pass, whatever it would do.
+    now = State.METRICS_ONLY if breaker.options.shadow and breaker.state is not State.DISABLED else breaker.state
     for state in State:
         reading.rows["somaresil_breaker_state"][name, state.value] = int(state is now)
+    if breaker.keys is not None:
+        for state, keys in breaker.keys.states().items():
+            reading.rows["somaresil_breaker_keys"][name, state.value] = keys
     for state, number in breaker.transitions().items():
         if number or state in {State.OPEN, State.HALF_OPEN, State.CLOSED}:
             reading.rows["somaresil_breaker_transitions"][name, state.value] = number

@@ -28,7 +28,7 @@ __all__ = ["DEFAULT_LEVELS", "log_events"]
 
 
 def _breaker_level(event: events.BreakerChanged) -> int:
-    return logging.INFO if event.after in {"closed", "half_open"} else logging.WARNING
+    return logging.INFO if event.shadow or event.after in {"closed", "half_open", "ramping"} else logging.WARNING
 
 
 def _recovery_level(event: events.IncidentClosed) -> int:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from somaresil.guard import Guard
     from somaresil.model.breaker import Permit, Transition
-    from somaresil.outcome import Classifier
+    from somaresil.outcome import Classifier, Fatal
     from somaresil.resilience import Resilience
     from somaresil.site import Site
     from somaresil.typing import Call, Next
@@ -103,6 +103,7 @@ def options_of(breaker: pybreaker.CircuitBreaker) -> CircuitBreaker:
         open_factor=1.0,
         open_jitter=0.0,
         half_open_calls=getattr(breaker, "success_threshold", 1),
+        max_retry_after=None,
     )
 
 
@@ -116,7 +117,7 @@ class Excluded:
     breaker: pybreaker.CircuitBreaker
     own: Classifier | None = None
 
-    def __call__(self, result: object, error: BaseException | None) -> Outcome | None:
+    def __call__(self, result: object, error: BaseException | None) -> Outcome | Fatal | None:
         """IGNORED for an excluded error; otherwise no opinion."""
         said = None if self.own is None else self.own(result, error)
         if said is not None or error is None:
@@ -137,6 +138,7 @@ def _excludes(rule: Any, error: BaseException) -> bool:
 class AdoptedBreaker(CircuitBreaker):
     """The options of a breaker that moves a pybreaker breaker along. See :func:`adopt`."""
 
+    per_key = False
     adopted: pybreaker.CircuitBreaker
 
     def build(self, site: Site) -> BreakerPolicy:
@@ -154,6 +156,7 @@ _THEIR_STATE = {
     State.CLOSED: pybreaker.STATE_CLOSED,
     State.OPEN: pybreaker.STATE_OPEN,
     State.HALF_OPEN: pybreaker.STATE_HALF_OPEN,
+    State.RAMPING: pybreaker.STATE_CLOSED,
     State.FORCED_OPEN: pybreaker.STATE_OPEN,
     State.DISABLED: pybreaker.STATE_CLOSED,
     State.METRICS_ONLY: pybreaker.STATE_CLOSED,
@@ -204,6 +207,8 @@ class _Adopted(BreakerPolicy):
         now: float,
         error: BaseException | None = None,
         *,
+        answer: object = None,
+        fatal: Fatal | None = None,
         injected: bool = False,
     ) -> None:
         """Judge the call, and tell their listeners when it is judged. An excluded error is a success to them, as it always was."""
@@ -211,7 +216,7 @@ class _Adopted(BreakerPolicy):
             self._isolate()
             if error is not None and self._excluded(error):
                 outcome = Outcome.IGNORED
-        super().settle(permit, outcome, elapsed, now, error, injected=injected)
+        super().settle(permit, outcome, elapsed, now, error, answer=answer, fatal=fatal, injected=injected)
         if outcome is Outcome.GOOD or outcome is Outcome.IGNORED:
             self._tell_listeners("success")
         elif outcome is Outcome.BAD:
@@ -275,7 +280,7 @@ class _Adopted(BreakerPolicy):
     # -- transitions --------------------------------------------------------------------------------------------------------------------
 
     def _tell(self, transition: Transition, now: float) -> None:
-        if not getattr(self._here, "following", False):
+        if not getattr(self._here, "following", False) and not self.options.shadow:
             try:
                 self._lead()
             except Exception as broken:  # noqa: BLE001 - their storage may be a server that is down

@@ -7,22 +7,26 @@ tell it about successes: it reads them from the guard's recorder when a failure 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from somaresil.callwindow import CallWindow
+from somaresil.callwindow import CallWindow, watch_slow
 from somaresil.config import Checker
 from somaresil.errors import CircuitOpen, describe
 from somaresil.events import BreakerChanged
 from somaresil.model.breaker import NOTHING_SEEN, Breaker, Permit, State, Tally, Thresholds, Transition, Trigger
+from somaresil.model.why import why
 from somaresil.outcome import Outcome
+from somaresil.retryafter import asked_or_none
 from somaresil.runtime import original
 from somaresil.switch import Switch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
 
+    from somaresil.guard.keyed import KeyedBreakers
+    from somaresil.outcome import Fatal
     from somaresil.site import Site
     from somaresil.typing import Call, Next
 
@@ -62,9 +66,26 @@ class CircuitBreaker:
     open_jitter: float = 0.1
     """Share by which an opening is longer or shorter, drawn once for each opening, so that a fleet does not probe in step."""
     half_open_calls: int = 3
-    """How many probes decide. No more are ever let through at once."""
+    """How many probes decide."""
+    half_open_concurrency: int | None = None
+    """How many probes may be under way at once; None: all of them."""
     probe_timeout: float | timedelta = 30.0
     """After how long a hung probe's place is given to another."""
+    ramp_up: float | timedelta = 0.0
+    """How long it takes after good probes until all calls pass again: the share grows evenly. 0: all of them at once."""
+    ramp_up_from: float = 0.1
+    """The share with which the ramp begins."""
+    max_retry_after: float | timedelta | None = 300.0
+    """A failing answer that asks for it (``Retry-After``) makes the opening at least so long as it asks, and at most this.
+
+    None: what it asks for is not looked at.
+    """
+    max_keys: int = 1_000
+    """How many keys may have a circuit of their own (:meth:`Guard.keyed`). The one used longest ago makes room if it is closed."""
+    per_key = True
+    """Whether such options may build a breaker for each key of a guard."""
+    shadow: bool = False
+    """Judge, open, probe and close as in earnest, and refuse nothing: what would have been refused is counted."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -100,8 +121,17 @@ class CircuitBreaker:
             check.problem("open_maximum", self.open_maximum, f"at least open_duration ({self.open_duration})")
         keep(self, "open_factor", check.number("open_factor", self.open_factor, minimum=1.0, maximum=10.0))
         keep(self, "open_jitter", check.ratio("open_jitter", self.open_jitter))
+        found = len(check.problems)
         check.count("half_open_calls", self.half_open_calls, maximum=1_000)
+        at_once = check.count("half_open_concurrency", self.half_open_concurrency, maximum=1_000, optional=True)
+        if len(check.problems) == found and at_once is not None and at_once > self.half_open_calls:
+            check.problem("half_open_concurrency", at_once, f"at most half_open_calls ({self.half_open_calls})", "there are no more probes")
         keep(self, "probe_timeout", check.seconds("probe_timeout", self.probe_timeout))
+        keep(self, "ramp_up", check.seconds("ramp_up", self.ramp_up, exclusive=False, maximum=86_400.0))
+        keep(self, "ramp_up_from", check.ratio("ramp_up_from", self.ramp_up_from, allow_zero=False))
+        keep(self, "max_retry_after", check.seconds("max_retry_after", self.max_retry_after, optional=True, maximum=86_400.0))
+        check.count("max_keys", self.max_keys, maximum=100_000)
+        check.type("shadow", self.shadow, bool, "True or False")
         check.finish()
 
     def build(self, site: Site) -> BreakerPolicy:
@@ -110,19 +140,9 @@ class CircuitBreaker:
 
     @property
     def thresholds(self) -> Thresholds:
-        """What the model needs to know."""
-        return Thresholds(
-            failure_rate=self.failure_rate,
-            slow_call_rate=self.slow_call_rate,
-            consecutive_failures=self.consecutive_failures,
-            minimum_calls=self.minimum_calls,
-            open_duration=_as_float(self.open_duration),
-            open_factor=self.open_factor,
-            open_maximum=_as_float(self.open_maximum),
-            open_jitter=self.open_jitter,
-            half_open_calls=self.half_open_calls,
-            probe_timeout=_as_float(self.probe_timeout),
-        )
+        """What the model needs to know: those of its fields are options of the same name."""
+        given = {field.name: getattr(self, field.name) for field in fields(Thresholds)}
+        return Thresholds(**given | {"half_open_concurrency": self.half_open_concurrency or self.half_open_calls})
 
 
 class BreakerPolicy:
@@ -141,11 +161,15 @@ class BreakerPolicy:
         "_lock",
         "_model",
         "_recorder",
+        "_site",
         "_slow_from",
         "_switch",
         "_u",
         "_why",
         "_window",
+        "commanded",
+        "key",
+        "keys",
         "last_error",
         "name",
         "options",
@@ -155,23 +179,29 @@ class BreakerPolicy:
     rejection: ClassVar[type[CircuitOpen]] = CircuitOpen
     """What a call is refused with."""
     refusals: Iterator[object]
-    """Its ``next`` counts a call that :meth:`refusal` refused. There when it first opens."""
+    """Its ``next`` counts a call that :meth:`refused` refused. There when it first opens."""
 
     def __init__(self, options: CircuitBreaker, site: Site) -> None:
-        """Start closed. ``site.recorder.bounds`` must contain ``options.slow_call_duration``."""
+        """Start closed. ``site.recorder.bounds`` must contain ``options.slow_call_duration``, if calls may be quiet there."""
         self.name = site.name
+        self.key = site.key
+        self.keys: KeyedBreakers | None = None
+        """The circuits of the keys of its guard, if there are any."""
         self._recorder = site.recorder
         self._switch = site.recorder.switch
         self._clock = site.clock
         self._listeners = site.listeners
-        self._draws = site.chance.sequence("breaker.open_jitter", site.name)
+        self._site = site
+        self._draws = site.chance.sequence("breaker.open_jitter", site.name if site.key is None else f"{site.name}#{site.key}")
         self._u = self._draws.next()
         self._lock = threading.RLock()
         self.last_error: str | None = None
         """Type and message of the error that opened it."""
+        self.commanded = False
+        """Whether a person or an experiment has moved it, and it has not closed since."""
         self._injected = False
         self._entered: dict[State, int] = {}
-        self.refuse_until = float("-inf")
+        self.refuse_until = _LONG_AGO
         """Monotonic time until which every call is refused; only the first call after it asks the model."""
         self._why = ""
         self._first_failure = 0.0
@@ -196,7 +226,7 @@ class BreakerPolicy:
         return self._model.era
 
     def transitions(self) -> dict[State, int]:
-        """How often it has moved into each state since it was made."""
+        """How often it has moved into each state since it was made, shadow mode apart."""
         with self._lock:
             return {state: self._entered.get(state, 0) for state in State}
 
@@ -216,6 +246,10 @@ class BreakerPolicy:
 
     async def __call__(self, inner: Next, call: Call) -> Any:
         """Let the call through and judge it, or raise :class:`~somaresil.errors.CircuitOpen`."""
+        if call.key is not None and self.keys is not None and not self.commanded:
+            circuit = self.keys.lend(call.key)
+            if circuit is not None:
+                return await self.keys.through(circuit, inner, call)
         if call.replayed is not None:
             permit, started = Permit(call.era, None), call.started
         else:
@@ -229,22 +263,19 @@ class BreakerPolicy:
             result = await inner(call)
         except BaseException as error:
             now = self._clock.monotonic()
-            self.settle(permit, call.judge(None, error), now - started, now, original(error), injected=call.injected)
+            outcome = call.judge(None, error)
+            self.settle(permit, outcome, now - started, now, original(error), fatal=call.fatal, injected=call.injected)
             raise
         if call.lasting:
-            call.at_end(lambda outcome, now: self.settle(permit, outcome, now - started, now, injected=call.injected))
+            call.at_end(lambda outcome, now: self.settle(permit, outcome, now - started, now, fatal=call.fatal, injected=call.injected))
         else:
             now = self._clock.monotonic()
-            self.settle(permit, call.judge(result, None), now - started, now, injected=call.injected)
+            outcome = call.judge(result, None)
+            self.settle(permit, outcome, now - started, now, answer=result, fatal=call.fatal, injected=call.injected)
         return result
 
-    def refusal(self, now: float) -> CircuitOpen | None:
-        """A rejection when the circuit is open at time ``now`` and stays so; None: ask :meth:`admit`. Takes no lock."""
-        wait = self.refuse_until - now
-        return None if wait <= 0.0 else self.refused(wait)
-
     def refused(self, wait: float) -> CircuitOpen:
-        """The rejection of a call that came ``wait`` seconds before :attr:`refuse_until`."""
+        """The rejection of a call that came ``wait`` seconds before :attr:`refuse_until`. Takes no lock."""
         return self.rejection(self.name, None if wait == _FOREVER else wait, self._why, self.last_error, self._injected)
 
     def admit(self) -> Permit:
@@ -256,13 +287,17 @@ class BreakerPolicy:
                 if transition is not None:
                     self._moved(transition, now)
                 retry_after = self._model.retry_after(now) if permit is None else None
+                detail = self._detail(now) if permit is None else ""
             if transition is not None:
                 self._tell(transition, now)
+            if permit is None and self.options.shadow:
+                self._site.shadow.note("breaker", "reject", detail)
+                return _NO_SAY
         except Exception as defect:  # noqa: BLE001 - fail open: a defect of ours must not keep a call from its dependency
             self._listeners.defect(f"breaker of guard {self.name}", defect, self._clock.time())
             return _NO_SAY
         if permit is None:
-            raise self.rejection(self.name, retry_after, self._why, self.last_error, self._injected)
+            raise self.rejection(self.name, retry_after, detail, self.last_error, self._injected)
         return permit
 
     def settle(
@@ -273,12 +308,15 @@ class BreakerPolicy:
         now: float,
         error: BaseException | None = None,
         *,
+        answer: object = None,
+        fatal: Fatal | None = None,
         injected: bool = False,
     ) -> None:
         """Say how a permitted call ended. Only good and bad are verdicts; anything else gives the permit back. Never raises.
 
-        ``injected``: an experiment has touched the call. A circuit that such a call opens was opened by the experiment, and what follows
-        from that (rejections, the incident) is marked as the experiment's too.
+        ``answer``: what it returned, if it did. ``fatal``: its end opens the circuit by itself. ``injected``: an experiment has touched the
+        call. A circuit that such a call opens was opened by the experiment, and what follows from that (rejections, the incident) is marked
+        as the experiment's too.
         """
         try:
             with self._lock:
@@ -290,14 +328,23 @@ class BreakerPolicy:
                 failed = outcome is Outcome.BAD
                 slow = self._slow_from is not None and elapsed > self._slow_from
                 tally = self._note(now, failed=failed, slow=slow)
-                transition = self._model.settle(permit, failed=failed, slow=slow, now=now, tally=tally, u=self._u)
+                ended: dict[str, Any] = {"now": now, "tally": tally, "u": self._u}
+                if fatal is not None:
+                    ended |= {"fatal": failed, "open_for": fatal.duration}
+                transition = self._model.settle(permit, failed=failed, slow=slow, **ended)
+                unopened = (failed or slow) and self._model.would_open(**ended)
                 if transition is not None:
                     self._injected = injected and transition.after is State.OPEN
                     self._moved(transition, now)
             if transition is not None:
                 if transition.after is State.OPEN:
                     self.last_error = None if error is None else describe(error)
+                    if fatal is None or fatal.duration is None:
+                        transition = self._as_asked(transition, answer if error is None else error, now)
                 self._tell(transition, now)
+            elif unopened:
+                trigger = Trigger.EXCEEDED if fatal is None else Trigger.FATAL
+                self._site.shadow.note("breaker", "open", why(trigger, tally, self._model.thresholds))
         except Exception as defect:  # noqa: BLE001 - the caller gets its result or its own error whatever happens to our books
             self._listeners.defect(f"breaker of guard {self.name}", defect, self._clock.time())
 
@@ -309,15 +356,8 @@ class BreakerPolicy:
         Never waits for a call. Raises :class:`~somaresil.model.breaker.IllegalTransition` when it is forced open, disabled or only
         watching.
         """
-        now = self._clock.monotonic()
-        with self._lock:
-            transition = self._model.trip(now, self._model.thresholds.open_duration if duration is None else duration)
-            self._injected = injected
-            self._first_failure = now
-            self._moved(transition, now)
-        self.last_error = None
-        self._tell(transition, now)
-        return transition.era
+        seconds = self._model.thresholds.open_duration if duration is None else duration
+        return self._command(lambda now: self._model.trip(now, seconds), injected=injected)
 
     def release(self, era: int) -> None:
         """End the opening that :meth:`trip` began, if it still lasts: the next call is a probe."""
@@ -325,21 +365,32 @@ class BreakerPolicy:
         with self._lock:
             if self._model.era == era and self._model.state is State.OPEN:
                 self._model.cut_short(now)
-                self.refuse_until = self._model.open_until
+                self._refuse()
 
     def control(self, trigger: Trigger) -> None:
         """Force open, disable, observe or reset."""
+        self._command(lambda now: self._model.control(trigger))  # noqa: ARG005 - it is the same at any time
+        if trigger is Trigger.RESET and self.keys is not None:
+            self.keys.forget()
+
+    def _command(self, step: Callable[[float], Transition], *, injected: bool = False) -> int:
         now = self._clock.monotonic()
         with self._lock:
-            transition = self._model.control(trigger)
-            self._injected = False
+            transition = step(now)
+            self._injected = injected
             self._first_failure = now
             self._moved(transition, now)
         self.last_error = None
         self._tell(transition, now)
+        return transition.era
 
     def reconfigure(self, options: CircuitBreaker) -> None:
-        """Use other options from now on; state and era stay, the window starts anew, and so does the count of probes."""
+        """Use other options from now on; state and era stay, the window starts anew, and so does the count of probes.
+
+        A circuit that is not closed is closed when it comes out of the shadow or goes into it: what it does from then on begins there.
+        """
+        if options.shadow is not self.options.shadow and self.state not in _LETS_PASS:
+            self.control(Trigger.RESET)
         now = self._clock.monotonic()
         with self._lock:
             self._apply(options)
@@ -349,6 +400,8 @@ class BreakerPolicy:
     def redraw(self) -> None:
         """Draw the jitter of the next opening anew."""
         self._u = self._draws.next()
+        if self.keys is not None:
+            self.keys.redraw()
 
     def retire(self) -> None:
         """Let go of recorder and switch: the guard has no breaker any more."""
@@ -363,7 +416,7 @@ class BreakerPolicy:
             self.control(Trigger.DISABLE)
         self._recorder.detach(self)
         self._slow_from = None
-        self._watch_slow()
+        watch_slow(self._recorder, None, self._slow_call)
         with self._lock:
             self._switch.hold("breaker", held=False)
             # Somebody may still have the controls of this breaker. What he does with them is not to reach the one that comes after it.
@@ -385,40 +438,25 @@ class BreakerPolicy:
 
     def _apply(self, options: CircuitBreaker) -> None:
         self.options = options
-        self._slow_from = None if options.slow_call_duration is None else _as_float(options.slow_call_duration)
-        self._watch_slow()
+        self._slow_from = options.thresholds.slow_call_duration
+        watch_slow(self._recorder, self._slow_from, self._slow_call)
 
-    def _watch_slow(self) -> None:
-        """A quiet call that was slow must be seen: put an iterator of our own in the place of the cells above the threshold."""
-        for bucket, counter in enumerate(self._recorder.quiet_counters):
-            lower = self._recorder.bounds[bucket - 1] if bucket else 0.0
-            watched = self._slow_from is not None and lower >= self._slow_from
-            self._recorder.cells[bucket] = self._slow_call(bucket) if watched else counter
-
-    def _slow_call(self, bucket: int) -> Iterator[object]:
-        bounds = self._recorder.bounds
-        elapsed = bounds[bucket] if bucket < len(bounds) else _FOREVER
-
-        def count() -> None:
-            try:
-                self._recorder.add(Outcome.GOOD, elapsed)
-            except Exception as defect:  # noqa: BLE001 - the quiet path has no net of its own
-                self._listeners.defect(f"counting a slow call of guard {self.name}", defect, self._clock.time())
-            self.settle(Permit(self._switch.era, None), Outcome.GOOD, elapsed, self._clock.monotonic())
-
-        # An iterator that calls each time and never ends: what it gives is never the sentinel.
-        return iter(count, _NEVER)
+    def _slow_call(self, elapsed: float) -> None:
+        try:
+            self._recorder.add(Outcome.GOOD, elapsed)
+        except Exception as defect:  # noqa: BLE001 - the quiet path has no net of its own
+            self._listeners.defect(f"counting a slow call of guard {self.name}", defect, self._clock.time())
+        self.settle(Permit(self._switch.era, None), Outcome.GOOD, elapsed, self._clock.monotonic())
 
     def _restart(self, now: float) -> None:
         """Begin an empty window."""
         options = self.options
         self._window = CallWindow(self._recorder, _as_float(options.window), options.window_calls, now)
-        self._switch.due = float("-inf")
+        self._switch.due = _LONG_AGO
 
     def _note(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Take a call that was not counted by the quiet path into the window."""
-        state = self._model.state
-        if state is not State.CLOSED and state is not State.METRICS_ONLY:
+        if self._model.state not in _JUDGES_BY_WINDOW:
             return NOTHING_SEEN
         tally = self._window.note(now, failed=failed, slow=slow)
         if failed or slow:
@@ -429,26 +467,59 @@ class BreakerPolicy:
         """Bring switch and window in line with the new state."""
         # The state now, not the one that the step led to: the lock may have been entered a second time meanwhile (see Recorder).
         after = self._model.state
-        self._entered[transition.after] = self._entered.get(transition.after, 0) + 1
-        if after is State.CLOSED or after is State.METRICS_ONLY:
+        if not self.options.shadow:
+            self._entered[transition.after] = self._entered.get(transition.after, 0) + 1
+        self.commanded = after is not State.CLOSED and (self.commanded or transition.trigger in _COMMANDS)
+        # What was seen while it ramped up is the beginning of what is seen when it has recovered.
+        if after in _JUDGES_BY_WINDOW and (transition.before, transition.trigger) != (State.RAMPING, Trigger.RECOVERED):
             self._restart(now)
         if after is State.OPEN or after is State.FORCED_OPEN:
             # Before anybody can be refused.
             self.refusals = self._recorder.refusals
+            self._why = why(transition.trigger, transition.tally, self._model.thresholds)
         if after is State.OPEN:
             self._u = self._draws.next()
-            self.refuse_until = self._model.open_until
-            self._why = _reason(transition)
-        else:
-            self.refuse_until = _FOREVER if after is State.FORCED_OPEN else float("-inf")
-            if after is State.FORCED_OPEN:
-                self._why = "forced open by an operator"
+        self._refuse()
         self._switch.era = self._model.era
         self._switch.hold("breaker", after is not State.CLOSED)
 
+    def _refuse(self) -> None:
+        """Have calls refused at once for as long as the state wants it; in the shadow nothing is refused."""
+        state = self._model.state
+        until = self._model.open_until if state is State.OPEN else _FOREVER if state is State.FORCED_OPEN else _LONG_AGO
+        self.refuse_until = _LONG_AGO if self.options.shadow else until
+
+    def _detail(self, now: float) -> str:
+        """Why a call is refused now."""
+        state = self._model.state
+        if state is State.RAMPING:
+            return f"ramping up: {100.0 * self._model.share(now):.0f} %"
+        return f"being probed; {self._why}" if state is State.HALF_OPEN else self._why
+
     # -- inside, with no lock held ----------------------------------------------------------------------------------------------------
 
+    def _as_asked(self, transition: Transition, answer: object, now: float) -> Transition:
+        """Let an opening last as long as the failing answer asks, and a little longer, so that a fleet does not come back in step.
+
+        Looked at with no lock held: what is asked may be a property of somebody's exception.
+        """
+        longest = self.options.max_retry_after
+        asked = None if longest is None else asked_or_none(answer, self._site)
+        if not asked or transition.open_until is None:
+            return transition
+        until = now + min(asked, _as_float(longest)) * (1.0 + self.options.open_jitter * self._draws.next())
+        if until <= transition.open_until:
+            return transition
+        with self._lock:
+            if self._model.era == transition.era:
+                self._model.prolong(transition.era, until)
+                self._why = f"{self._why}; asked to be left alone for {asked:.3g} s"
+                self._refuse()
+        return transition._replace(open_until=until)
+
     def _tell(self, transition: Transition, now: float) -> None:
+        if self.options.shadow and transition.after is State.OPEN:
+            self._site.shadow.note("breaker", "open", self._why)
         if not self._listeners.wants(BreakerChanged):
             return
         wall = self._clock.time()
@@ -468,23 +539,19 @@ class BreakerPolicy:
                 last_error=self.last_error,
                 injected=self._injected,
                 era=transition.era,
+                shadow=self.options.shadow,
+                key=self.key,
             )
         )
 
 
 _FOREVER = float("inf")
-_NEVER = object()
+_LONG_AGO = float("-inf")
+_LETS_PASS = frozenset({State.CLOSED, State.DISABLED, State.METRICS_ONLY})
+_JUDGES_BY_WINDOW = frozenset({State.CLOSED, State.RAMPING, State.METRICS_ONLY})
+_COMMANDS = frozenset({Trigger.TRIP, Trigger.FORCE_OPEN, Trigger.DISABLE, Trigger.OBSERVE})
 _NO_SAY = Permit(0, None)
 """Leave to call in an era that never was: what comes of the call changes nothing."""
-
-
-def _reason(transition: Transition) -> str:
-    tally = transition.tally
-    if transition.trigger is Trigger.TRIP:
-        return "tripped for a while"
-    where = "probes" if transition.trigger is Trigger.RELAPSED else "calls"
-    slow = f", {tally.slow} slow" if tally.slow else ""
-    return f"{tally.failures} of {tally.calls} {where} failed{slow}"
 
 
 def _as_float(value: float | timedelta | None) -> float:

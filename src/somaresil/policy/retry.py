@@ -17,7 +17,7 @@ from somaresil.config import Checker
 from somaresil.errors import Rejected
 from somaresil.events import AttemptFailed, RetryDenied, RetryScheduled
 from somaresil.model.backoff import exponential, full_jitter
-from somaresil.retryafter import asked_wait
+from somaresil.retryafter import asked_or_none
 from somaresil.runtime import original, raise_again
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class RetryPolicy:
             if not self._again(state, error):
                 return None
             pause = self._pause(state)
-            asked = self._asked(call, error)
+            asked = self._asked(error)
             if asked is not None:
                 if asked > float(self.options.max_retry_after):  # type: ignore[arg-type]
                     return None
@@ -303,16 +303,11 @@ class RetryPolicy:
             raise ValueError(f"the wait function returned {seconds!r} s: expected at most {_LONGEST_ASKED:.0f}")
         return max(0.0, seconds)
 
-    def _asked(self, call: Call, error: Exception | None) -> float | None:
+    def _asked(self, error: Exception | None) -> float | None:
         """Seconds for which the failing answer asks to be left alone, if that is to be looked at and can be read."""
         if error is None or self.options.max_retry_after is None:
             return None
-        try:
-            return asked_wait(error, call.clock.time)
-        except Exception as unreadable:  # noqa: BLE001 - what a server sends, or a property of somebody's exception raises, ends no call
-            call.listeners.defect(f"the Retry-After of an answer to guard {call.guard}", unreadable, call.clock.time(), "it was ignored")
-            self._site.ignored.note("retry-after")
-            return None
+        return asked_or_none(error, self._site)
 
     @staticmethod
     def _state(call: Call, result: object, error: Exception | None, idle: float) -> RetryState:

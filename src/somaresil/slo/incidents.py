@@ -117,6 +117,9 @@ class IncidentLog:
             return objective.good, objective.bad, overdue, len(ages) - overdue
 
     def _changed(self, event: BreakerChanged) -> None:
+        if event.shadow or event.key is not None:
+            # Nothing is refused in the shadow, and a guard that refuses the calls of one key serves the others.
+            return
         with self._lock:
             if 0 < event.era < self._eras.get(event.guard, 0):
                 # Told late, by a thread that was interrupted between the step and the telling: what it tells is over.
@@ -124,7 +127,7 @@ class IncidentLog:
             self._eras[event.guard] = event.era
         if event.after in {"open", "forced_open"}:
             self._open(event)
-        elif event.after != "half_open":
+        elif event.after not in {"half_open", "ramping"}:
             self._close(event)
 
     def _open(self, event: BreakerChanged) -> None:

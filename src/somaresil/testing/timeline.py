@@ -84,7 +84,9 @@ def _event(event: Any) -> str | None:
     if isinstance(event, BreakerChanged):
         share = f" ({event.failures} of {event.calls} calls failed)" if event.calls else ""
         duration = f" for {event.open_duration:.3g} s" if event.open_duration is not None else ""
-        return f"{event.guard}: circuit {event.before} -> {event.after}{duration}: {event.cause}{share}"
+        whose = f"{event.guard} ({event.key})" if event.key is not None else event.guard
+        what = "shadow circuit" if event.shadow else "circuit"
+        return f"{whose}: {what} {event.before} -> {event.after}{duration}: {event.cause}{share}"
     if isinstance(event, IncidentClosed):
         return f"{event.guard}: incident over after {event.duration:.3g} s{'' if event.recovered else ', not recovered'}"
     if isinstance(event, DefectFound):

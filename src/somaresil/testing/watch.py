@@ -198,8 +198,8 @@ class History:
         return [at for at, name in self._attempts if matches(guard, name)]
 
     def openings(self, guard: str = "*") -> int:
-        """How often circuits went from closed to open."""
-        return sum(event.before == "closed" and event.after == "open" for event in self.of(BreakerChanged, guard))
+        """How often circuits went from closed to open; those of keys as well, and no shadows."""
+        return sum(event.before == "closed" and event.after == "open" and not event.shadow for event in self.of(BreakerChanged, guard))
 
     def fallbacks(self, guard: str = "*") -> int:
         """How often a fallback answered."""

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from somaresil import ChaosConfig, CircuitOpen, Outcome
+from somaresil import ChaosConfig, CircuitBreaker, CircuitOpen, Outcome
 from somaresil.events import BreakerChanged, FaultInjected, IncidentClosed, IncidentOpened
 from somaresil.model.breaker import IllegalTransition, State
 from tests.unit.chaos.kit import LATENCY, TRIP, breaker
@@ -220,3 +220,12 @@ def test_an_outage_that_follows_a_drill_is_no_drill(stand):
         guard.call(lambda: 1 // 0)
     (incident,) = stand.resilience.slos.incidents.running
     assert not incident.injected
+
+
+def test_a_breaker_in_shadow_mode_is_left_alone(stand):
+    """It would refuse nothing, so there is no circuit to open, at once or when a plan comes to it."""
+    shadowed = stand.resilience.guard("memory", breaker=CircuitBreaker(shadow=True))
+    run = trip(stand)
+    stand.clock.advance(1.0)
+    assert shadowed.call(lambda: "fine") == "fine"
+    assert (run.injected, shadowed.breaker.state) == (0, State.CLOSED)

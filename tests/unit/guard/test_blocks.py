@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from somaresil import BulkheadFull, CallTimedOut, CircuitOpen, ConfigurationError, Outcome, Resilience
-from somaresil.guard.core import _open_blocks
+from somaresil.guard.block import _open_blocks
 from tests.behaviour.kit import Boom, Stand, both_paths, one_strike, together, turns
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from somaresil import CallTimedOut, Outcome, Resilience, Retry
+from somaresil import CallTimedOut, Classify, Outcome, Resilience, Retry
 from somaresil.events import CallEnded
 from somaresil.testing import VirtualClock, VirtualLoop
 from tests.behaviour.kit import Boom, one_strike
@@ -54,12 +54,14 @@ ENDS = [answers, fails, hangs, exits, times_out_inside]
 
 @pytest.mark.parametrize("retry", [None, Retry(attempts=2, wait=1.0, on=(Boom, CallTimedOut))], ids=["plain", "retried"])
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
-def test_it_means_the_same_as_the_full_path(end, retry):
-    """Result, error, counts, state, time and events of a call, however it ends."""
+@pytest.mark.parametrize("classify", [None, Classify(ignored=Boom, fatal=CallTimedOut)], ids=["as usual", "classified"])
+def test_it_means_the_same_as_the_full_path(classify, end, retry):
+    """Result, error, counts, state, time and events of a call, however it ends and whatever a classifier says of errors."""
 
     def lived(held):
         async def main(resilience):
-            guard = guard_of(resilience, held, **({} if retry is None else {"retry": retry, "breaker": None}))
+            guard = guard_of(resilience, held, classify=classify, **({} if retry is None else {"retry": retry, "breaker": None}))
+            assert guard.switch.express is not held
             events = []
             resilience.on(events.append)
             calls = []

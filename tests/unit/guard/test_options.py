@@ -155,7 +155,13 @@ def test_the_usual_circuit_breaker():
         "open_maximum": 120.0,
         "open_jitter": 0.1,
         "half_open_calls": 3,
+        "half_open_concurrency": None,
         "probe_timeout": 30.0,
+        "ramp_up": 0.0,
+        "ramp_up_from": 0.1,
+        "max_retry_after": 300.0,
+        "max_keys": 1_000,
+        "shadow": False,
     }
 
 

@@ -263,6 +263,7 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
         guard = resilience.guard(f"g{number}", breaker=True, slo=f"slo{number}", retry=1, bulkhead=2, rate_limit=limit)
         resilience.guard(f"h{number}", idempotent=True, hedge=1.0, single_flight=True)
         guard.call(int)
+        guard.keyed("key").call(int)
         guard.shadow.note("timeout", "time_out")
         resilience.ignored.note("grpc-timeout")
         if number < 50:
@@ -273,12 +274,13 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
     assert set(sets) == {name for name in FAMILIES if name != "somaresil_faults_injected"}
     assert max(sets.values()) <= 200
     found = scrape(registry)
-    assert sum(number for key, number in found.items() if key[0] == "somaresil_calls_total") == 600
-    assert sum(number for key, number in found.items() if key[0] == "somaresil_sli_events_total") == 600
+    assert sum(number for key, number in found.items() if key[0] == "somaresil_calls_total") == 900
+    assert sum(number for key, number in found.items() if key[0] == "somaresil_sli_events_total") == 900
     assert sum(number for key, number in found.items() if key[0] == "somaresil_breaker_state") == 300
+    assert sum(number for key, number in found.items() if key[0] == "somaresil_breaker_keys") == 300
     assert sum(number for key, number in found.items() if key[0] == "http_server_request_duration_seconds_count") == 300
     counted = {key: number for key, number in found.items() if key[0] == "somaresil_call_duration_seconds_bucket"}
-    assert sum(number for key, number in counted.items() if dict(key[1:])["le"] == "+Inf") == 600
+    assert sum(number for key, number in counted.items() if dict(key[1:])["le"] == "+Inf") == 900
 
 
 def test_endpoints_of_a_pool_show_their_state_and_their_ejections(resilience, registry):

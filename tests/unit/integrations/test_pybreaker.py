@@ -470,3 +470,43 @@ def test_an_adopted_breaker_that_is_reset_at_once_probes_with_the_next_call(resi
     fail_through(guard, ValueError())
     clock.advance(0.01)
     assert guard.call(int) == 0
+
+
+def test_an_old_breaker_shows_closed_while_ours_ramps_up(resilience, clock):
+    """It knows no state in which a share of the calls passes."""
+    old = pybreaker.CircuitBreaker(fail_max=1)
+    thresholds = CircuitBreaker(failure_rate=None, consecutive_failures=1, half_open_calls=1, open_jitter=0.0, ramp_up=10.0)
+    guard = adopt(old, resilience, "db", thresholds=thresholds)
+    fail_through(guard, ValueError())
+    clock.advance(30.0)
+    guard.call(int)
+    assert (guard.breaker.state, old.current_state) == (State.RAMPING, "closed")
+    with pytest.raises(pybreaker.CircuitBreakerError, match="ramping up: 10 %"):
+        for _ in range(2):
+            guard.call(int)
+
+
+def test_an_old_breaker_is_not_moved_by_a_shadow(resilience):
+    """It would refuse calls of those who still use it."""
+    old = pybreaker.CircuitBreaker(fail_max=1)
+    guard = adopt(old, resilience, "db", thresholds=CircuitBreaker(failure_rate=None, consecutive_failures=1, shadow=True))
+    fail_through(guard, ValueError(), times=3)
+    assert (guard.breaker.state, old.current_state) == (State.OPEN, "closed")
+    assert guard.shadow.counts() == {("breaker", "open"): 1, ("breaker", "reject"): 2}
+
+
+def test_an_answer_that_asks_for_it_does_not_make_the_open_time_longer(resilience):
+    """``reset_timeout`` is what it is, as it was there."""
+    guard = adopt(pybreaker.CircuitBreaker(fail_max=1, reset_timeout=5), resilience, "db")
+    error = ValueError()
+    error.retry_after = 100.0
+    fail_through(guard, error)
+    assert guard.breaker.retry_after() == 5.0
+
+
+def test_one_old_breaker_is_no_circuit_for_many_keys(resilience):
+    """Which of them should it show?"""
+    guard = adopt(pybreaker.CircuitBreaker(), resilience, "db")
+    for ask in (lambda: guard.keyed("acme"), lambda: resilience.breaker("db", key="acme")):
+        with pytest.raises(ConfigurationError, match="cannot be the circuit of many keys"):
+            ask()

@@ -6,9 +6,8 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from hypothesis import settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from somaresil.model.breaker import (
     NOTHING_SEEN,
@@ -34,19 +33,32 @@ PLAIN = Thresholds(
     open_maximum=100.0,
     open_jitter=0.0,
     half_open_calls=3,
+    half_open_concurrency=1_000,
     probe_timeout=5.0,
+    ramp_up=0.0,
+    ramp_up_from=0.25,
+    window=30.0,
+    window_calls=None,
+    slow_call_duration=None,
 )
 MIDDLE = 0.5
 """The draw that lengthens and shortens nothing."""
 
 EXPECTED = {
     (State.CLOSED, Trigger.EXCEEDED): State.OPEN,
+    (State.CLOSED, Trigger.FATAL): State.OPEN,
     (State.OPEN, Trigger.ELAPSED): State.HALF_OPEN,
     (State.HALF_OPEN, Trigger.RECOVERED): State.CLOSED,
+    (State.HALF_OPEN, Trigger.RECOVERING): State.RAMPING,
     (State.HALF_OPEN, Trigger.RELAPSED): State.OPEN,
+    (State.HALF_OPEN, Trigger.FATAL): State.OPEN,
+    (State.RAMPING, Trigger.RECOVERED): State.CLOSED,
+    (State.RAMPING, Trigger.EXCEEDED): State.OPEN,
+    (State.RAMPING, Trigger.FATAL): State.OPEN,
     (State.CLOSED, Trigger.TRIP): State.OPEN,
     (State.OPEN, Trigger.TRIP): State.OPEN,
     (State.HALF_OPEN, Trigger.TRIP): State.OPEN,
+    (State.RAMPING, Trigger.TRIP): State.OPEN,
 } | {
     (state, trigger): after
     for state in State
@@ -85,6 +97,16 @@ def end(breaker: Breaker, permit: Permit, now: float = 0.0, *, failed: bool = Fa
     return breaker.settle(permit, failed=failed, slow=slow, now=now, tally=NOTHING_SEEN, u=MIDDLE)
 
 
+def ramping(**changes: object) -> Breaker:
+    """A breaker that was opened, and whose one probe went well at 30 s."""
+    breaker = made(**({"ramp_up": 8.0} | changes | {"half_open_calls": 1}))
+    breaker.trip(0.0, 30.0)
+    end(breaker, let_in(breaker, 30.0), 30.0)
+    breaker.reconfigure(replace(breaker.thresholds, half_open_calls=changes.get("half_open_calls", PLAIN.half_open_calls)))
+    assert breaker.state is State.RAMPING
+    return breaker
+
+
 def in_state(state: State, **changes: object) -> Breaker:
     """A breaker that was led to ``state`` in the ordinary way."""
     breaker = made(**changes)
@@ -93,6 +115,8 @@ def in_state(state: State, **changes: object) -> Breaker:
     elif state is State.HALF_OPEN:
         breaker.trip(0.0, 30.0)
         breaker.admit(30.0)
+    elif state is State.RAMPING:
+        breaker = ramping(**changes)
     elif state is not State.CLOSED:
         lead = {State.FORCED_OPEN: Trigger.FORCE_OPEN, State.DISABLED: Trigger.DISABLE, State.METRICS_ONLY: Trigger.OBSERVE}
         breaker.control(lead[state])
@@ -110,9 +134,9 @@ def test_the_table_is_what_the_design_says():
 
 def test_states_and_triggers_have_pinned_names():
     """Events, metrics and dashboards are made of these words."""
-    assert [state.value for state in State] == ["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
-    names = ["exceeded", "elapsed", "recovered", "relapsed", "trip", "force_open", "disable", "observe", "reset"]
-    assert [trigger.value for trigger in Trigger] == names
+    assert [state.value for state in State] == ["closed", "open", "half_open", "ramping", "forced_open", "disabled", "metrics_only"]
+    by_themselves = ["exceeded", "fatal", "elapsed", "recovering", "recovered", "relapsed"]
+    assert [trigger.value for trigger in Trigger] == [*by_themselves, "trip", "force_open", "disable", "observe", "reset"]
 
 
 @pytest.mark.parametrize(("state", "trigger"), list(product(State, sorted(CONTROLS))))
@@ -126,9 +150,9 @@ def test_every_control_works_in_every_state(state, trigger):
     assert breaker.era == era + 1
 
 
-@pytest.mark.parametrize("state", [State.CLOSED, State.OPEN, State.HALF_OPEN])
+@pytest.mark.parametrize("state", [State.CLOSED, State.OPEN, State.HALF_OPEN, State.RAMPING])
 def test_a_trip_opens_for_exactly_the_time_given(state):
-    """No factor, no jitter, from the three states of an ordinary life."""
+    """No factor, no jitter, from the four states of an ordinary life."""
     breaker = in_state(state, open_jitter=0.5)
     era = breaker.era
     assert breaker.trip(100.0, 7.0) == Transition(state, State.OPEN, Trigger.TRIP, era + 1, NOTHING_SEEN, 107.0)
@@ -162,12 +186,19 @@ def test_the_diagram_draws_each_row_once():
         "stateDiagram-v2",
         "    [*] --> closed",
         "    closed --> open: exceeded",
+        "    closed --> open: fatal",
         "    open --> half_open: elapsed",
         "    half_open --> closed: recovered",
+        "    half_open --> ramping: recovering",
         "    half_open --> open: relapsed",
+        "    half_open --> open: fatal",
+        "    ramping --> closed: recovered",
+        "    ramping --> open: exceeded",
+        "    ramping --> open: fatal",
         "    closed --> open: trip",
         "    open --> open: trip",
         "    half_open --> open: trip",
+        "    ramping --> open: trip",
         "    any --> forced_open: force_open",
         "    any --> disabled: disable",
         "    any --> metrics_only: observe",
@@ -591,6 +622,225 @@ def test_probes_of_the_next_half_open_era_start_from_nothing():
     assert transition.tally == tally(3, 3, 2)
 
 
+def test_no_more_probes_are_under_way_at_once_than_told():
+    """Of five probes two at a time: an answer or a cancellation makes room for the next, a lease that runs does not."""
+    breaker = in_state(State.OPEN, half_open_calls=5, half_open_concurrency=2, failure_rate=1.0)
+    first, second = let_in(breaker, 30.0), let_in(breaker, 30.0)
+    assert breaker.admit(34.0) == (None, None)
+    assert breaker.retry_after(34.0) == 1.0
+    end(breaker, first, 34.0)
+    third = let_in(breaker, 34.0)
+    assert breaker.admit(34.0) == (None, None)
+    breaker.cancel(second)
+    fourth = let_in(breaker, 34.0)
+    assert breaker.admit(34.0) == (None, None)
+    for permit in (third, fourth):
+        end(breaker, permit, 34.0)
+    last = [let_in(breaker, 34.0), let_in(breaker, 34.0)]
+    assert breaker.admit(34.0) == (None, None)
+    assert end(breaker, last[0], 34.0) is None
+    transition = end(breaker, last[1], 34.0)
+    assert transition is not None
+    assert (transition.trigger, transition.tally) == (Trigger.RECOVERED, tally(5))
+
+
+# -- ramp -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_good_probes_ramp_up_when_there_is_a_ramp():
+    """Then the circuit is not closed yet; the openings in a row are not forgotten."""
+    breaker = made(half_open_calls=1, ramp_up=8.0)
+    fail(breaker)
+    transition = end(breaker, let_in(breaker, 30.0), 30.0)
+    assert transition == Transition(State.HALF_OPEN, State.RAMPING, Trigger.RECOVERING, 4, tally(1), None)
+    assert breaker.openings == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "share"), [(29.0, 0.25), (30.0, 0.25), (32.0, 0.4375), (34.0, 0.625), (37.0, 0.90625), (38.0, 1.0), (99, 1)]
+)
+def test_the_share_grows_evenly(now, share):
+    """From a quarter at 30 s to everything at 38 s; a clock that went back makes it no smaller."""
+    assert ramping().share(now) == share
+
+
+def passed(breaker: Breaker, times: list[float]) -> list[bool]:
+    return [breaker.admit(now)[0] is not None for now in times]
+
+
+def test_the_first_call_of_a_ramp_passes_and_then_one_in_so_many():
+    """With a share that does not grow yet, one call in four, evenly spread."""
+    assert passed(ramping(), [30.0] * 12) == [True, False, False, False] * 3
+
+
+def test_a_ramp_of_the_whole_lets_everything_through():
+    """A ramp from 1 is none."""
+    assert all(passed(ramping(ramp_up_from=1.0), [30.0, 30.0, 33.0]))
+
+
+def test_a_permit_of_the_ramp_is_no_probe():
+    """It is judged by the window."""
+    breaker = ramping()
+    assert breaker.admit(30.0) == (Permit(breaker.era, None), None)
+
+
+def test_the_first_call_after_the_ramp_closes():
+    """It passes, and a new era begins."""
+    breaker = ramping()
+    assert breaker.admit(37.75)[1] is None
+    era = breaker.era
+    assert breaker.admit(38.0) == (
+        Permit(era + 1, None),
+        Transition(State.RAMPING, State.CLOSED, Trigger.RECOVERED, era + 1, NOTHING_SEEN, None),
+    )
+    assert breaker.openings == 0
+
+
+def test_failures_over_the_threshold_while_it_ramps_up_open_again_for_longer():
+    """At once, and the openings go on being longer; failures below the threshold change nothing."""
+    breaker = ramping()
+    assert fail(breaker, 30.0, tally(4, 1)) is None
+    era = breaker.era
+    permit = Permit(era, None)
+    seen = tally(4, 2)
+    transition = breaker.settle(permit, failed=True, slow=False, now=31.0, tally=seen, u=MIDDLE)
+    assert transition == Transition(State.RAMPING, State.OPEN, Trigger.EXCEEDED, era + 1, seen, 91.0)
+
+
+def test_a_good_call_never_ends_a_ramp():
+    """Whatever the window shows."""
+    breaker = ramping()
+    assert end(breaker, let_in(breaker, 30.0), 30.0) is None
+    assert breaker.settle(Permit(breaker.era, None), failed=False, slow=False, now=31.0, tally=tally(4, 4), u=MIDDLE) is None
+    assert breaker.state is State.RAMPING
+
+
+def test_those_who_are_turned_away_are_spread_over_the_rest_of_the_ramp():
+    """Four callers at once: one passes, the others are sent to different moments before its end."""
+    breaker = ramping()
+    waits = []
+    for _ in range(4):
+        permit, _ = breaker.admit(30.0)
+        if permit is None:
+            waits.append(breaker.retry_after(30.0))
+    assert waits == [6.0, 4.0, 2.0]
+    assert breaker.retry_after(39.0) == 0.0
+
+
+def test_a_ramp_that_is_given_up_ends_at_the_next_call():
+    """Reconfigured without one, it is over."""
+    breaker = ramping()
+    breaker.reconfigure(PLAIN)
+    assert breaker.admit(30.0)[1] is not None
+    assert breaker.state is State.CLOSED
+
+
+@given(
+    first=st.floats(0.001, 1.0),
+    seconds=st.floats(0.1, 1e4),
+    pauses=st.lists(st.floats(0.0, 1.0), max_size=200),
+)
+@example(first=0.1, seconds=10.0, pauses=[0.01] * 200)
+def test_what_a_ramp_lets_through_is_what_its_shares_come_to(first, seconds, pauses):
+    """At any moment the number of calls that passed is less than one call away from the sum of the shares, whatever the times."""
+    breaker = ramping(ramp_up=seconds, ramp_up_from=first)
+    now, due, through = 30.0, 0.0, 0
+    for pause in pauses:
+        now += pause * seconds / 50
+        due += breaker.share(now)
+        through += breaker.admit(now)[0] is not None
+        if breaker.state is not State.RAMPING:
+            return
+        assert -first - 1e-9 <= through - due <= 1.0 - first + 1e-9
+        assert through >= 1
+
+
+# -- fatal ends -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.CLOSED, State.HALF_OPEN, State.RAMPING])
+def test_a_fatal_end_opens_at_once(state):
+    """No threshold is asked, no other probe waited for; it lasts as long as any opening that comes next in the row."""
+    breaker = in_state(state, half_open_calls=2)
+    now = 30.0
+    permit = let_in(breaker, now)
+    era, row = breaker.era, breaker.openings
+    transition = breaker.settle(permit, failed=True, slow=False, now=now, tally=tally(1, 1), u=MIDDLE, fatal=True)
+    seen = tally(1, 1)
+    assert transition == Transition(state, State.OPEN, Trigger.FATAL, era + 1, seen, now + (30.0, 60.0)[row])
+
+
+def test_a_fatal_end_may_say_for_how_long():
+    """For exactly so long: no factor, no jitter, no maximum."""
+    breaker = made(open_jitter=0.5)
+    breaker.settle(let_in(breaker), failed=True, slow=False, now=5.0, tally=OVER, u=0.0, fatal=True, open_for=3600.0)
+    assert breaker.open_until == 3605.0
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.FORCED_OPEN, State.DISABLED, State.METRICS_ONLY])
+def test_a_fatal_end_opens_nothing_that_does_not_judge(state):
+    """An open breaker is open, and what an operator has set stands."""
+    breaker = in_state(state)
+    era = breaker.era
+    assert breaker.settle(Permit(era, None), failed=True, slow=False, now=0.0, tally=OVER, u=MIDDLE, fatal=True) is None
+    assert (breaker.state, breaker.era) == (state, era)
+
+
+def test_a_fatal_end_of_another_era_or_of_a_lost_lease_has_no_say():
+    """As with any other end."""
+    breaker = in_state(State.OPEN, half_open_calls=1)
+    hung = let_in(breaker, 30.0)
+    for permit, now in ((hung, 35.25), (Permit(breaker.era - 1, None), 30.0), (Permit(breaker.era, None), 30.0)):
+        assert breaker.settle(permit, failed=True, slow=False, now=now, tally=OVER, u=MIDDLE, fatal=True) is None
+    assert breaker.state is State.HALF_OPEN
+
+
+# -- only watching ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_watching_breaker_says_when_it_would_have_opened():
+    """Once for as long as that opening had lasted, then again; jitter included."""
+    breaker = in_state(State.METRICS_ONLY, open_jitter=0.5)
+    told = [now for now in range(0, 120, 5) if breaker.would_open(now=float(now), tally=OVER, u=0.0)]
+    assert told == [0, 15, 30, 45, 60, 75, 90, 105]
+    assert not breaker.would_open(now=200.0, tally=tally(4, 1), u=0.0)
+    assert breaker.would_open(now=200.0, tally=tally(1, 1), u=0.0, fatal=True, open_for=100.0)
+    assert not breaker.would_open(now=299.0, tally=OVER, u=0.0)
+    assert breaker.would_open(now=300.0, tally=OVER, u=0.0)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.METRICS_ONLY])
+def test_a_breaker_in_earnest_would_have_done_nothing(state):
+    """It does it."""
+    assert not in_state(state).would_open(now=30.0, tally=OVER, u=MIDDLE)
+
+
+def test_a_watch_that_begins_anew_has_missed_nothing():
+    """What would have been open before the operator spoke again is forgotten."""
+    breaker = in_state(State.METRICS_ONLY)
+    assert breaker.would_open(now=0.0, tally=OVER, u=MIDDLE)
+    breaker.control(Trigger.OBSERVE)
+    assert breaker.would_open(now=1.0, tally=OVER, u=MIDDLE)
+
+
+# -- longer than it says ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_opening_can_be_prolonged_but_not_made_shorter():
+    """And only the one that is meant."""
+    breaker = made()
+    fail(breaker)
+    breaker.prolong(2, 20.0)
+    assert breaker.open_until == 30.0
+    breaker.prolong(1, 50.0)
+    assert breaker.open_until == 30.0
+    breaker.prolong(2, 50.0)
+    assert breaker.open_until == 50.0
+    assert let_in(breaker, 50.0).probe == 1
+    breaker.prolong(3, 100.0)
+    assert breaker.open_until == 50.0
+
+
 # -- eras -------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -632,174 +882,3 @@ def test_a_probe_of_one_era_has_no_say_in_the_next():
     assert end(breaker, Permit(old.era, new.probe), 40.0) is None
     assert breaker.state is State.HALF_OPEN
     assert end(breaker, new, 40.0) is not None
-
-
-# -- any history at all -----------------------------------------------------------------------------------------------------------------
-
-
-class Reference:
-    """The breaker once more, as plainly as can be: everything is kept in lists and asked for by counting."""
-
-    def __init__(self, limits: Thresholds) -> None:
-        self.limits = limits
-        self.state = "closed"
-        self.era = 1
-        self.row = 0
-        self.until = 0.0
-        self.probes: list[dict] = []
-        self.numbers = 0
-
-    def enter(self, state: str, until: float = 0.0) -> None:
-        self.state = state
-        self.era += 1
-        self.probes = []
-        if state == "open":
-            self.row += 1
-            self.until = until
-        elif state != "half_open":
-            self.row = 0
-
-    def open(self, now: float, u: float) -> None:
-        limits = self.limits
-        length = limits.open_duration
-        for _ in range(self.row):
-            length = min(length * limits.open_factor, limits.open_maximum)
-        self.enter("open", now + min(length, limits.open_maximum) * (1 - limits.open_jitter + 2 * limits.open_jitter * u))
-
-    def admit(self, now: float) -> tuple[int, int | None] | None:
-        if self.state in {"closed", "disabled", "metrics_only"}:
-            return self.era, None
-        if self.state == "open" and now >= self.until:
-            self.enter("half_open")
-        if self.state != "half_open":
-            return None
-        # A place is taken by an answer that counted, or by somebody whose lease still runs.
-        taken = [probe for probe in self.probes if probe["answer"] or (not probe["gone"] and now <= probe["lease"])]
-        if len(taken) >= self.limits.half_open_calls:
-            return None
-        self.numbers += 1
-        self.probes.append({"number": self.numbers, "lease": now + self.limits.probe_timeout, "answer": None, "gone": False})
-        return self.era, self.numbers
-
-    def probe(self, permit: Permit) -> dict | None:
-        return next((probe for probe in self.probes if probe["number"] == permit.probe and not probe["answer"] and not probe["gone"]), None)
-
-    def settle(self, permit: Permit, *, failed: bool, slow: bool, now: float, over: bool, u: float) -> None:
-        if permit.era != self.era:
-            return
-        if self.state == "closed" and (failed or slow) and over:
-            self.open(now, u)
-        elif self.state == "half_open" and (probe := self.probe(permit)) is not None:
-            if now > probe["lease"]:
-                probe["gone"] = True
-                return
-            probe["answer"] = (failed, slow)
-            answers = [probe["answer"] for probe in self.probes if probe["answer"]]
-            needed = self.limits.half_open_calls
-            bad = sum(answer[0] for answer in answers)
-            crawls = sum(answer[1] for answer in answers)
-            rate, slow_rate = self.limits.failure_rate, self.limits.slow_call_rate
-            if (bad and (rate is None or bad / needed >= rate)) or (slow_rate is not None and crawls and crawls / needed >= slow_rate):
-                self.open(now, u)
-            elif len(answers) == needed:
-                self.enter("closed")
-
-    def cancel(self, permit: Permit) -> None:
-        if permit.era == self.era and (probe := self.probe(permit)) is not None:
-            probe["gone"] = True
-
-
-draws = st.sampled_from([0.0, 0.25, 0.5, 0.75])
-
-
-class History(RuleBasedStateMachine):
-    """Any order of calls, answers, cancellations, waits and controls."""
-
-    permits = Bundle("permits")
-
-    @initialize(
-        failure_rate=st.sampled_from([None, 0.25, 0.5, 1.0]),
-        slow_call_rate=st.sampled_from([None, 0.5]),
-        probes=st.integers(1, 4),
-        probe_timeout=st.sampled_from([1.0, 8.0]),
-        jitter=st.sampled_from([0.0, 0.25]),
-    )
-    def begin(self, failure_rate, slow_call_rate, probes, probe_timeout, jitter):
-        limits = replace(
-            PLAIN,
-            failure_rate=failure_rate,
-            slow_call_rate=slow_call_rate,
-            half_open_calls=probes,
-            probe_timeout=probe_timeout,
-            open_jitter=jitter,
-            minimum_calls=1,
-            open_duration=4.0,
-            open_maximum=10.0,
-        )
-        if failure_rate is None and slow_call_rate is None:
-            limits = replace(limits, consecutive_failures=1)
-        self.breaker = Breaker(limits)
-        self.expected = Reference(limits)
-        self.now = 100.0
-
-    @rule(seconds=st.sampled_from([0.5, 1.0, 1.25, 4.0, 8.0, 12.5]))
-    def wait(self, seconds):
-        self.now += seconds
-
-    @rule(target=permits)
-    def call(self):
-        permit, transition = self.breaker.admit(self.now)
-        before = self.expected.state
-        assert permit == self.expected.admit(self.now)
-        assert (transition is not None) == (before != self.expected.state)
-        return permit
-
-    @rule(permit=consumes(permits), failed=st.booleans(), slow=st.booleans(), seen=st.integers(0, 4), u=draws)
-    def answer(self, permit, failed, slow, seen, u):
-        if permit is None:
-            return
-        shown = Tally(4, seen, seen, seen)
-        over = self.breaker.exceeded(shown)
-        era = self.expected.era
-        self.expected.settle(permit, failed=failed, slow=slow, now=self.now, over=over, u=u)
-        transition = self.breaker.settle(permit, failed=failed, slow=slow, now=self.now, tally=shown, u=u)
-        assert (transition is not None) == (self.expected.era != era)
-
-    @rule(permit=consumes(permits))
-    def cancel(self, permit):
-        if permit is not None:
-            self.breaker.cancel(permit)
-            self.expected.cancel(permit)
-
-    @rule(permit=permits, failed=st.booleans())
-    def answer_and_keep(self, permit, failed):
-        """The same permit may be settled twice: the second time says nothing in half-open."""
-        if permit is not None and self.breaker.state is State.HALF_OPEN:
-            self.answer(permit, failed=failed, slow=False, seen=0, u=0.5)
-
-    @rule(trigger=st.sampled_from(sorted(CONTROLS)))
-    def control(self, trigger):
-        self.breaker.control(trigger)
-        self.expected.enter(EXPECTED[State.CLOSED, trigger].value)
-
-    @precondition(lambda self: self.breaker.state in {State.CLOSED, State.OPEN, State.HALF_OPEN})
-    @rule(seconds=st.sampled_from([0.0, 2.0, 4.0]))
-    def trip(self, seconds):
-        self.breaker.trip(self.now, seconds)
-        self.expected.enter("open", self.now + seconds)
-
-    @invariant()
-    def both_agree(self):
-        if not hasattr(self, "breaker"):
-            return
-        assert (self.breaker.state.value, self.breaker.era, self.breaker.openings) == (
-            self.expected.state,
-            self.expected.era,
-            self.expected.row,
-        )
-        if self.expected.state == "open":
-            assert self.breaker.open_until == pytest.approx(self.expected.until)
-
-
-History.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestAnyHistory = History.TestCase

@@ -31,7 +31,13 @@ def test_the_defaults_are_those_of_the_documentation():
         "open_maximum": 120.0,
         "open_jitter": 0.1,
         "half_open_calls": 3,
+        "half_open_concurrency": None,
         "probe_timeout": 30.0,
+        "ramp_up": 0.0,
+        "ramp_up_from": 0.1,
+        "max_retry_after": 300.0,
+        "max_keys": 1_000,
+        "shadow": False,
     }
 
 
@@ -56,7 +62,13 @@ def test_options_are_keyword_only_and_frozen():
         ("open_maximum", [0, 29.9, timedelta(seconds=29), "60"]),
         ("open_jitter", [-0.1, 1.1, None]),
         ("half_open_calls", [0, 1_001, None, 1.0]),
+        ("half_open_concurrency", [0, 1.0, 4, True]),
         ("probe_timeout", [0, -1, None]),
+        ("ramp_up", [-1, None, "10", 86_400.5]),
+        ("ramp_up_from", [0, -0.1, 1.5, None]),
+        ("max_retry_after", [0, -1, 86_400.5, "60"]),
+        ("max_keys", [0, 100_001, None, 2.5]),
+        ("shadow", [None, 1, "yes"]),
     ],
 )
 def test_each_wrong_value_is_named(option, values):
@@ -80,6 +92,13 @@ def test_each_wrong_value_is_named(option, values):
         ("open_jitter", 0),
         ("open_jitter", 1),
         ("half_open_calls", 1_000),
+        ("half_open_concurrency", 3),
+        ("ramp_up", 0),
+        ("ramp_up_from", 1),
+        ("max_retry_after", None),
+        ("max_retry_after", 86_400),
+        ("max_keys", 100_000),
+        ("shadow", True),
     ],
 )
 def test_the_ends_of_each_range_are_allowed(option, value):
@@ -168,10 +187,10 @@ def test_a_timedelta_is_as_good_as_seconds():
 
 
 def test_the_model_is_told_everything_it_needs():
-    """Thresholds are the options without the window."""
+    """Thresholds are options of the same name; as many probes at once as there are, when nothing else was said."""
     options = CircuitBreaker(
         failure_rate=0.25, slow_call_rate=0.75, slow_call_duration=1.0, consecutive_failures=4, minimum_calls=7, open_duration=8,
-        open_factor=3, open_jitter=0.2, half_open_calls=2, probe_timeout=9,
+        open_factor=3, open_jitter=0.2, half_open_calls=2, probe_timeout=9, ramp_up=11, ramp_up_from=0.2,
     )  # fmt: skip
     assert options.thresholds == Thresholds(
         failure_rate=0.25,
@@ -183,8 +202,15 @@ def test_the_model_is_told_everything_it_needs():
         open_maximum=32.0,
         open_jitter=0.2,
         half_open_calls=2,
+        half_open_concurrency=2,
         probe_timeout=9.0,
+        ramp_up=11.0,
+        ramp_up_from=0.2,
+        window=30.0,
+        window_calls=None,
+        slow_call_duration=1.0,
     )
+    assert CircuitBreaker(half_open_concurrency=1).thresholds.half_open_concurrency == 1
 
 
 @pytest.mark.parametrize("shorthand", [1, 0.5, "yes", [], object()])
@@ -385,7 +411,7 @@ def test_a_relapse_says_how_many_probes_failed():
     stand.fail()
     rejection = stand.fail()
     assert isinstance(rejection, CircuitOpen)
-    assert rejection.detail == "1 of 1 probes failed"
+    assert rejection.detail == "1 of 1 probe failed"
     assert stand.told(BreakerChanged)[-1].cause == "relapsed"
 
 
@@ -448,7 +474,7 @@ def test_slow_calls_are_named_in_the_reason():
     stand.guard(stand.clock.advance)(2.0)
     rejection = stand.fail()
     assert isinstance(rejection, CircuitOpen)
-    assert rejection.detail == "0 of 1 calls failed, 1 slow"
+    assert rejection.detail == "1 of 1 calls took longer than 1 s in 30 s (100 % >= 50 %)"
 
 
 def test_how_often_it_entered_each_state_is_known():

@@ -420,6 +420,19 @@ def test_recoveries_read_well():
     assert "not recovered, 3 calls failed" in str(Recovery("g", math.inf, 3))
 
 
+def test_circuits_of_keys_are_openings_and_shadows_are_none():
+    """The text says whose circuit it was, and that a shadow is one."""
+    service = Service("dependency", breaker=one_strike())
+    shadowed = service.resilience.guard("shadowed", breaker=one_strike(shadow=True))
+    with capture_events(service.resilience) as history:
+        for view in (service.resilience.guard("dependency").keyed("acme"), shadowed):
+            with pytest.raises(Boom), view:
+                raise Boom
+    assert (history.openings(), history.openings("shadowed")) == (1, 0)
+    assert "dependency (acme): circuit closed -> open" in history.timeline()
+    assert "shadowed: shadow circuit closed -> open" in history.timeline()
+
+
 def test_attempts_openings_fallbacks_and_incidents():
     """Attempts are calls that reached the dependency and their repetitions; a probe that fails opens no closed circuit."""
     breaker = CircuitBreaker(failure_rate=None, consecutive_failures=2, open_duration=10.0, open_jitter=0.0, half_open_calls=1)
