@@ -53,8 +53,9 @@ class Permit(Claim):
     def settle(self, **real: float) -> None:
         """Say what the call has really cost, by unit: ``permit.settle(tokens=812)``. May be said again while the call runs.
 
-        Less than estimated is given back, more is a debt for which later calls wait. Never raises: what makes no sense, or comes after the
-        call has ended, is reported once and changes nothing.
+        Less than estimated is given back, more is a debt for which later calls wait. Said higher and then lower again, what is given back
+        may be a little less than the difference, never more. Never raises: what makes no sense, or comes after the call has ended, is
+        reported once and changes nothing.
         """
         if self._limiter is not None:
             self._limiter.settle(self, real)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ADMITTING", "Lane", "async_express", "express", "give_back", "lane_of"]
 
 ADMITTING: Final = ("throttle", "bulkhead", "rate_limit")
-"""Layers that admit, in the order in which they are asked here. A rate that was spent cannot be given back as a slot can: it is last."""
+"""Layers that admit, in the order in which they are asked here. A rate is not taken before there is a slot: it is last."""
 
 Lane = tuple[tuple["Callable[[], Any]", "Callable[[Any, Outcome, float, float], object]"], ...]
 """How each limit is entered (a token, or None) and left."""

@@ -446,6 +446,9 @@ def test_costs_that_were_made_for_other_windows_are_fitted():
     permit = Permit([1.0, 400.0], limiter)
     assert limiter.take(permit, windows)
     assert limiter.available() == {"new": 5.0, "tokens": 600.0}
+    assert asyncio.run(limiter.wait(Permit([1.0, 100.0], limiter), windows, stand.guard.suspending, 0.0)) is None
+    assert limiter.pretend(Permit([1.0, 100.0], limiter), windows, 0.0) == ("", "")
+    assert limiter.available() == {"new": 5.0, "tokens": 400.0}
 
 
 # -- pushback -------------------------------------------------------------------------------------------------------------------------
