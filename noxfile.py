@@ -152,7 +152,7 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run all tests against the built package on every supported Python that is here; those of the pages on the oldest."""
-    _debian(session, "prometheus")
+    _debian(session, "prometheus", "redis-server")
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))
@@ -200,7 +200,7 @@ def orders(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Run the demo: a real gateway and worker under load, attacked on purpose, with a report."""
     if "--prometheus" in session.posargs:
-        _debian(session, "prometheus")
+        _debian(session, "prometheus", "redis-server")
     session.install(".[demo]")
     # The demo stops its own children on Ctrl-C and needs a moment for it.
     session.run("python", "-m", "somaresil", "demo", *session.posargs, interrupt_timeout=15, terminate_timeout=5)

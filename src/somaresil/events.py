@@ -38,6 +38,8 @@ __all__ = [
     "RetryDenied",
     "RetryScheduled",
     "ShadowDecision",
+    "SharedStateLost",
+    "SharedStateRestored",
 ]
 
 _log = logging.getLogger("somaresil")
@@ -281,6 +283,24 @@ class Reconfigured:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedStateLost:
+    """The server ``backend`` that holds shared state cannot be reached, or does not answer: local state decides from here on."""
+
+    backend: str
+    at: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStateRestored:
+    """The server ``backend`` is back after ``lost_for`` seconds, and this process follows what is shared again."""
+
+    backend: str
+    at: float
+    lost_for: float
+
+
+@dataclass(frozen=True, slots=True)
 class DefectFound:
     """Something of ours, or a hook of the user's, raised where nothing may raise; the call went on without it."""
 
@@ -309,6 +329,8 @@ Event = (
     | ExperimentEnded
     | ShadowDecision
     | Reconfigured
+    | SharedStateLost
+    | SharedStateRestored
     | DefectFound
 )
 """Every kind of event."""

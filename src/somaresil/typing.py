@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     import threading
 
     from somaresil.events import Listeners
+    from somaresil.model.breaker import Breaker, Permit, Transition
     from somaresil.outcome import Fatal, Outcome
     from somaresil.runtime import Runtime
 
-__all__ = ["Aftermath", "Call", "Clock", "FaultRule", "Next", "Policy", "Strike"]
+__all__ = ["Aftermath", "Call", "Clock", "Coordinator", "FaultRule", "Next", "Policy", "Strike"]
 
 
 class Clock(Protocol):
@@ -135,6 +136,25 @@ class Policy(Protocol):
 
     async def __call__(self, inner: Next, call: Any, /) -> Any:
         """Let the call through, or not, or again."""
+        ...
+
+
+class Coordinator(Protocol):
+    """Who moves a breaker together with those of other processes.
+
+    Each method is called with the lock of the breaker held, on the path of a call: it never waits and never raises.
+    """
+
+    def admit(self, model: Breaker, now: float) -> tuple[Permit | None, Transition | None]:
+        """In place of ``model.admit``: leave to call, if the other processes leave a probe for this one."""
+        ...
+
+    def settled(self, permit: Permit, now: float, outcome: Outcome | None, *, slow: bool = False) -> None:
+        """How a call ended that this era admitted; None: without a verdict. Told before the step that it leads to, if any."""
+        ...
+
+    def moved(self, model: Breaker, transition: Transition, *, injected: bool) -> None:
+        """The breaker took a step; ``injected``: an experiment pulled it."""
         ...
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.servers import Prometheus, find_prometheus
+from tests.integration.servers import Prometheus, Redis, find_prometheus, find_redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,3 +29,13 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
             return running.enter_context(Prometheus(targets, folder=tmp_path / f"prometheus-{count}", binary=binary, **options))
 
         yield start
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Redis]:
+    """Give a running Redis that is empty, stopped after the test."""
+    binary = find_redis()
+    if binary is None:
+        pytest.skip("redis-server is not installed: `apt-get install redis-server`, or run `nox -s tests` as root")
+    with Redis(folder=tmp_path / "redis", binary=binary) as server:
+        yield server

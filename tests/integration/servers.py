@@ -232,3 +232,32 @@ class Prometheus(Server):
 def find_prometheus() -> str | None:
     """Give the path of the Prometheus binary, if it is installed."""
     return shutil.which("prometheus")
+
+
+class Redis(Server):
+    """Debian's Redis, which keeps nothing: what it knew is gone when it is stopped.
+
+    Args:
+        folder: Where its log goes; it writes nothing else.
+        binary: The program; see `find_redis`.
+        port: Where to listen, when that must be where it listened before.
+    """
+
+    def __init__(self, *, folder: Path, binary: str = "redis-server", port: int | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        port = free_port() if port is None else port
+        quiet = ["--save", "", "--appendonly", "no", "--dir", folder, "--loglevel", "warning"]
+        super().__init__([binary, "--bind", HOST, "--port", str(port), *quiet], port=port, folder=folder)
+        self.url = f"redis://{HOST}:{port}/0"
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def find_redis() -> str | None:
+    """Give the path of the Redis server, if it is installed."""
+    return shutil.which("redis-server")

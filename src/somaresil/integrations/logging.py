@@ -59,6 +59,8 @@ DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.ExperimentStarted: logging.WARNING,
     events.ExperimentEnded: logging.INFO,
     events.Reconfigured: logging.WARNING,
+    events.SharedStateLost: logging.WARNING,
+    events.SharedStateRestored: logging.INFO,
     events.DefectFound: logging.ERROR,
 }
 """Level of each kind of event, or a function of the event that says it. An opening breaker warns; its way back informs."""
@@ -83,6 +85,8 @@ _TEXTS: Final[dict[type, str]] = {
     events.ExperimentEnded: "experiment {experiment} is over ({reason}); {injected} calls were struck",
     events.ShadowDecision: "{policy} of {guard} is in shadow mode and would have decided: {decision} ({detail})",
     events.Reconfigured: "options were changed: {changes} ({by})",
+    events.SharedStateLost: "shared state at {backend} is lost ({error}); local state decides",
+    events.SharedStateRestored: "shared state at {backend} is back after {lost_for:.1f} s",
     events.DefectFound: "{where} raised {error}; the call went on",
 }
 

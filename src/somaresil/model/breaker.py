@@ -84,6 +84,12 @@ class Trigger(StrEnum):
     """Somebody wants it to watch only."""
     RESET = "reset"
     """Somebody wants it to start anew."""
+    FLEET_OPENED = "fleet_opened"
+    """Another process opened the circuit that it shares."""
+    FLEET_PROBES = "fleet_probes"
+    """The open time of the shared circuit is over: its processes probe together."""
+    FLEET_CLOSED = "fleet_closed"
+    """Another process closed the circuit that it shares."""
 
 
 _C, _O, _H, _R = State.CLOSED, State.OPEN, State.HALF_OPEN, State.RAMPING
@@ -106,6 +112,10 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (_O, Trigger.TRIP): _O,
     (_H, Trigger.TRIP): _O,
     (_R, Trigger.TRIP): _O,
+    # after another process; one that an operator has set stays as it is
+    **{(state, Trigger.FLEET_OPENED): _O for state in (_C, _O, _H, _R)},
+    **{(state, Trigger.FLEET_PROBES): _H for state in (_C, _O, _H, _R)},
+    **{(state, Trigger.FLEET_CLOSED): _C for state in (_O, _H)},
     # by hand, until further notice
     **{(state, Trigger.FORCE_OPEN): _F for state in State},
     **{(state, Trigger.DISABLE): _D for state in State},
@@ -323,6 +333,17 @@ class Breaker:
         if permit.era == self.era and permit.probe is not None:
             self._leases.pop(permit.probe, None)
 
+    def learn(self, good: int, failed: int, slow: int, now: float, u: float) -> Transition | None:
+        """Take in what all probes of this era have said so far, those of other processes included.
+
+        Neither these numbers nor our own ever shrink within an era, and neither counts what did not happen, so the larger one is nearer
+        to the truth and a verdict by it is right.
+        """
+        if self.state is not State.HALF_OPEN:
+            return None
+        self._good, self._failed, self._slow = max(self._good, good), max(self._failed, failed), max(self._slow, slow)
+        return self._verdict(now, u)
+
     def reconfigure(self, thresholds: Thresholds) -> None:
         """Use other thresholds from now on. State, era and lent probes stay; the probes are judged anew from here.
 
@@ -345,6 +366,13 @@ class Breaker:
     def trip(self, now: float, duration: float) -> Transition:
         """Open for exactly ``duration`` seconds."""
         return self._move(Trigger.TRIP, open_until=now + duration)
+
+    def follow(self, trigger: Trigger, *, open_until: float = 0.0, openings: int = 0) -> Transition:
+        """Take a step that another process took; ``openings``: how many in a row the processes count together."""
+        transition = self._move(trigger, open_until=open_until)
+        if self.state is not State.CLOSED:
+            self.openings = openings
+        return transition
 
     def cut_short(self, now: float) -> None:
         """End the open time now: the next caller is a probe."""

@@ -55,5 +55,6 @@ def _compared(part: int, whole: int, limit: float | None) -> str:
 _OTHERWISE = {
     Trigger.FATAL: "a call ended in a way that makes further calls pointless",
     Trigger.TRIP: "tripped for a while",
+    Trigger.FLEET_OPENED: "opened in another process",
     Trigger.FORCE_OPEN: "forced open by an operator",
 }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from somaresil.guard.keyed import KeyedBreakers
     from somaresil.outcome import Fatal
     from somaresil.site import Site
-    from somaresil.typing import Call, Next
+    from somaresil.typing import Call, Coordinator, Next
 
 __all__ = ["BreakerPolicy", "CircuitBreaker"]
 
@@ -168,6 +168,7 @@ class BreakerPolicy:
         "_why",
         "_window",
         "commanded",
+        "coordinator",
         "key",
         "keys",
         "last_error",
@@ -195,6 +196,8 @@ class BreakerPolicy:
         self._draws = site.chance.sequence("breaker.open_jitter", site.name if site.key is None else f"{site.name}#{site.key}")
         self._u = self._draws.next()
         self._lock = threading.RLock()
+        self.coordinator: Coordinator | None = None
+        """Who moves it together with those of other processes, if anybody does."""
         self.last_error: str | None = None
         """Type and message of the error that opened it."""
         self.commanded = False
@@ -283,7 +286,7 @@ class BreakerPolicy:
         now = self._clock.monotonic()
         try:
             with self._lock:
-                permit, transition = self._model.admit(now)
+                permit, transition = self._model.admit(now) if self.coordinator is None else self.coordinator.admit(self._model, now)
                 if transition is not None:
                     self._moved(transition, now)
                 retry_after = self._model.retry_after(now) if permit is None else None
@@ -322,6 +325,8 @@ class BreakerPolicy:
             with self._lock:
                 if outcome is not Outcome.GOOD and outcome is not Outcome.BAD:
                     self._model.cancel(permit)
+                    if self.coordinator is not None:
+                        self.coordinator.settled(permit, now, None)
                     return
                 if permit.era != self._model.era:
                     return
@@ -332,6 +337,8 @@ class BreakerPolicy:
                 if fatal is not None:
                     ended |= {"fatal": failed, "open_for": fatal.duration}
                 transition = self._model.settle(permit, failed=failed, slow=slow, **ended)
+                if self.coordinator is not None:
+                    self.coordinator.settled(permit, now, outcome, slow=slow)
                 unopened = (failed or slow) and self._model.would_open(**ended)
                 if transition is not None:
                     self._injected = injected and transition.after is State.OPEN
@@ -383,6 +390,22 @@ class BreakerPolicy:
         self.last_error = None
         self._tell(transition, now)
         return transition.era
+
+    def follow(self, move: Callable[[Breaker, float, float], Transition | None]) -> None:
+        """Have a coordinator look at the model, and move it: ``move(model, now, u)``, with the lock held."""
+        now = self._clock.monotonic()
+        with self._lock:
+            transition = move(self._model, now, self._u)
+            if self._model.state is State.OPEN:
+                self.refuse_until = self._model.open_until
+            if transition is not None:
+                self._injected = False
+                if transition.before is State.CLOSED:
+                    self._first_failure = now
+                self._moved(transition, now)
+        if transition is not None:
+            self.last_error = None
+            self._tell(transition, now)
 
     def reconfigure(self, options: CircuitBreaker) -> None:
         """Use other options from now on; state and era stay, the window starts anew, and so does the count of probes.
@@ -482,6 +505,8 @@ class BreakerPolicy:
         self._refuse()
         self._switch.era = self._model.era
         self._switch.hold("breaker", after is not State.CLOSED)
+        if self.coordinator is not None:
+            self.coordinator.moved(self._model, transition, injected=self._injected)
 
     def _refuse(self) -> None:
         """Have calls refused at once for as long as the state wants it; in the shadow nothing is refused."""

@@ -59,6 +59,16 @@ EXPECTED = {
     (State.OPEN, Trigger.TRIP): State.OPEN,
     (State.HALF_OPEN, Trigger.TRIP): State.OPEN,
     (State.RAMPING, Trigger.TRIP): State.OPEN,
+    (State.CLOSED, Trigger.FLEET_OPENED): State.OPEN,
+    (State.OPEN, Trigger.FLEET_OPENED): State.OPEN,
+    (State.HALF_OPEN, Trigger.FLEET_OPENED): State.OPEN,
+    (State.RAMPING, Trigger.FLEET_OPENED): State.OPEN,
+    (State.CLOSED, Trigger.FLEET_PROBES): State.HALF_OPEN,
+    (State.OPEN, Trigger.FLEET_PROBES): State.HALF_OPEN,
+    (State.HALF_OPEN, Trigger.FLEET_PROBES): State.HALF_OPEN,
+    (State.RAMPING, Trigger.FLEET_PROBES): State.HALF_OPEN,
+    (State.OPEN, Trigger.FLEET_CLOSED): State.CLOSED,
+    (State.HALF_OPEN, Trigger.FLEET_CLOSED): State.CLOSED,
 } | {
     (state, trigger): after
     for state in State
@@ -136,7 +146,8 @@ def test_states_and_triggers_have_pinned_names():
     """Events, metrics and dashboards are made of these words."""
     assert [state.value for state in State] == ["closed", "open", "half_open", "ramping", "forced_open", "disabled", "metrics_only"]
     by_themselves = ["exceeded", "fatal", "elapsed", "recovering", "recovered", "relapsed"]
-    assert [trigger.value for trigger in Trigger] == [*by_themselves, "trip", "force_open", "disable", "observe", "reset"]
+    names = [*by_themselves, "trip", "force_open", "disable", "observe", "reset", "fleet_opened", "fleet_probes", "fleet_closed"]
+    assert [trigger.value for trigger in Trigger] == names
 
 
 @pytest.mark.parametrize(("state", "trigger"), list(product(State, sorted(CONTROLS))))
@@ -199,6 +210,16 @@ def test_the_diagram_draws_each_row_once():
         "    open --> open: trip",
         "    half_open --> open: trip",
         "    ramping --> open: trip",
+        "    closed --> open: fleet_opened",
+        "    open --> open: fleet_opened",
+        "    half_open --> open: fleet_opened",
+        "    ramping --> open: fleet_opened",
+        "    closed --> half_open: fleet_probes",
+        "    open --> half_open: fleet_probes",
+        "    half_open --> half_open: fleet_probes",
+        "    ramping --> half_open: fleet_probes",
+        "    open --> closed: fleet_closed",
+        "    half_open --> closed: fleet_closed",
         "    any --> forced_open: force_open",
         "    any --> disabled: disable",
         "    any --> metrics_only: observe",
@@ -882,3 +903,79 @@ def test_a_probe_of_one_era_has_no_say_in_the_next():
     assert end(breaker, Permit(old.era, new.probe), 40.0) is None
     assert breaker.state is State.HALF_OPEN
     assert end(breaker, new, 40.0) is not None
+
+
+# -- what other processes did -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.CLOSED, State.OPEN, State.HALF_OPEN])
+def test_another_process_opens_it_until_a_time_and_says_which_opening_it_is(state):
+    """The next opening in a row is longer by what the processes have counted together, whatever this one has seen."""
+    breaker = in_state(state, half_open_calls=1, open_factor=2.0, open_maximum=1_000.0)
+    era = breaker.era
+    transition = breaker.follow(Trigger.FLEET_OPENED, open_until=50.0, openings=3)
+    assert transition == Transition(state, State.OPEN, Trigger.FLEET_OPENED, era + 1, NOTHING_SEEN, 50.0)
+    assert (breaker.open_until, breaker.openings) == (50.0, 3)
+    relapsed = fail(breaker, 50.0)
+    assert relapsed is not None
+    assert relapsed.open_until == 50.0 + 8 * 30.0
+
+
+def test_probing_after_others_goes_on_counting_openings():
+    """Who was closed all the while knows as well how often it was open."""
+    breaker = made(half_open_calls=1, open_factor=2.0, open_maximum=1_000.0)
+    assert breaker.follow(Trigger.FLEET_PROBES, openings=2).after is State.HALF_OPEN
+    relapsed = fail(breaker, 5.0)
+    assert relapsed is not None
+    assert relapsed.open_until == 5.0 + 4 * 30.0
+
+
+def test_closing_after_others_begins_anew():
+    """The number of openings in a row is nothing."""
+    breaker = in_state(State.OPEN)
+    assert breaker.follow(Trigger.FLEET_CLOSED, openings=7).after is State.CLOSED
+    assert breaker.openings == 0
+
+
+def test_probes_of_others_count_as_if_they_were_ours():
+    """Two good ones elsewhere and one here close; no place is left for a fourth."""
+    breaker = in_state(State.OPEN)
+    permit = let_in(breaker, 30.0)
+    assert breaker.learn(2, 0, 0, 30.0, MIDDLE) is None
+    assert breaker.admit(30.0) == (None, None)
+    transition = end(breaker, permit, 30.0)
+    assert transition is not None
+    assert (transition.trigger, transition.tally) == (Trigger.RECOVERED, tally(3))
+
+
+@pytest.mark.parametrize(
+    ("said", "trigger", "seen"),
+    [((3, 0, 0), Trigger.RECOVERED, tally(3)), ((0, 2, 0), Trigger.RELAPSED, tally(2, 2)), ((2, 0, 2), Trigger.RELAPSED, tally(2, 0, 2))],
+)
+def test_what_others_found_out_can_decide(said, trigger, seen):
+    """By the same rule as our own probes, and the opening is as long as one that these led to."""
+    breaker = in_state(State.OPEN, slow_call_rate=0.5, open_jitter=0.5)
+    let_in(breaker, 30.0)
+    transition = breaker.learn(*said, 31.0, 0.0)
+    assert transition is not None
+    assert (transition.trigger, transition.tally) == (trigger, seen)
+    assert transition.open_until == (None if trigger is Trigger.RECOVERED else 31.0 + 0.5 * 2 * 30.0)
+
+
+def test_late_news_of_probes_takes_nothing_back():
+    """Each number counts as the largest that was heard."""
+    breaker = in_state(State.OPEN, half_open_calls=9, failure_rate=0.5, slow_call_rate=1.0)
+    breaker.admit(30.0)
+    breaker.learn(3, 2, 1, 30.0, MIDDLE)
+    breaker.learn(1, 4, 0, 30.0, MIDDLE)
+    transition = breaker.learn(0, 5, 0, 30.0, MIDDLE)
+    assert transition is not None
+    assert transition.tally == tally(8, 5, 1)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.HALF_OPEN])
+def test_news_of_probes_means_nothing_when_nobody_probes(state):
+    """It is of an era that is over, or of one that has not begun."""
+    breaker = in_state(state)
+    assert breaker.learn(9, 9, 9, 0.0, MIDDLE) is None
+    assert breaker.state is state
