@@ -100,9 +100,10 @@ _current: ContextVar[Permit] = ContextVar("somaresil_permit", default=NO_PERMIT)
 
 
 def current_permit() -> Permit:
-    """The permit of the innermost rate limited call that runs in this context.
+    """The permit of the innermost rate limited call that runs in this context, if there is something to settle.
 
-    Outside of one, and in a call that shadow mode has let pass: one whose settling changes nothing. A function works by itself as well.
+    Outside of one, in a call that shadow mode has let pass, and in one that a limit has counted as one call (``unit="calls"``, ``cost=1``,
+    no further windows): one whose settling changes nothing. A function works by itself as well.
     """
     return _current.get()
 
@@ -120,6 +121,8 @@ class RateLimiter:
         self._listeners = listeners
         self._lock = threading.RLock()
         self._limits: Limits[Permit] = Limits([window.quota for window in self.windows], self._monotonic())
+        self.counts_calls = _counts_calls(options)
+        """Whether a call is one call, and that is all there is to it: then there is nothing to settle, and no permit that could be."""
 
     def __repr__(self) -> str:
         """Name and windows."""
@@ -152,6 +155,14 @@ class RateLimiter:
             if windows is not self.windows:
                 self._fit(permit, windows)
             return self._limits.take(permit, self._monotonic())
+
+    def count_one(self) -> Permit | None:
+        """Count one call, if it can be let in at once and this limit counts nothing else; what it returns means nothing to anybody."""
+        try:
+            with self._lock:
+                return NO_PERMIT if self.counts_calls and self._limits.spend(1.0, self._monotonic()) else None
+        except Exception:  # noqa: BLE001 - the full path knows what to do, and whom to tell
+            return None
 
     async def wait(self, permit: Permit, windows: Sequence[RateWindow], runtime: Runtime, patience: float) -> Refusal | None:
         """Grant it within ``patience`` seconds (None), or say why not. Whoever is cancelled while he waits has taken nothing."""
@@ -265,6 +276,7 @@ class RateLimiter:
             before = self._places()
             self.options = options
             self.windows = options.every_window
+            self.counts_calls = _counts_calls(options)
             places = [before.get(window.unit) for window in self.windows]
             self._limits.reconfigure([window.quota for window in self.windows], places, now, steady=not options.adaptive)
             woken = self._serve(now)
@@ -299,6 +311,11 @@ class RateLimiter:
         if self._limits.waiting:
             facts.append(f"{self._limits.waiting} waiting")
         return Refusal(wait, ", ".join(facts) or "an answer has asked for a pause")
+
+
+def _counts_calls(options: RateLimit) -> bool:
+    plain = options.unit == "calls" and options.cost == 1.0 and options.settle is None and not options.windows
+    return plain and not options.adaptive and not options.shadow
 
 
 def _wake(waiters: Sequence[Waiter]) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.deadline import current as deadline_of
 from somaresil.expiry import begin
 from somaresil.guard.call import judge
-from somaresil.guard.express import give_back
 from somaresil.outcome import Outcome
 from somaresil.policy.timeout import within
 
@@ -26,31 +25,30 @@ if TYPE_CHECKING:
 
 __all__ = ["hedged_express"]
 
+_GOOD: Final = Outcome.GOOD
 
-def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePolicy) -> Callable[..., Any]:  # noqa: C901 - below
+
+def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePolicy) -> Callable[..., Any]:
     """How a coroutine function is called, each attempt for at most ``limit`` seconds."""
     switch, bounds, cells, monotonic = guard.switch, guard.recorder.bounds, guard.recorder.cells, guard.monotonic
     name, fire = guard.name, hedge.fire
+    enter, leave = lane
 
     # Written out: a helper would cost a frame.
-    async def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: C901, PLR0912
+    async def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: PLR0912
         era = switch.era
         started = monotonic()
         if started >= hedge.look_at:
             hedge.look(started)
         if (delay := hedge.delay) is None or ((deadline := deadline_of()) is not None and deadline.at <= started):
             return await guard.arun(function, args, kwargs)
-        tokens: list[Any] = []
-        for enter, _ in lane:
-            token = enter()
-            if token is None:
-                give_back(lane, tokens, started)
-                return await guard.arun(function, args, kwargs)
-            tokens.append(token)
+        token = enter()
+        if token is None:
+            return await guard.arun(function, args, kwargs)
         try:
             expiry = begin(delay, True, fire)  # noqa: FBT003 - a keyword costs time
         except RuntimeError:
-            give_back(lane, tokens, started)
+            leave(token, Outcome.REJECTED, 0.0, started)
             return await guard.arun(function, args, kwargs)
         expiry.about = None, (guard, function, args, kwargs, started, era), copy_context(), delay
         failed: BaseException | None = None
@@ -63,8 +61,7 @@ def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePo
         except BaseException as caught:
             now = monotonic()
             outcome, _ = judge(guard, None, caught, started)
-            for (_, leave), token in zip(lane, tokens, strict=True):
-                leave(token, outcome, now - started, now)
+            leave(token, outcome, now - started, now)
             if type(expiry.about) is tuple and not (guard.rescues and isinstance(caught, Exception)):
                 expiry.ours(caught)
                 guard.failed(caught, started, era)
@@ -73,8 +70,7 @@ def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePo
         else:
             now = monotonic()
             elapsed = now - started
-            for (_, leave), token in zip(lane, tokens, strict=True):
-                leave(token, Outcome.GOOD, elapsed, now)
+            leave(token, _GOOD, elapsed, now)
             if type(expiry.about) is tuple:
                 expiry.ours(None)
                 hedge.answered(elapsed)

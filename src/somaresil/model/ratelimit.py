@@ -203,6 +203,27 @@ class Limits(Generic[_C]):
         self._grant(claim)
         return True
 
+    def spend(self, cost: float, now: float) -> bool:
+        """Take so much of the only bucket at once and for good: there is no claim that could be settled. False: nothing was taken."""
+        base, last = self._base, self._last
+        if self._line:
+            return False
+        if last is not None or base.rises_at <= now:
+            base.advance(now, None if last is None else last.rooms)
+        level, elapsed = base.levels[0], now - base.at
+        if elapsed > 0.0:
+            base.at = now
+            level += elapsed * base.rates[0]
+            # Written out, as in _refill.
+            if level > base.bursts[0]:  # noqa: PLR1730
+                level = base.bursts[0]
+            base.levels[0] = level
+        # In rare cases only by rounding, or because a call may cost more than the bucket holds: whoever knows more is asked then.
+        if level < cost or elapsed < 0.0:
+            return False
+        base.levels[0] = level - cost
+        return True
+
     def force(self, claim: Claim, now: float) -> None:
         """Grant it whatever the buckets hold: they go into debt."""
         self._advance(now)

@@ -220,6 +220,8 @@ class RateLimitPolicy:
         if isinstance(options, SharedRateLimit):
             self.limiter = options.limiter
         self._plan = self._planned()
+        self.try_enter = self.limiter.count_one if self._plan.counts_calls else self._try_enter
+        """A permit, if the call can be let in at once and nothing has to be known about it."""
 
     def _planned(self) -> _Plan:
         limiter, options = self.limiter, self.options
@@ -244,7 +246,7 @@ class RateLimitPolicy:
 
     # -- the express form: no function has to be asked, and nobody waits ---------------------------------------------------------------
 
-    def try_enter(self) -> Permit | None:
+    def _try_enter(self) -> Permit | None:
         """A permit, if the call can be let in at once and nothing has to be known about it. Never raises an ``Exception``."""
         try:
             plan = self._plan if self._plan.windows is self._plan.limiter.windows else self._current
@@ -261,6 +263,8 @@ class RateLimitPolicy:
 
     def leave(self, token: Permit, outcome: Outcome, elapsed: float, now: float) -> None:  # noqa: ARG002 - the form of all policies
         """The call has ended; if it was rejected further in, nothing was taken."""
+        if token is NO_PERMIT:
+            return
         token.exit()
         self._over(token, called=outcome is not Outcome.REJECTED)
 
@@ -284,7 +288,8 @@ class RateLimitPolicy:
         plan = self._current
         permit = await self._admit(plan, call)
         made = call.made
-        permit.enter()
+        if not plan.counts_calls:
+            permit.enter()
         try:
             result = await inner(call)
         except BaseException as error:
@@ -367,7 +372,7 @@ class RateLimitPolicy:
 class _Plan:
     """What calls of one guard cost, and where that is known from, as long as the limit is not changed."""
 
-    __slots__ = ("costs", "fixed", "limiter", "settles", "windows")
+    __slots__ = ("costs", "counts_calls", "fixed", "limiter", "settles", "windows")
 
     def __init__(
         self,
@@ -384,6 +389,8 @@ class _Plan:
         asks_nobody = len(numbers) == len(costs) and not settles and not limiter.options.adaptive
         self.fixed: list[float] | None = numbers if asks_nobody else None
         """The costs, when nobody has to be asked about a call."""
+        self.counts_calls = limiter.counts_calls and self.fixed == [1.0]
+        """Whether a call of this guard is one call, and that is all there is to it."""
 
 
 def _check_window(check: Checker, window: RateWindow | RateLimit) -> None:

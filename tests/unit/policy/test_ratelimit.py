@@ -182,7 +182,7 @@ def test_a_defect_of_the_limit_lets_calls_pass(monkeypatch):
 def test_a_defect_at_the_end_of_a_call_loses_no_result(monkeypatch):
     """Nor an error."""
     for held in (False, True):
-        stand = Stand(held=held, rate_limit=RateLimit(10, per=60.0))
+        stand = Stand(held=held, rate_limit=RateLimit(10, per=60.0, unit="tokens"))
 
         def broken(permit):
             raise ZeroDivisionError
@@ -403,7 +403,7 @@ def test_a_waiter_who_has_more_in_front_of_him_than_he_was_told_is_rejected_in_t
     """A call that runs turns out to have cost more: those in line wait longer, and who would wait too long leaves at his time."""
 
     async def main(resilience):
-        guard = resilience.guard("dependency", rate_limit=RateLimit(10, per=10.0, max_waiting=9, max_wait=5.0))
+        guard = resilience.guard("dependency", rate_limit=RateLimit(10, per=10.0, unit="tokens", max_waiting=9, max_wait=5.0))
         async with guard:
             permit = current_permit()
             for _ in range(9):
@@ -411,7 +411,7 @@ def test_a_waiter_who_has_more_in_front_of_him_than_he_was_told_is_rejected_in_t
             waiting = asyncio.ensure_future(guard.acall(answers))
             await turns(2)
             begun = resilience.clock.monotonic()
-            permit.settle(calls=100)
+            permit.settle(tokens=100)
             with pytest.raises(RateLimited) as raised:
                 await waiting
         return resilience.clock.monotonic() - begun, raised.value.retry_after

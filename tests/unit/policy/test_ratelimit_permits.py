@@ -188,6 +188,28 @@ def test_outside_of_a_call_there_is_a_permit_that_means_nothing(held):
 
 
 @both_paths
+def test_a_limit_that_counts_calls_has_nothing_to_settle(held):
+    """A call is one call: the permit in it means nothing, and that of a limit around it is still there."""
+    stand = Stand(held=held, rate_limit=tokens(cost=1))
+    counting = stand.resilience.guard("counting", rate_limit=RateLimit(3, per=3600.0))
+    if held:
+        counting.switch.hold("test")
+    assert counting.call(current_permit) is current_permit()
+    assert stand.guard.call(lambda: counting.call(current_permit) is current_permit())
+    assert counting.rate_limit.available() == {"calls": 1.0}
+    with pytest.raises(Boom):
+        counting.call(fail)
+    with pytest.raises(RateLimited):
+        counting.call(int)
+    stand.clock.advance(1200.0)
+    assert counting.rate_limit.available() == {"calls": 1.0}
+
+
+def fail():
+    raise Boom
+
+
+@both_paths
 def test_the_innermost_limited_call_is_the_current_one(held):
     """Afterwards the outer one is it again."""
     stand = Stand(held=held, rate_limit=tokens())
