@@ -25,10 +25,11 @@ from somaresil.guard import block
 from somaresil.guard.call import CoroutineCall, FunctionCall, callee, judge
 from somaresil.guard.change import changes_between, tell
 from somaresil.guard.express import async_express, express, lane_of
+from somaresil.guard.fit import check_called, check_decorated
 from somaresil.guard.hedged import hedged_express
 from somaresil.guard.keyed import Keyed, KeyedBreakers
 from somaresil.guard.options import GuardOptions, check_known
-from somaresil.guard.shape import Shape, check_decoratable, shape_of
+from somaresil.guard.shape import Shape, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
 from somaresil.ignored import Ignored
 from somaresil.model.breaker import Permit
@@ -80,7 +81,6 @@ class Guard:
         "_chain",
         "_core",
         "_has_keys",
-        "_particular",
         "_refuses",
         "_site",
         "aexpress",
@@ -100,6 +100,7 @@ class Guard:
         "name",
         "observers",
         "options",
+        "particular",
         "rate_limit",
         "recorder",
         "rescues",
@@ -438,13 +439,11 @@ class Guard:
 
     def check_target(self, target: object) -> None:
         """Refuse to decorate what the options do not fit."""
-        self._check_fallback(target)
-        self._check_timeout(target)
-        self._check_fits(target)
+        check_decorated(self, target)
 
     def check_plain(self, function: Callable[..., Any]) -> None:
         """Refuse to call what is no plain function."""
-        self._check_callable(function)
+        check_called(self, function)
         shape = shape_of(function)
         if shape is not Shape.FUNCTION:
             check = Checker(f"guard({self.name!r})")
@@ -454,7 +453,7 @@ class Guard:
 
     def awaitable(self, function: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:
         """``function`` as a coroutine function; refuses what cannot be awaited."""
-        self._check_callable(function, awaited=True)
+        check_called(self, function, awaited=True)
         if shape_of(function) in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}:
             check = Checker(f"guard({self.name!r})")
             fix = "use guard(function)(...), which gives a guarded stream"
@@ -557,7 +556,7 @@ class Guard:
                 chain = MethodType(policy.__call__, chain)
         self._chain = chain
         chosen = ((layer, getattr(options, layer)) for layer in LAYERS)
-        self._particular = tuple((layer, option) for layer, option in chosen if hasattr(option, "unfit"))
+        self.particular = tuple((layer, option) for layer, option in chosen if hasattr(option, "unfit"))
         """The options that are not for every kind of function."""
         if self._has_keys:
             # A breaker that has come in the place of another one.
@@ -599,51 +598,6 @@ class Guard:
         if layer != "breaker":
             # A breaker holds the switch by itself, for as long as it is not closed.
             self.switch.hold(layer, held=policy is not None and not policy.quiet)
-
-    def _check_callable(self, function: Callable[..., Any], *, awaited: bool = False) -> None:
-        if not callable(function):
-            check_decoratable(self.name, function)
-        self._check_fallback(function)
-        self._check_fits(function, awaited=awaited)
-
-    def _check_fits(self, target: object, *, awaited: bool = False) -> None:
-        """Ask the options that are not for every kind of function."""
-        target = target.__func__ if isinstance(target, classmethod | staticmethod) else target
-        if not self._particular or not callable(target):
-            return
-        shape = shape_of(target)
-        check = Checker(f"guard({self.name!r})")
-        for layer, options in self._particular:
-            unfit = options.unfit(
-                suspends=awaited or shape in {Shape.COROUTINE, Shape.ASYNC_GENERATOR},
-                streams=shape in {Shape.GENERATOR, Shape.ASYNC_GENERATOR},
-            )
-            if unfit is not None:
-                check.problem(layer, options, *unfit)
-        check.finish()
-
-    def _check_timeout(self, target: object) -> None:
-        timeout = self.options.timeout
-        target = target.__func__ if isinstance(target, classmethod | staticmethod) else target
-        if timeout is None or timeout.total is not None or not callable(target):
-            return
-        if shape_of(target) in {Shape.FUNCTION, Shape.COROUTINE}:
-            check = Checker(f"guard({self.name!r})")
-            check.problem("timeout", timeout, "total=", "first_item and idle are about streams, and this is none: nothing would time out")
-            check.finish()
-
-    def _check_fallback(self, target: object) -> None:
-        fallback = self.options.fallback
-        # A classmethod object cannot be called; what it holds can.
-        target = target.__func__ if isinstance(target, classmethod) else target
-        if fallback is None or not callable(target) or shape_of(target) not in {Shape.FUNCTION, Shape.GENERATOR}:
-            return
-        check = Checker(f"guard({self.name!r})")
-        for link in fallback.links:
-            if shape_of(link.handler) in {Shape.COROUTINE, Shape.ASYNC_GENERATOR}:
-                hint = "a synchronous call cannot await; give this function a guard of its own"
-                check.problem("fallback", link.handler, "a plain function", hint)
-        check.finish()
 
 
 configuring: Final = threading.RLock()

@@ -57,7 +57,15 @@ def lane_of(guard: Guard) -> tuple[Lane, float | None, frozenset[str]] | None:
     return (lane, limit, frozenset(names)) if names else None
 
 
-_FREE: Final = Lane(lambda: True, lambda token, outcome, elapsed, now: None)  # noqa: ARG005
+def _enter_nothing() -> bool:
+    return True
+
+
+def _leave_nothing(token: Any, outcome: Outcome, elapsed: float, now: float) -> None:
+    """Nothing was entered."""
+
+
+_FREE: Final = Lane(_enter_nothing, _leave_nothing)
 """No limit."""
 
 

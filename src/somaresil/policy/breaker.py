@@ -259,7 +259,8 @@ class BreakerPolicy:
             try:
                 permit = self.admit()
             except CircuitOpen as rejection:
-                call.injected = call.injected or rejection.injected
+                if rejection.injected:
+                    call.touch()
                 raise
             started = self._clock.monotonic()
         try:

@@ -10,6 +10,7 @@ import pytest
 from somaresil import ChaosConfig, CircuitBreaker, CircuitOpen, Outcome
 from somaresil.events import BreakerChanged, FaultInjected, IncidentClosed, IncidentOpened
 from somaresil.model.breaker import IllegalTransition, State
+from tests.behaviour.kit import Stand
 from tests.unit.chaos.kit import LATENCY, TRIP, breaker
 
 
@@ -229,3 +230,14 @@ def test_a_breaker_in_shadow_mode_is_left_alone(stand):
     stand.clock.advance(1.0)
     assert shadowed.call(lambda: "fine") == "fine"
     assert (run.injected, shadowed.breaker.state) == (0, State.CLOSED)
+
+
+@pytest.mark.parametrize("options", [{}, {"retry": 2}], ids=["refused at once", "refused on the full path"])
+def test_a_call_that_it_refuses_was_struck_and_has_ended(options):
+    """Struck calls that have not ended yet are counted, and none is left when nobody calls."""
+    stand = Stand(breaker=True, **options)
+    stand.breaker.trip(injected=True)
+    with pytest.raises(CircuitOpen):
+        stand.guard.call(int)
+    assert stand.guard.faults.unended == 0
+    assert stand.guard.recorder.counts().total(injected=True) == 1
