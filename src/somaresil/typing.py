@@ -157,6 +157,10 @@ class Coordinator(Protocol):
         """The breaker took a step; ``injected``: an experiment pulled it."""
         ...
 
+    def prolonged(self, model: Breaker) -> None:
+        """The opening that it was told of lasts longer: the failing answer asked for that."""
+        ...
+
 
 Aftermath = Callable[[Any, Any], Awaitable[Any]]
 """What an experiment does to an answer: called with the call and the answer, it returns the answer, another one, or raises."""

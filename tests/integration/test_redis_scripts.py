@@ -22,14 +22,14 @@ known = st.sampled_from(["now"] * 8 + ["before", "never"])
 seconds = st.sampled_from([LONG] * 4 + [0.0])
 verdict = st.sampled_from([Outcome.GOOD, Outcome.BAD, None])
 probing = st.one_of(
-    st.tuples(st.just("lease_probe"), who, known, st.integers(1, 4), seconds, st.booleans()),
+    st.tuples(st.just("lease_probe"), who, known, st.integers(1, 4), st.integers(1, 4), seconds, st.booleans()),
     st.tuples(st.just("record_probe"), who, known, st.sampled_from([1, 1, 1, 1, 9]), verdict, st.booleans()),
     st.tuples(st.just("keep_probes"), who, known, st.integers(0, 4)),
 )
 moving = st.one_of(
     st.tuples(st.just("trip_open"), who, known, seconds, st.integers(1, 3)),
     st.tuples(st.just("begin_half_open_if_elapsed"), who, known),
-    st.tuples(st.just("close"), who, known),
+    st.tuples(st.just("close"), who, known, st.booleans(), st.integers(1, 3)),
     st.tuples(st.sampled_from(["hello", "goodbye", "evicted"]), who),
 )
 BEGINNINGS = {
@@ -112,7 +112,9 @@ class Side:
         if what == "trip_open":
             return {"duration": given[0], "openings": given[1]}
         if what == "lease_probe":
-            return {"limit": given[0], "seconds": given[1], "asked": given[2]}
+            return {"limit": given[0], "at_once": given[1], "seconds": given[2], "asked": given[3]}
+        if what == "close":
+            return {"probed": given[0], "openings": given[1]}
         if what == "keep_probes":
             return {"leases": self.leases[-given[0] :] if given[0] else [], "seconds": LONG}
         if what == "record_probe":
@@ -157,10 +159,10 @@ def test_a_write_on_an_old_version_is_refused(client):
     for refused in (
         asleep.trip_open("dep", old, duration=60.0, openings=1),
         asleep.begin_half_open_if_elapsed("dep", old),
-        asleep.lease_probe("dep", old, limit=3, seconds=60.0, asked=False),
+        asleep.lease_probe("dep", old, limit=3, at_once=3, seconds=60.0, asked=False),
         asleep.record_probe("dep", old, "asleep#1", Outcome.BAD, slow=False),
         asleep.keep_probes("dep", old, ["asleep#1"], seconds=60.0),
-        asleep.close("dep", old),
+        asleep.close("dep", old, probed=False, openings=0),
     ):
         assert refused == before
         assert not refused.done
@@ -174,7 +176,7 @@ def test_a_version_is_never_used_twice(client):
     client.flushall()
     new = two.trip_open("dep", 0, duration=60.0, openings=1).version
     assert new > old
-    assert not one.close("dep", old).done
+    assert not one.close("dep", old, probed=False, openings=0).done
     assert one.read(["dep"])[0].state is State.OPEN
 
 
@@ -182,9 +184,9 @@ def test_a_lease_ends_by_the_clock_of_the_server(client):
     """Who holds it may be gone."""
     one, two = store(client, "one"), store(client, "two")
     version = one.begin_half_open_if_elapsed("dep", one.trip_open("dep", 0, duration=0.0, openings=1).version).version
-    assert len(one.lease_probe("dep", version, limit=1, seconds=0.0, asked=False).leases) == 1
-    assert len(two.lease_probe("dep", version, limit=1, seconds=60.0, asked=True).leases) == 1
-    assert one.lease_probe("dep", version, limit=1, seconds=60.0, asked=True).leases == ()
+    assert len(one.lease_probe("dep", version, limit=1, at_once=1, seconds=0.0, asked=False).leases) == 1
+    assert len(two.lease_probe("dep", version, limit=1, at_once=1, seconds=60.0, asked=True).leases) == 1
+    assert one.lease_probe("dep", version, limit=1, at_once=1, seconds=60.0, asked=True).leases == ()
 
 
 def test_what_is_told_is_what_is_stored(client):
@@ -207,13 +209,13 @@ def test_nothing_is_left_for_ever(client):
     assert not store(client, "two", quorum=2).trip_open("other", 0, duration=5.0, openings=1).done
     version = one.trip_open("dep", 0, duration=0.0, openings=1).version
     version = one.begin_half_open_if_elapsed("dep", version).version
-    lease = one.lease_probe("dep", version, limit=3, seconds=60.0, asked=False).leases[0]
+    lease = one.lease_probe("dep", version, limit=3, at_once=3, seconds=60.0, asked=False).leases[0]
     one.keep_probes("dep", version, [lease], seconds=60.0)
     one.record_probe("dep", version, lease, Outcome.GOOD, slow=True)
     keys = sorted(key.decode() for key in client.keys("*"))
     assert [key.partition("}:")[2] for key in keys] == ["alive", "circuit:dep", "number", "probes:dep", "votes:other"]
     assert all(0 < client.pttl(key) <= 3_600_000 + 61_000 for key in keys)
-    one.close("dep", version)
+    one.close("dep", version, probed=True, openings=1)
     one.goodbye()
     assert all(0 < client.pttl(key) <= 3_600_000 + 61_000 for key in client.keys("*"))
 

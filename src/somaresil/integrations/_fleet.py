@@ -167,9 +167,7 @@ class Fleet:
         for name, guard in self._resilience.guards.items():
             link, breaker = self.links.get(name), guard.breaker
             # A breaker in shadow mode opens nothing, and so nothing for others either.
-            if breaker is not None and (
-                getattr(breaker.options, "shadow", False) or (link is None and not any(matches(p, name) for p in self._patterns))
-            ):
+            if breaker is not None and (breaker.options.shadow or (link is None and not any(matches(p, name) for p in self._patterns))):
                 breaker = None
             if link is not None and link.policy is not breaker:
                 self._do(self.links.pop(name), link.detach)
@@ -205,7 +203,8 @@ class Fleet:
             with self._noting:
                 noted, self._noted = self._noted, {}
             for link in noted:
-                if self.links.get(link.name) is link:
+                # One that has gone into shadow mode has nothing to say to others, not even that it began anew for it.
+                if self.links.get(link.name) is link and not link.policy.options.shadow:
                     self._serve(store, link)
 
     def _serve(self, store: Store, link: Link) -> None:
@@ -230,7 +229,7 @@ class Fleet:
 
     def _write(self, store: Store, link: Link, intent: Intent) -> None:
         if not intent.opens:
-            seen = self._ask(store.close, link.name, intent.version)
+            seen = self._ask(store.close, link.name, intent.version, probed=intent.probed, openings=intent.openings)
         elif (left := intent.until - self._clock.monotonic()) > 0.0:
             left = min(left, _LONGEST)
             seen = self._ask(store.trip_open, link.name, intent.version, duration=left, openings=intent.openings)
@@ -244,7 +243,8 @@ class Fleet:
     def _borrow(self, store: Store, link: Link) -> None:
         limits, asked, until = link.policy.options.thresholds, link.wanted, self._until()
         seconds = self._trust + limits.probe_timeout
-        seen = self._ask(store.lease_probe, link.name, link.version, limit=limits.half_open_calls, seconds=seconds, asked=asked)
+        most = {"limit": limits.half_open_calls, "at_once": limits.half_open_concurrency}
+        seen = self._ask(store.lease_probe, link.name, link.version, **most, seconds=seconds, asked=asked)
         self._do(link, functools.partial(link.lent, seen, until, asked))
 
     def _keep(self, store: Store, link: Link) -> None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UNKNOWN", "Intent", "Link", "Message", "Seen", "Store"]
 
-_FOLLOWED: Final = frozenset({Trigger.FLEET_OPENED, Trigger.FLEET_PROBES, Trigger.FLEET_CLOSED})
+_FOLLOWED: Final = frozenset({Trigger.FLEET_OPENED, Trigger.FLEET_PROBES, Trigger.FLEET_RECOVERING, Trigger.FLEET_CLOSED})
+_PROBED: Final = frozenset({Trigger.RECOVERED, Trigger.RECOVERING})
 _SERVING: Final = frozenset({State.CLOSED, State.RAMPING})
 """What is closed to the others: a ramp is each process's own."""
 _ORDINARY: Final = frozenset({*_SERVING, State.OPEN, State.HALF_OPEN})
@@ -57,6 +58,8 @@ class Seen(NamedTuple):
     """What the probes have said so far."""
     leases: tuple[str, ...] = ()
     """The probes that were lent."""
+    probed: bool = False
+    """Closed because the probes went well: who ramps up begins to."""
 
 
 class Message(NamedTuple):
@@ -93,8 +96,11 @@ class Store(Protocol):
         """Half-open it, if its open time is over."""
         ...
 
-    def lease_probe(self, name: str, version: int, *, limit: int, seconds: float, asked: bool) -> Seen:
-        """Borrow probes, ``limit`` being all there are. ``asked``: for callers who are there, so others shall give some back."""
+    def lease_probe(self, name: str, version: int, *, limit: int, at_once: int, seconds: float, asked: bool) -> Seen:
+        """Borrow probes, ``limit`` being all there are, of which ``at_once`` may be lent at once.
+
+        ``asked``: for callers who are there, so others shall give some back.
+        """
         ...
 
     def keep_probes(self, name: str, version: int, leases: Sequence[str], *, seconds: float) -> Seen:
@@ -105,8 +111,8 @@ class Store(Protocol):
         """Give a probe back, with what it said."""
         ...
 
-    def close(self, name: str, version: int) -> Seen:
-        """Close it, and take back that this process would open it."""
+    def close(self, name: str, version: int, *, probed: bool, openings: int) -> Seen:
+        """Close it, and take back that this process would open it. ``probed``: the probes went well, after ``openings`` in a row."""
         ...
 
 
@@ -117,6 +123,7 @@ class Intent(NamedTuple):
     version: int
     until: float
     openings: int
+    probed: bool = False
     noted: bool = False
     """Written down, but not enough others agree yet."""
 
@@ -141,6 +148,7 @@ class Link:
     __slots__ = (
         "_coming",
         "_fleet",
+        "_row",
         "_told",
         "apart",
         "era",
@@ -176,6 +184,7 @@ class Link:
         self.wish = False
         """Whether to borrow probes before anybody asks for one."""
         self._coming: Seen | None = None
+        self._row = 0
         self._told = 0
 
     # -- on the path of a call: see somaresil.typing.Coordinator ----------------------------------------------------------------------
@@ -219,9 +228,10 @@ class Link:
             return
         self._told = transition.era
         before, after = transition.before, transition.after
-        if before in _SERVING and after in _SERVING:
+        if before is State.RAMPING and transition.trigger is Trigger.RECOVERED:
             # The end of a ramp is no news to anybody.
             return
+        self._row = model.openings or self._row
         self.reports.clear()
         if self.era == transition.era - 1 and after not in _ORDINARY:
             # An operator takes this process out; the probes that it holds are for the others.
@@ -243,8 +253,15 @@ class Link:
             elif after is State.OPEN:
                 self.intent = Intent(opens=True, version=self.version, until=model.open_until, openings=model.openings)
             elif not injected and after in _SERVING:
-                self.intent = Intent(opens=False, version=self.version, until=0.0, openings=0)
+                probed = transition.trigger in _PROBED
+                self.intent = Intent(opens=False, version=self.version, until=0.0, openings=self._row, probed=probed)
         self._fleet.note(self, replaced=replaced)
+
+    def prolonged(self, model: Breaker) -> None:
+        """An opening that was just told, and may be written down already, lasts longer."""
+        if model.state is State.OPEN and not self.apart and self._told == model.era:
+            self.intent = Intent(opens=True, version=self.version, until=model.open_until, openings=model.openings)
+            self._fleet.note(self)
 
     # -- what the thread of the fleet does: functions for BreakerPolicy.follow ---------------------------------------------------------
 
@@ -282,7 +299,8 @@ class Link:
             return None
         if seen.state is State.CLOSED:
             if model.state not in _SERVING and not self.apart:
-                return self._step(Trigger.FLEET_CLOSED, seen, model, now) if news else None
+                ramps = seen.probed and model.thresholds.ramp_up > 0.0
+                return self._step(Trigger.FLEET_RECOVERING if ramps else Trigger.FLEET_CLOSED, seen, model, now) if news else None
             self.version = seen.version
             if model.state in _SERVING:
                 self._bind(model, seen)
@@ -312,7 +330,7 @@ class Link:
         self.version = seen.version
         if seen.done or not sent.opens:
             self.intent = None
-            if seen.state is model.state:
+            if seen.state is model.state or (seen.state is State.CLOSED and model.state in _SERVING):
                 self._bind(model, seen)
         else:
             self.intent = sent._replace(noted=True, version=seen.version)
@@ -368,13 +386,14 @@ class Link:
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
     def _bind(self, model: Breaker, seen: Seen) -> None:
+        self._row = model.openings or self._row
         self.version, self.era, self.intent, self.apart = seen.version, model.era, None, False
 
     def _step(self, trigger: Trigger, seen: Seen, model: Breaker, now: float) -> Transition | None:
         if (model.state, trigger) not in TRANSITIONS:
             return None
         self._coming = seen
-        return model.follow(trigger, open_until=now + seen.remaining, openings=seen.openings)
+        return model.follow(trigger, now, open_until=now + seen.remaining, openings=seen.openings)
 
     def _nothing(self, model: Breaker, now: float) -> None:
         """Nothing is stored, or not any more: what this process knows goes on, and is written down if it is worth it."""

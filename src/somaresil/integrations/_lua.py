@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["RedisStore", "parse_message"]
 
 _KEEP_MS: Final = 3_600_000
+_PROBED: Final = "probed"
+"""The state of a circuit that was closed because its probes went well."""
 
 _COMMON: Final = """
 local C, P, V, N, A = unpack(KEYS)
@@ -108,10 +110,11 @@ move('half_open', 0, openings)
 return seen(true)
 """,
     "lease_probe": """
-local limit, duration, asked = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
+local limit, at_once, duration, asked = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1'
 if state ~= 'half_open' or behind() then return seen(false) end
 redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. text(now))
-local free = limit - redis.call('ZCARD', P) - good - failed
+local lent = redis.call('ZCARD', P)
+local free = math.min(limit - lent - good - failed, at_once - lent)
 local share = math.ceil(limit / math.max(1, redis.call('ZCOUNT', A, text(now), '+inf')))
 local leases = {}
 for _ = 1, math.min(free, math.max(1, share)) do
@@ -157,8 +160,8 @@ return seen(true)
 """,
     "close": """
 redis.call('ZREM', V, ARGV[6])
-if not state or behind() or state == 'closed' then return seen(false) end
-move('closed', 0, 0)
+if not state or behind() or state == 'closed' or state == 'probed' then return seen(false) end
+if ARGV[7] == '1' then move('probed', 0, tonumber(ARGV[8])) else move('closed', 0, 0) end
 redis.call('DEL', V)
 return seen(true)
 """,
@@ -205,9 +208,9 @@ class RedisStore:
         """Half-open it, if its open time is over."""
         return _seen(self._run("begin_half_open_if_elapsed", name, version))
 
-    def lease_probe(self, name: str, version: int, *, limit: int, seconds: float, asked: bool) -> Seen:
+    def lease_probe(self, name: str, version: int, *, limit: int, at_once: int, seconds: float, asked: bool) -> Seen:
         """Borrow probes: of those that are free, a fair share by the number of processes that live, and at least one."""
-        return _seen(self._run("lease_probe", name, version, limit, _micro(seconds), int(asked)))
+        return _seen(self._run("lease_probe", name, version, limit, at_once, _micro(seconds), int(asked)))
 
     def keep_probes(self, name: str, version: int, leases: Sequence[str], *, seconds: float) -> Seen:
         """Borrow them for longer."""
@@ -217,9 +220,9 @@ class RedisStore:
         """Give a probe back, with what it said."""
         return _seen(self._run("record_probe", name, version, lease, "" if verdict is None else verdict.value, int(slow)))
 
-    def close(self, name: str, version: int) -> Seen:
+    def close(self, name: str, version: int, *, probed: bool, openings: int) -> Seen:
         """Close it."""
-        return _seen(self._run("close", name, version, self._vote))
+        return _seen(self._run("close", name, version, self._vote, int(probed), openings))
 
     def _run(self, script: str, name: str, version: int, *further: object, client: Any = None) -> Any:
         root = self._root
@@ -236,7 +239,9 @@ def parse_message(data: str | bytes) -> Message:
 def _seen(answer: Sequence[Any]) -> Seen:
     done, state, version, left, openings, good, failed, slow, *leases = [_text(part) for part in answer]
     numbers = int(version), int(left) / 1e6, int(openings), int(good), int(failed), int(slow)
-    return Seen(done == "1", State(state) if state else None, *numbers, tuple(leases))
+    probed = state == _PROBED
+    known = None if not state else State.CLOSED if probed else State(state)
+    return Seen(done == "1", known, *numbers, tuple(leases), probed)
 
 
 def _text(part: Any) -> str:

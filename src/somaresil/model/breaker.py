@@ -88,8 +88,10 @@ class Trigger(StrEnum):
     """Another process opened the circuit that it shares."""
     FLEET_PROBES = "fleet_probes"
     """The open time of the shared circuit is over: its processes probe together."""
+    FLEET_RECOVERING = "fleet_recovering"
+    """The shared probes went well enough, and the calls are to come back little by little."""
     FLEET_CLOSED = "fleet_closed"
-    """Another process closed the circuit that it shares."""
+    """The shared probes went well enough, or somebody wants all processes to start anew."""
 
 
 _C, _O, _H, _R = State.CLOSED, State.OPEN, State.HALF_OPEN, State.RAMPING
@@ -115,6 +117,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     # after another process; one that an operator has set stays as it is
     **{(state, Trigger.FLEET_OPENED): _O for state in (_C, _O, _H, _R)},
     **{(state, Trigger.FLEET_PROBES): _H for state in (_C, _O, _H, _R)},
+    **{(state, Trigger.FLEET_RECOVERING): _R for state in (_O, _H)},
     **{(state, Trigger.FLEET_CLOSED): _C for state in (_O, _H)},
     # by hand, until further notice
     **{(state, Trigger.FORCE_OPEN): _F for state in State},
@@ -367,9 +370,11 @@ class Breaker:
         """Open for exactly ``duration`` seconds."""
         return self._move(Trigger.TRIP, open_until=now + duration)
 
-    def follow(self, trigger: Trigger, *, open_until: float = 0.0, openings: int = 0) -> Transition:
+    def follow(self, trigger: Trigger, now: float, *, open_until: float = 0.0, openings: int = 0) -> Transition:
         """Take a step that another process took; ``openings``: how many in a row the processes count together."""
         transition = self._move(trigger, open_until=open_until)
+        if self.state is State.RAMPING:
+            self._ramp(now)
         if self.state is not State.CLOSED:
             self.openings = openings
         return transition
@@ -401,10 +406,13 @@ class Breaker:
             return None
         if limits.ramp_up <= 0.0:
             return self._move(Trigger.RECOVERED, seen)
+        self._ramp(now)
+        return self._move(Trigger.RECOVERING, seen)
+
+    def _ramp(self, now: float) -> None:
         self._ramp_began = now
         # So much that the first call of the ramp passes: the probes before it went well.
-        self._credit = 1.0 - limits.ramp_up_from
-        return self._move(Trigger.RECOVERING, seen)
+        self._credit = 1.0 - self.thresholds.ramp_up_from
 
     def _probed(self) -> Tally:
         return Tally(self._good + self._failed, self._failed, self._slow, 0)

@@ -397,8 +397,7 @@ class BreakerPolicy:
         now = self._clock.monotonic()
         with self._lock:
             transition = move(self._model, now, self._u)
-            if self._model.state is State.OPEN:
-                self.refuse_until = self._model.open_until
+            self._refuse()
             if transition is not None:
                 self._injected = False
                 if transition.before is State.CLOSED:
@@ -541,6 +540,8 @@ class BreakerPolicy:
                 self._model.prolong(transition.era, until)
                 self._why = f"{self._why}; asked to be left alone for {asked:.3g} s"
                 self._refuse()
+                if self.coordinator is not None:
+                    self.coordinator.prolonged(self._model)
         return transition._replace(open_until=until)
 
     def _tell(self, transition: Transition, now: float) -> None:

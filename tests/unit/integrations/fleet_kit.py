@@ -28,6 +28,7 @@ class Circuit:
     leases: dict[str, float] = field(default_factory=dict)
     lent: int = 0
     wanted: float = float("-inf")
+    probed: bool = False
 
 
 class Shelf:
@@ -71,15 +72,16 @@ class View:
             return Seen(done, None, 0, 0.0, 0, 0, 0, 0, leases)
         left = max(0.0, circuit.ends - self.shelf.clock.monotonic()) if circuit.state is State.OPEN else 0.0
         counts = circuit.counts
-        return Seen(done, circuit.state, circuit.version, left, circuit.openings, counts["good"], counts["bad"], counts["slow"], leases)
+        said = counts["good"], counts["bad"], counts["slow"]
+        return Seen(done, circuit.state, circuit.version, left, circuit.openings, *said, leases, circuit.probed)
 
     def tell(self, name: str, wanted: bool = False) -> None:
         self.shelf.number += 1
         self.shelf.told.append(Message(self.shelf.number, wanted, name, self.seen(name)))
 
-    def move(self, name: str, state: State, ends: float, openings: int) -> Seen:
+    def move(self, name: str, state: State, ends: float, openings: int, *, probed: bool = False) -> Seen:
         self.shelf.versions += 1
-        self.shelf.circuits[name] = Circuit(state, self.shelf.versions, ends, openings)
+        self.shelf.circuits[name] = Circuit(state, self.shelf.versions, ends, openings, probed=probed)
         self.tell(name)
         return self.seen(name, done=True)
 
@@ -120,13 +122,14 @@ class View:
             return self.seen(name)
         return self.move(name, State.HALF_OPEN, now, circuit.openings)
 
-    def lease_probe(self, name: str, version: int, *, limit: int, seconds: float, asked: bool) -> Seen:
+    def lease_probe(self, name: str, version: int, *, limit: int, at_once: int, seconds: float, asked: bool) -> Seen:
         now, circuit = self.now, self.current(name, version, State.HALF_OPEN)
         if circuit is None:
             return self.seen(name)
         said = circuit.counts["good"] + circuit.counts["bad"]
         living = max(1, sum(end >= now for end in self.shelf.alive.values()))
-        number = min(limit - len(circuit.leases) - said, max(1, -(-limit // living)))
+        free = min(limit - len(circuit.leases) - said, at_once - len(circuit.leases))
+        number = min(free, max(1, -(-limit // living)))
         leases = tuple(f"{self.process}#{circuit.lent + n}" for n in range(1, number + 1))
         circuit.lent += len(leases)
         circuit.leases.update(dict.fromkeys(leases, now + seconds))
@@ -153,13 +156,13 @@ class View:
         self.tell(name)
         return self.seen(name, True)
 
-    def close(self, name: str, version: int) -> Seen:
+    def close(self, name: str, version: int, *, probed: bool, openings: int) -> Seen:
         now, circuit = self.now, self.shelf.circuits.get(name)
         self.shelf.votes.get(name, {}).pop((self.instance, self.process), None)
         if circuit is None or circuit.version != version or circuit.state is State.CLOSED:
             return self.seen(name)
         self.shelf.votes.pop(name, None)
-        return self.move(name, State.CLOSED, now, 0)
+        return self.move(name, State.CLOSED, now, openings if probed else 0, probed=probed)
 
 
 def breaker(**changes: Any) -> CircuitBreaker:

@@ -492,6 +492,114 @@ def test_fewer_probes_by_configuration_decide_with_what_was_said():
     assert one.state is State.CLOSED
 
 
+# -- ramps, places at once, answers that ask, shadow, keys ------------------------------------------------------------------------------
+
+
+def test_every_process_ramps_up_after_good_probes_by_its_own_options():
+    """Those that have probed and those that only hear of it; one without a ramp is closed at once."""
+    everybody = probing(3, ramp_up=8.0, ramp_up_from=0.5)
+    plain = Member(everybody[0].shelf, 9)
+    plain.connect()
+    settle(*everybody, plain)
+    for member in everybody:
+        member.call()
+    settle(*everybody, plain)
+    assert {member.state for member in everybody} == {State.RAMPING}
+    assert plain.state is State.CLOSED
+    assert {changes(member)[-1] for member in everybody} == {("half_open", "ramping", "recovering")}
+    advance(everybody, 8.0)
+    assert [member.call() for member in everybody] == ["good"] * 3
+    settle(*everybody, plain)
+    assert {member.state for member in everybody} == {State.CLOSED}
+    assert everybody[0].shelf.circuits["dep"].probed
+
+
+def test_a_relapse_in_a_ramp_opens_for_all_and_is_the_next_opening_in_the_row():
+    """Also in a process that has not probed, and when the one that has closed it does not ramp."""
+    (one,) = probing(1, ramp_up=8.0, ramp_up_from=0.5, open_factor=3.0, open_maximum=1_000.0, half_open_calls=1)
+    plain = Member(one.shelf, 9, open_factor=3.0, open_maximum=1_000.0, half_open_calls=1)
+    plain.connect()
+    assert plain.call() == "rejected"
+    settle(one, plain)
+    assert plain.call() == "good"
+    settle(one, plain)
+    assert (one.state, plain.state) == (State.RAMPING, State.CLOSED)
+    assert changes(one)[-1] == ("half_open", "ramping", "fleet_recovering")
+    assert one.fail() == "bad"
+    settle(one, plain)
+    assert plain.state is State.OPEN
+    assert plain.policy.retry_after() == 30.0
+
+
+def test_a_reset_is_no_ramp():
+    """Somebody wants all calls back, now."""
+    everybody = probing(3, ramp_up=8.0, ramp_up_from=0.5)
+    everybody[2].resilience.breaker("dep").reset()
+    settle(*everybody)
+    assert {member.state for member in everybody} == {State.CLOSED}
+
+
+def test_no_more_probes_are_under_way_at_once_than_may_be_over_all_processes():
+    """Of three probes one at a time; the next one is lent when it has answered."""
+    everybody = probing(3, half_open_concurrency=1)
+    for said in range(3):
+        settle(*everybody)
+        going = [call for member in everybody for _ in range(3) if (call := member.begin()) is not None]
+        if not going:
+            settle(*everybody)
+            going = [call for member in everybody if (call := member.begin()) is not None]
+        assert len(going) == 1, said
+        going[0].end(Outcome.GOOD)
+    settle(*everybody)
+    assert {member.state for member in everybody} == {State.CLOSED}
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_a_failing_answer_asks_for_is_asked_of_all(told):
+    """It is looked at after the opening was noted, and perhaps after it was written down."""
+    one, two = members(2, max_retry_after=60.0)
+
+    class AskingError(Exception):
+        @property
+        def retry_after(self):
+            if told:
+                settle(one, two)
+                assert two.policy.retry_after() == 10.0
+            return 45.0
+
+    one.policy.settle(one.policy.admit(), Outcome.BAD, 0.0, one.clock.monotonic(), AskingError())
+    settle(one, two)
+    assert (one.state, two.state) == (State.OPEN, State.OPEN)
+    assert (one.policy.retry_after(), two.policy.retry_after()) == (45.0, 45.0)
+    assert one.bound
+
+
+def test_a_breaker_in_shadow_mode_has_no_part_in_it():
+    """What it would have done is nobody else's; and going into the shadow begins anew in this process only."""
+    one, two = opened(2)
+    one.guard.configure(breaker=breaker(shadow=True))
+    settle(one, two)
+    assert (one.state, two.state) == (State.CLOSED, State.OPEN)
+    one.poll()
+    assert "dep" not in one.fleet.links
+    one.fail()
+    assert one.state is State.OPEN
+    assert one.shelf.versions == 1
+    one.guard.configure(breaker=breaker())
+    one.poll()
+    assert (one.state, one.bound) == (State.OPEN, True)
+
+
+def test_the_circuits_of_keys_are_of_their_process():
+    """Only the guard's own circuit is shared."""
+    one, two = members(2)
+    with pytest.raises(ValueError, match="no"):
+        one.guard.keyed("tenant-1").call(int, "no number")
+    settle(one, two)
+    assert one.shelf.circuits == {}
+    assert two.state is State.CLOSED
+
+
 # -- versions ---------------------------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,8 @@ from tests.unit.integrations.fleet_kit import TRUST, Member, Shelf, settle
 PROBES = 2
 PROBE_TIMEOUT = 5.0
 who = st.integers(0, 2)
+SERVING = {State.CLOSED, State.RAMPING}
+ORDINARY = {*SERVING, State.OPEN, State.HALF_OPEN}
 
 
 class Histories(RuleBasedStateMachine):
@@ -20,11 +22,18 @@ class Histories(RuleBasedStateMachine):
 
     going = Bundle("going")
 
-    @initialize(quorum=st.sampled_from([1, 2]), state=st.sampled_from(["closed", "open", "half_open", "half_open"]))
-    def begin(self, quorum, state):
+    @initialize(
+        quorum=st.sampled_from([1, 2]),
+        state=st.sampled_from(["closed", "open", "half_open", "half_open"]),
+        ramps=st.tuples(st.sampled_from([0.0, 4.0]), st.sampled_from([0.0, 4.0]), st.sampled_from([0.0, 4.0])),
+        at_once=st.integers(1, PROBES),
+    )
+    def begin(self, quorum, state, ramps, at_once):
         self.shelf = Shelf(ManualClock())
         self.quorum = quorum
-        self.members = [Member(self.shelf, n, quorum=quorum, half_open_calls=PROBES, probe_timeout=PROBE_TIMEOUT) for n in range(3)]
+        self.at_once = at_once
+        options = {"half_open_calls": PROBES, "half_open_concurrency": at_once, "probe_timeout": PROBE_TIMEOUT}
+        self.members = [Member(self.shelf, n, quorum=quorum, **options, ramp_up=ramps[n]) for n in range(3)]
         for member in self.members:
             member.connect()
         self.probes = []
@@ -109,12 +118,12 @@ class Histories(RuleBasedStateMachine):
     @rule(number=who, control=st.sampled_from(["trip", "reset", "reset", "reset", "disable", "force_open"]))
     def operate(self, number, control):
         breaker = self.members[number].resilience.breaker("dep")
-        if control != "trip" or self.members[number].state in {State.CLOSED, State.OPEN, State.HALF_OPEN}:
+        if control != "trip" or self.members[number].state in ORDINARY:
             getattr(breaker, control)()
 
     @rule(number=who)
     def experiment(self, number):
-        if self.members[number].state in {State.CLOSED, State.OPEN, State.HALF_OPEN}:
+        if self.members[number].state in ORDINARY:
             self.members[number].policy.trip(4.0, injected=True)
 
     @rule()
@@ -128,12 +137,12 @@ class Histories(RuleBasedStateMachine):
         settle(*self.members)
         circuit = self.shelf.circuits.get("dep")
         for member in self.members:
-            if circuit is None or member.link.apart or member.state not in {State.CLOSED, State.OPEN, State.HALF_OPEN}:
+            if circuit is None or member.link.apart or member.state not in ORDINARY:
                 continue
             if circuit.state is State.CLOSED:
                 # A process may have its own circuit open: an experiment's, too few agree, or it is over and nobody called since.
                 alone = member.link.apart or member.link.intent is not None or not member.bound
-                assert member.state is State.CLOSED or alone
+                assert member.state in SERVING or alone
             else:
                 assert (member.state, member.bound, member.link.version) == (circuit.state, True, circuit.version)
 
@@ -146,6 +155,7 @@ class Histories(RuleBasedStateMachine):
         if circuit is not None and circuit.state is State.HALF_OPEN:
             now = self.shelf.clock.monotonic()
             under_way = sum(version == circuit.version and now < until for version, until, _ in self.probes)
+            assert under_way <= self.at_once
             assert under_way + circuit.counts["good"] + circuit.counts["bad"] <= PROBES
 
     @invariant()
@@ -160,5 +170,5 @@ class Histories(RuleBasedStateMachine):
                 assert member.fleet.trusted_until <= self.shelf.clock.monotonic() + TRUST
 
 
-Histories.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAnyHistory = Histories.TestCase

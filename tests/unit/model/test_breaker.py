@@ -67,6 +67,8 @@ EXPECTED = {
     (State.OPEN, Trigger.FLEET_PROBES): State.HALF_OPEN,
     (State.HALF_OPEN, Trigger.FLEET_PROBES): State.HALF_OPEN,
     (State.RAMPING, Trigger.FLEET_PROBES): State.HALF_OPEN,
+    (State.OPEN, Trigger.FLEET_RECOVERING): State.RAMPING,
+    (State.HALF_OPEN, Trigger.FLEET_RECOVERING): State.RAMPING,
     (State.OPEN, Trigger.FLEET_CLOSED): State.CLOSED,
     (State.HALF_OPEN, Trigger.FLEET_CLOSED): State.CLOSED,
 } | {
@@ -146,7 +148,8 @@ def test_states_and_triggers_have_pinned_names():
     """Events, metrics and dashboards are made of these words."""
     assert [state.value for state in State] == ["closed", "open", "half_open", "ramping", "forced_open", "disabled", "metrics_only"]
     by_themselves = ["exceeded", "fatal", "elapsed", "recovering", "recovered", "relapsed"]
-    names = [*by_themselves, "trip", "force_open", "disable", "observe", "reset", "fleet_opened", "fleet_probes", "fleet_closed"]
+    by_others = ["fleet_opened", "fleet_probes", "fleet_recovering", "fleet_closed"]
+    names = [*by_themselves, "trip", "force_open", "disable", "observe", "reset", *by_others]
     assert [trigger.value for trigger in Trigger] == names
 
 
@@ -218,6 +221,8 @@ def test_the_diagram_draws_each_row_once():
         "    open --> half_open: fleet_probes",
         "    half_open --> half_open: fleet_probes",
         "    ramping --> half_open: fleet_probes",
+        "    open --> ramping: fleet_recovering",
+        "    half_open --> ramping: fleet_recovering",
         "    open --> closed: fleet_closed",
         "    half_open --> closed: fleet_closed",
         "    any --> forced_open: force_open",
@@ -908,12 +913,12 @@ def test_a_probe_of_one_era_has_no_say_in_the_next():
 # -- what other processes did -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", [State.CLOSED, State.OPEN, State.HALF_OPEN])
+@pytest.mark.parametrize("state", [State.CLOSED, State.OPEN, State.HALF_OPEN, State.RAMPING])
 def test_another_process_opens_it_until_a_time_and_says_which_opening_it_is(state):
     """The next opening in a row is longer by what the processes have counted together, whatever this one has seen."""
     breaker = in_state(state, half_open_calls=1, open_factor=2.0, open_maximum=1_000.0)
     era = breaker.era
-    transition = breaker.follow(Trigger.FLEET_OPENED, open_until=50.0, openings=3)
+    transition = breaker.follow(Trigger.FLEET_OPENED, 20.0, open_until=50.0, openings=3)
     assert transition == Transition(state, State.OPEN, Trigger.FLEET_OPENED, era + 1, NOTHING_SEEN, 50.0)
     assert (breaker.open_until, breaker.openings) == (50.0, 3)
     relapsed = fail(breaker, 50.0)
@@ -924,7 +929,7 @@ def test_another_process_opens_it_until_a_time_and_says_which_opening_it_is(stat
 def test_probing_after_others_goes_on_counting_openings():
     """Who was closed all the while knows as well how often it was open."""
     breaker = made(half_open_calls=1, open_factor=2.0, open_maximum=1_000.0)
-    assert breaker.follow(Trigger.FLEET_PROBES, openings=2).after is State.HALF_OPEN
+    assert breaker.follow(Trigger.FLEET_PROBES, 0.0, openings=2).after is State.HALF_OPEN
     relapsed = fail(breaker, 5.0)
     assert relapsed is not None
     assert relapsed.open_until == 5.0 + 4 * 30.0
@@ -933,8 +938,19 @@ def test_probing_after_others_goes_on_counting_openings():
 def test_closing_after_others_begins_anew():
     """The number of openings in a row is nothing."""
     breaker = in_state(State.OPEN)
-    assert breaker.follow(Trigger.FLEET_CLOSED, openings=7).after is State.CLOSED
+    assert breaker.follow(Trigger.FLEET_CLOSED, 30.0, openings=7).after is State.CLOSED
     assert breaker.openings == 0
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.HALF_OPEN])
+def test_calls_come_back_little_by_little_after_others_have_probed(state):
+    """The ramp is each process's own, and begins when it hears of it; a relapse on the way is the next opening in the row."""
+    breaker = in_state(state, ramp_up=8.0, ramp_up_from=0.5, open_factor=2.0, open_maximum=1_000.0)
+    assert breaker.follow(Trigger.FLEET_RECOVERING, 40.0, openings=2).after is State.RAMPING
+    assert (breaker.share(40.0), breaker.share(44.0)) == (0.5, 0.75)
+    relapsed = fail(breaker, 40.0)
+    assert relapsed is not None
+    assert relapsed.open_until == 40.0 + 4 * 30.0
 
 
 def test_probes_of_others_count_as_if_they_were_ours():

@@ -10,9 +10,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from somaresil.model.breaker import Breaker, Permit, State, Tally, Thresholds, Trigger
+from somaresil.model.breaker import TRANSITIONS, Breaker, Permit, State, Tally, Thresholds, Trigger
 
 CONTROLS = {Trigger.FORCE_OPEN: "forced_open", Trigger.DISABLE: "disabled", Trigger.OBSERVE: "metrics_only", Trigger.RESET: "closed"}
+FLEET = {
+    Trigger.FLEET_OPENED: "open",
+    Trigger.FLEET_PROBES: "half_open",
+    Trigger.FLEET_RECOVERING: "ramping",
+    Trigger.FLEET_CLOSED: "closed",
+}
 
 
 @dataclass
@@ -38,6 +44,8 @@ class Era:
     first_share: Fraction = Fraction(0)
     calls: list[Call] = field(default_factory=list)
     missed: list[tuple[float, float]] = field(default_factory=list)
+    row: int | None = None
+    heard: tuple[int, int, int] = (0, 0, 0)
 
 
 def reached(part: Fraction, limit: float | None, usual: bool) -> bool:
@@ -64,6 +72,8 @@ class Reference:
         for era in reversed(self.eras):
             if era.state not in {"open", "half_open", "ramping"}:
                 break
+            if era.row is not None:
+                return row + era.row
             row += era.state == "open"
         return row
 
@@ -92,6 +102,19 @@ class Reference:
     def answered(self) -> list[tuple[bool, bool]]:
         return [call.answer for call in self.now.calls if call.answer and call.counts]
 
+    def said(self) -> tuple[int, int, int]:
+        """Good, failed and slow probes, of other processes too: of each kind the larger number that was ever known."""
+        answers = self.answered()
+        failed = sum(answer[0] for answer in answers)
+        own = len(answers) - failed, failed, sum(answer[1] for answer in answers)
+        return tuple(mine + more for mine, more in zip(own, self.now.heard, strict=True))
+
+    def learn(self, heard: tuple[int, int, int], now: float, u: float) -> None:
+        if self.now.state == "half_open":
+            more = (max(0, total - known) for total, known in zip(heard, self.said(), strict=True))
+            self.now.heard = tuple(before + further for before, further in zip(self.now.heard, more, strict=True))
+            self.verdict(now, u, fatal=False, seconds=None)
+
     def admit(self, now: float) -> Permit | None:
         if self.now.state == "open" and now >= self.now.until:
             self.eras.append(Era("half_open", now))
@@ -107,7 +130,7 @@ class Reference:
             for probe in self.now.calls:
                 probe.gone = probe.gone or (not probe.answer and now > probe.lease)
             under_way = len(self.running(now))
-            if under_way + len(self.answered()) >= self.limits.half_open_calls or under_way >= self.limits.half_open_concurrency:
+            if under_way + sum(self.said()[:2]) >= self.limits.half_open_calls or under_way >= self.limits.half_open_concurrency:
                 return None
             self.probes += 1
             call.number, call.lease = self.probes, now + self.limits.probe_timeout
@@ -137,13 +160,13 @@ class Reference:
                 self.verdict(now, u, fatal, seconds)
 
     def verdict(self, now: float, u: float, fatal: bool, seconds: float | None) -> None:
-        limits, answers = self.limits, self.answered()
-        bad, slow = (Fraction(sum(answer[i] for answer in answers), limits.half_open_calls) for i in (0, 1))
+        limits, (good, failed, crawled) = self.limits, self.said()
+        bad, slow = Fraction(failed, limits.half_open_calls), Fraction(crawled, limits.half_open_calls)
         if fatal:
             self.open(now, u, seconds)
         elif reached(bad, limits.failure_rate, usual=True) or reached(slow, limits.slow_call_rate, usual=False):
             self.open(now, u)
-        elif len(answers) >= limits.half_open_calls:
+        elif good + failed >= limits.half_open_calls:
             state = "ramping" if limits.ramp_up else "closed"
             self.eras.append(Era(state, now, first_share=Fraction(limits.ramp_up_from)))
 
@@ -279,6 +302,25 @@ class History(RuleBasedStateMachine):
         self.breaker.trip(self.now, seconds)
         self.expected.eras.append(Era("open", self.now, self.now + seconds))
 
+    @precondition(lambda self: (self.breaker.state, Trigger.FLEET_OPENED) in TRANSITIONS)
+    @rule(trigger=st.sampled_from(sorted(FLEET)), seconds=st.sampled_from([0.0, 4.0]), row=st.integers(1, 5))
+    def follow(self, trigger, seconds, row):
+        """Another process took a step."""
+        if (self.breaker.state, trigger) not in TRANSITIONS:
+            return
+        transition = self.breaker.follow(trigger, self.now, open_until=self.now + seconds, openings=row)
+        assert transition.after.value == FLEET[trigger]
+        first = Fraction(self.expected.limits.ramp_up_from)
+        self.expected.eras.append(Era(FLEET[trigger], self.now, self.now + seconds, first, row=row))
+
+    @rule(heard=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), u=draws)
+    def learn(self, heard, u):
+        """Probes of other processes have said so much."""
+        before = len(self.expected.eras)
+        self.expected.learn(heard, self.now, u)
+        transition = self.breaker.learn(*heard, self.now, u)
+        assert (transition is not None) == (len(self.expected.eras) > before)
+
     @precondition(lambda self: self.breaker.state is State.OPEN)
     @rule(seconds=st.sampled_from([1.0, 6.0]), ago=st.integers(0, 1))
     def prolong(self, seconds, ago):
@@ -298,6 +340,7 @@ class History(RuleBasedStateMachine):
         """What the probes have said so far was about the old options."""
         self.breaker.reconfigure(limits)
         self.expected.limits = limits
+        self.expected.now.heard = (0, 0, 0)
         for call in self.expected.now.calls:
             call.counts = call.answer is None
 
