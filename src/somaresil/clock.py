@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from somaresil.events import Listeners
     from somaresil.typing import Clock
 
-__all__ = ["STEERED", "ManualClock", "SteeredClock", "SystemClock"]
+__all__ = ["PARTS_OF_A_CLOCK", "STEERED", "GuardedClock", "ManualClock", "SteeredClock", "SystemClock", "is_ours"]
 
 
 class SystemClock:
@@ -169,3 +170,68 @@ class SteeredClock:
 
 STEERED: Final = SteeredClock()
 """The one that a process under test shares."""
+
+
+PARTS_OF_A_CLOCK: Final = ("monotonic", "time", "sleep", "asleep", "wait", "await_")
+"""What a clock of somebody's own must have."""
+
+
+def is_ours(clock: Clock) -> bool:
+    """Whether it needs no watching. The clocks of the test kit stand above this module, so they are known by their package."""
+    return type(clock).__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+class GuardedClock:
+    """A user's clock, which may raise: then the last reading stands, it is reported once, and the call goes on."""
+
+    def __init__(self, clock: Clock, listeners: Listeners) -> None:
+        self._clock = clock
+        self._listeners = listeners
+        self._last = {"monotonic": 0.0, "time": 0.0}
+
+    def _read(self, what: str) -> float:
+        try:
+            value = float(getattr(self._clock, what)())
+        except Exception as broken:  # noqa: BLE001 - a clock never changes an outcome
+            self._listeners.defect(f"clock.{what}", broken, 0.0, "its last reading was used")
+            return self._last[what]
+        self._last[what] = value
+        return value
+
+    def monotonic(self) -> float:
+        """The measuring reading, or the last one."""
+        return self._read("monotonic")
+
+    def time(self) -> float:
+        """The wall reading, or the last one."""
+        return self._read("time")
+
+    def sleep(self, seconds: float) -> None:
+        """Block this thread."""
+        try:
+            self._clock.sleep(seconds)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.sleep", broken, 0.0, "nobody slept")
+
+    async def asleep(self, seconds: float) -> None:
+        """Suspend this task."""
+        try:
+            await self._clock.asleep(seconds)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.asleep", broken, 0.0, "nobody slept")
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        """Block until the event is set; False when it was not."""
+        try:
+            return self._clock.wait(event, timeout)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.wait", broken, 0.0, "nobody waited")
+            return event.is_set()
+
+    async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109
+        """Suspend until the future is done; False when it was not."""
+        try:
+            return await self._clock.await_(future, timeout)
+        except Exception as broken:  # noqa: BLE001 - as above
+            self._listeners.defect("clock.await_", broken, 0.0, "nobody waited")
+            return future.done()

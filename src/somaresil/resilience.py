@@ -13,13 +13,12 @@ import socket
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args
 
 from somaresil.chance import Chance
 from somaresil.chaos.engine import ChaosEngine
 from somaresil.chaos.permission import Place
-from somaresil.clock import STEERED, SystemClock
+from somaresil.clock import PARTS_OF_A_CLOCK, STEERED, GuardedClock, SystemClock, is_ours
 from somaresil.config import Checker, did_you_mean
 from somaresil.deadline import DeadlineScope
 from somaresil.errors import ConfigurationError
@@ -28,7 +27,6 @@ from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
 from somaresil.limiter import RateLimiter
-from somaresil.model.breaker import State, Tally, Trigger
 from somaresil.model.histogram import merge_bounds
 from somaresil.policy.ratelimit import RateLimit
 from somaresil.pool import Pools
@@ -39,18 +37,17 @@ from somaresil.settings.live import Settings, read_entries, warn
 from somaresil.slo.tracker import SLOTracker
 from somaresil.switch import Switch
 from somaresil.thrift import BudgetScale
+from somaresil.views import BreakerControl, GuardView, Snapshot, view_of
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from datetime import timedelta
 
-    from somaresil.chaos.run import ExperimentRun
     from somaresil.events import CallEnded, Listener
     from somaresil.guard.change import Change
     from somaresil.outcome import Classifier
     from somaresil.policy.adaptive import AdaptiveLimit
-    from somaresil.policy.breaker import BreakerPolicy, CircuitBreaker
+    from somaresil.policy.breaker import CircuitBreaker
     from somaresil.policy.bulkhead import Bulkhead
     from somaresil.policy.fallback import Fallback
     from somaresil.policy.hedge import Hedge
@@ -60,10 +57,7 @@ if TYPE_CHECKING:
     from somaresil.policy.stale import StaleCache
     from somaresil.policy.throttle import Throttle
     from somaresil.policy.timeout import Timeout
-    from somaresil.pool import Endpoint, Pool, PoolView
-    from somaresil.recorder import Counts
-    from somaresil.slo.incidents import Incident
-    from somaresil.slo.objective import ErrorBudget
+    from somaresil.pool import Endpoint, Pool
     from somaresil.typing import Clock
 
 __all__ = ["BreakerControl", "GuardView", "Resilience", "Snapshot", "alive"]
@@ -74,109 +68,6 @@ _P = ParamSpec("_P")
 
 _MOST_GUARDS = 100_000
 """Guards are made by name in the code; more than this is a name made of user input, and memory without end."""
-
-_PARTS_OF_A_CLOCK: Final = ("monotonic", "time", "sleep", "asleep", "wait", "await_")
-
-
-@dataclass(frozen=True, slots=True)
-class GuardView:
-    """One guard at one moment."""
-
-    name: str
-    pipeline: tuple[str, ...]
-    counts: Counts
-    state: State | None
-    window: Tally | None
-    available: Mapping[str, float] | None
-    """What could be taken of its rate limit at once, by unit."""
-    throttled: float | None
-    """How likely its throttle is to refuse the next call."""
-    held_by: frozenset[str]
-    """Why its calls take the full path at the moment; empty when it is quiet."""
-    shadow: Mapping[tuple[str, str], int]
-    """What its policies in shadow mode would have done: counts by policy and decision."""
-    budget_scale: float | None
-    """How much of its budgets for further attempts it may use, as the error budget burns; None: it is not aware of any objective."""
-    keys: Mapping[State, int] | None = None
-    """How many of its keys are in each state; None: no call has ever had a key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The whole process at one moment. Frozen: nobody reads a live counter."""
-
-    service: str
-    instance: str
-    at: float
-    guards: Mapping[str, GuardView]
-    routes: Mapping[str, Counts]
-    budgets: Mapping[str, ErrorBudget]
-    incidents: tuple[Incident, ...]
-    experiments: tuple[ExperimentRun, ...]
-    pools: Mapping[str, PoolView]
-    ignored_headers: Mapping[str, int]
-    """How often a header could not be read, by its name."""
-
-
-class BreakerControl:
-    """The write side of a breaker, for operators and game days. Dashboards get :attr:`GuardView.state`.
-
-    The controls of a guard's own breaker reach its keys: while it is not closed again, it decides about every call (see
-    :mod:`somaresil.guard.keyed`).
-    """
-
-    __slots__ = ("_key", "_policy")
-
-    def __init__(self, policy: BreakerPolicy, key: Hashable | None = None) -> None:
-        """Control this breaker, or that of one of its keys."""
-        self._policy = policy
-        self._key = key
-
-    def _do(self, act: Callable[[BreakerPolicy], _T]) -> _T:
-        keys = self._policy.keys
-        return act(self._policy) if self._key is None or keys is None else keys.reach(self._key, act)
-
-    @property
-    def state(self) -> State:
-        """The state now."""
-        return self._do(lambda policy: policy.state)
-
-    @property
-    def era(self) -> int:
-        """Which era it is; each transition starts a new one."""
-        return self._do(lambda policy: policy.era)
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds until a call may be let through; None while forced open."""
-        return self._do(lambda policy: policy.retry_after())
-
-    def trip(self, duration: float | timedelta | None = None) -> None:
-        """Open for ``duration`` seconds (default: its open duration). Never waits for a running call.
-
-        Raises :class:`~somaresil.errors.ConfigurationError` for a duration that is none, and
-        :class:`~somaresil.model.breaker.IllegalTransition` when it is forced open, disabled or only watching.
-        """
-        check = Checker(f"breaker({self._policy.name!r}).trip")
-        seconds = check.seconds("duration", duration, optional=True)
-        check.finish()
-        self._do(lambda policy: policy.trip(seconds))
-
-    def reset(self) -> None:
-        """Close, and forget the window; every key of the guard begins anew as well."""
-        self._do(lambda policy: policy.control(Trigger.RESET))
-
-    def disable(self) -> None:
-        """Let everything through and judge nothing, until :meth:`reset`."""
-        self._do(lambda policy: policy.control(Trigger.DISABLE))
-
-    def force_open(self) -> None:
-        """Reject everything, until :meth:`reset`."""
-        self._do(lambda policy: policy.control(Trigger.FORCE_OPEN))
-
-    def observe(self) -> None:
-        """Count, but never open, until :meth:`reset`."""
-        self._do(lambda policy: policy.control(Trigger.OBSERVE))
 
 
 class Resilience:
@@ -213,9 +104,9 @@ class Resilience:
             named[what] = _variable(what) if value is None else value
             if named[what] is not None:
                 check.name(what if value is not None else f"{what} (SOMARESIL_{what.upper()})", named[what])
-        absent = [part for part in _PARTS_OF_A_CLOCK if clock is not None and not callable(getattr(clock, part, None))]
+        absent = [part for part in PARTS_OF_A_CLOCK if clock is not None and not callable(getattr(clock, part, None))]
         if absent:
-            check.problem("clock", clock, f"a clock with {', '.join(_PARTS_OF_A_CLOCK)}", f"it lacks {', '.join(absent)}")
+            check.problem("clock", clock, f"a clock with {', '.join(PARTS_OF_A_CLOCK)}", f"it lacks {', '.join(absent)}")
         try:
             self.chance = Chance(_variable("seed") if seed is None else seed)
         except ConfigurationError as wrong:
@@ -234,7 +125,7 @@ class Resilience:
         self.listeners = Listeners()
         self.ignored = Ignored()
         """Headers that could not be read, counted."""
-        self.clock: Clock = _usual_clock() if clock is None else clock if _is_ours(clock) else _Guarded(clock, self.listeners)
+        self.clock: Clock = _usual_clock() if clock is None else clock if is_ours(clock) else GuardedClock(clock, self.listeners)
         self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}
         self.settings = Settings(
@@ -529,7 +420,7 @@ class Resilience:
             service=self.service,
             instance=self.instance,
             at=self.clock.time(),
-            guards={name: _view(guard) for name, guard in self.guards.items()},
+            guards={name: view_of(guard) for name, guard in self.guards.items()},
             routes=self.routes.counts(),
             budgets={name: self.slos.error_budget(name) for name in self.slos.names},
             incidents=(*self.slos.incidents.ended, *self.slos.incidents.running),
@@ -582,23 +473,6 @@ class Resilience:
         return guard
 
 
-def _view(guard: Guard) -> GuardView:
-    breaker = guard.breaker
-    return GuardView(
-        name=guard.name,
-        pipeline=guard.pipeline,
-        counts=guard.recorder.counts(),
-        state=None if breaker is None else breaker.state,
-        window=None if breaker is None else breaker.tally(),
-        available=None if guard.rate_limit is None else guard.rate_limit.available(),
-        throttled=None if guard.throttle is None else guard.throttle.probability,
-        held_by=guard.switch.reasons,
-        keys=None if breaker is None or breaker.keys is None else breaker.keys.states(),
-        shadow=guard.shadow.counts(),
-        budget_scale=guard.budget_scale,
-    )
-
-
 _alive: weakref.WeakSet[Resilience] = weakref.WeakSet()
 
 
@@ -610,11 +484,6 @@ def alive() -> tuple[Resilience, ...]:
 def _usual_clock() -> Clock:
     """The machine's; in a process under test one that the test can steer."""
     return STEERED if _variable("clock") == "steered" else SystemClock()
-
-
-def _is_ours(clock: Clock) -> bool:
-    """Whether it needs no watching. The clocks of the test kit stand above this module, so they are known by their package."""
-    return type(clock).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _own_name() -> str:
@@ -647,53 +516,3 @@ def _caller() -> str:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "somaresil":
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-class _Guarded:
-    """A user's clock, which may raise: then the last reading stands, it is reported once, and the call goes on."""
-
-    def __init__(self, clock: Clock, listeners: Listeners) -> None:
-        self._clock = clock
-        self._listeners = listeners
-        self._last = {"monotonic": 0.0, "time": 0.0}
-
-    def _read(self, what: str) -> float:
-        try:
-            value = float(getattr(self._clock, what)())
-        except Exception as broken:  # noqa: BLE001 - a clock never changes an outcome
-            self._listeners.defect(f"clock.{what}", broken, 0.0, "its last reading was used")
-            return self._last[what]
-        self._last[what] = value
-        return value
-
-    def monotonic(self) -> float:
-        return self._read("monotonic")
-
-    def time(self) -> float:
-        return self._read("time")
-
-    def sleep(self, seconds: float) -> None:
-        try:
-            self._clock.sleep(seconds)
-        except Exception as broken:  # noqa: BLE001 - as above
-            self._listeners.defect("clock.sleep", broken, 0.0, "nobody slept")
-
-    async def asleep(self, seconds: float) -> None:
-        try:
-            await self._clock.asleep(seconds)
-        except Exception as broken:  # noqa: BLE001 - as above
-            self._listeners.defect("clock.asleep", broken, 0.0, "nobody slept")
-
-    def wait(self, event: threading.Event, timeout: float | None) -> bool:
-        try:
-            return self._clock.wait(event, timeout)
-        except Exception as broken:  # noqa: BLE001 - as above
-            self._listeners.defect("clock.wait", broken, 0.0, "nobody waited")
-            return event.is_set()
-
-    async def await_(self, future: asyncio.Future[Any], timeout: float | None) -> bool:  # noqa: ASYNC109
-        try:
-            return await self._clock.await_(future, timeout)
-        except Exception as broken:  # noqa: BLE001 - as above
-            self._listeners.defect("clock.await_", broken, 0.0, "nobody waited")
-            return future.done()
