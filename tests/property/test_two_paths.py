@@ -62,6 +62,8 @@ class Step:
     attempts: tuple[Attempt, ...] = ()
     handling: bool = False
     strikes: tuple[bool, ...] = ()
+    seconds: float | None = None
+    """Until the deadline of the request."""
 
 
 def call(*, handling: bool = False, meanwhile: str | None = None, raises: type[BaseException] | None = None, chained: bool = False) -> Step:
@@ -77,7 +79,12 @@ attempts = st.builds(
     chained=st.booleans(),
 )
 calls = st.builds(
-    Step, do=st.just("call"), pause=pauses, attempts=st.lists(attempts, min_size=1, max_size=4).map(tuple), handling=st.booleans()
+    Step,
+    do=st.just("call"),
+    pause=pauses,
+    attempts=st.lists(attempts, min_size=1, max_size=4).map(tuple),
+    handling=st.booleans(),
+    seconds=st.sampled_from([None, None, None, 0.0, 1.0, 8.0]),
 )
 others = st.builds(
     Step,
@@ -250,13 +257,14 @@ class World:
         if step.do == "call":
             self.script = list(step.attempts)
             self.quiet_calls += self.guard.switch.quiet
-            if not step.handling:
-                return self.outcome(lambda: self.pay("bread"))
-            # Called while another error is being handled: that one must not get into the history of what the callee raises.
-            try:
-                raise LookupError("something else")
-            except LookupError:
-                return self.outcome(lambda: self.pay("bread"))
+            with self.resilience.deadline(step.seconds):
+                if not step.handling:
+                    return self.outcome(lambda: self.pay("bread"))
+                # Called while another error is being handled: that one must not get into the history of what the callee raises.
+                try:
+                    raise LookupError("something else")
+                except LookupError:
+                    return self.outcome(lambda: self.pay("bread"))
         if step.do == "release":
             return self.guard.breaker.release(self.guard.breaker.era)
         if step.do == "arm":
