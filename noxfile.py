@@ -37,6 +37,8 @@ SUPPORTED = [
 PACKAGE = ".[demo,otel,pytest]"
 KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
 """pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
+ONCE = ("tests/docs", "tests/planted", "tests/integration/test_demo.py", "tests/integration/test_prometheus.py")
+"""Tests that take long and ask less of the Python than of what it runs: pages, searches, and whole systems of several programs."""
 BRANCH_FLOOR = 95
 KILL_FLOOR = 90
 
@@ -151,13 +153,12 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run all tests against the built package on every supported Python that is here; those of the pages on the oldest."""
+    """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
     _debian(session, "prometheus", "redis-server")
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))
-    # Pages are what a reader types: once is enough, on the Python that knows least. (Session docs runs them too.)
-    everything = session.posargs or ([] if session.python == PYTHONS[0] else ["--ignore=tests/docs"])
+    everything = session.posargs or ([] if session.python == PYTHONS[0] else [f"--ignore={path}" for path in ONCE])
     _pytest(session, *everything)
 
 
