@@ -39,6 +39,10 @@ KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
 """pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
 ONCE = ("tests/docs", "tests/planted", "tests/integration/test_demo.py", "tests/integration/test_prometheus.py")
 """Tests that take long and ask less of the Python than of what it runs: pages, searches, and whole systems of several programs."""
+MEASURED = ("unit", "property", "behaviour")
+"""Folders of tests whose branch coverage is measured."""
+MEASURE = "MEASURE_COVERAGE"
+"""Set this variable, and session tests measures what session coverage does."""
 BRANCH_FLOOR = 95
 KILL_FLOOR = 90
 
@@ -158,8 +162,15 @@ def tests(session: nox.Session) -> None:
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))
-    everything = session.posargs or ([] if session.python == PYTHONS[0] else [f"--ignore={path}" for path in ONCE])
-    _pytest(session, *everything)
+    if session.python != PYTHONS[0]:
+        _pytest(session, *(session.posargs or [f"--ignore={path}" for path in ONCE]))
+    elif session.posargs or not os.environ.get(MEASURE):
+        _pytest(session, *session.posargs)
+    else:
+        # What the session coverage would run, and then the rest: on a build machine each test runs once.
+        session.install(*_group("coverage"))
+        _measure_coverage(session)
+        _pytest(session, *(f"--ignore={folder}" for folder in _folders_of(*MEASURED)), "tests")
 
 
 def _absent(version: str) -> None:
@@ -287,8 +298,12 @@ def parallel(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Measure branch coverage and hold the floor where a missed branch is a wrong decision."""
     session.install(PACKAGE, *_group("coverage"))
+    _measure_coverage(session)
+
+
+def _measure_coverage(session: nox.Session) -> None:
     session.run("coverage", "erase")
-    _pytest(session, *_folders_of("unit", "property", "behaviour"), *session.posargs, prefix=("coverage", "run", "-m", "pytest"))
+    _pytest(session, *_folders_of(*MEASURED), *session.posargs, prefix=("coverage", "run", "-m", "pytest"))
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", success_codes=[0, 2])
     floor = "src/somaresil/model/*,src/somaresil/policy/*,src/somaresil/guard.py,src/somaresil/guard/*"

@@ -28,12 +28,12 @@ class Expiry:
     """One limit around something that a task awaits; begun by :func:`begin`, to be ended by :meth:`ours`, once, whatever comes of it."""
 
     # Made without an __init__: calling one costs as much as all the rest of it.
-    __slots__ = ("_asked", "_place", "_task", "_then", "about")
+    __slots__ = ("_asked", "_task", "_then", "about", "place")
 
     _task: Task[Any] | None
     _asked: int
     """How often somebody else had asked for a cancellation before us, as asyncio.timeout asks."""
-    _place: dict[Expiry, float] | Handle | None
+    place: dict[Expiry, float] | Handle | None
     """The line that it stands or stood in, or a timer of its own; None: it has cancelled the task."""
     _then: Callable[[Expiry], object] | None
     about: Any
@@ -42,7 +42,7 @@ class Expiry:
     @property
     def expired(self) -> bool:
         """Whether it has cancelled the task."""
-        return self._place is None
+        return self.place is None
 
     def run_out(self) -> None:
         """Time has run out: cancel the task, or do what was asked for instead."""
@@ -53,13 +53,13 @@ class Expiry:
 
     def interrupt(self) -> None:
         """Cancel the task. At most once, and not from within it."""
-        self._place = None
+        self.place = None
         if self._task is not None:
             self._task.cancel()
 
     def ours(self, error: BaseException | None) -> bool:
         """End it. True: ``error`` is the cancellation that it has made, and nobody else has asked for one."""
-        place = self._place
+        place = self.place
         if place is not None:
             if type(place) is dict:
                 place.pop(self, None)
@@ -156,13 +156,13 @@ def begin(limit: float, usual: bool = False, then: Callable[[Expiry], object] | 
         if line is None and len(lines) < lines.most:
             line = lines[limit] = _Line()
         if line is not None:
-            expiry._place = entries = line.entries  # noqa: SLF001
+            expiry.place = entries = line.entries
             entries[expiry] = deadline = (monotonic() if lines.plain else loop.time()) + limit
             if line.due is None:
                 line.attend(loop, deadline)
             return expiry
     # As asyncio.timeout does: with no time left, before anything else has a turn.
-    expiry._place = loop.call_later(limit, expiry.run_out) if limit > 0.0 else loop.call_soon(expiry.run_out)  # noqa: SLF001
+    expiry.place = loop.call_later(limit, expiry.run_out) if limit > 0.0 else loop.call_soon(expiry.run_out)
     return expiry
 
 

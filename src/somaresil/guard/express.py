@@ -46,7 +46,7 @@ def lane_of(guard: Guard) -> tuple[Lane, float | None, frozenset[str]] | None:
     for layer in ADMITTING:
         policy = getattr(guard, layer, None)
         if policy is not None and hasattr(policy, "try_enter") and not policy.options.shadow:
-            one = Lane(policy.try_enter, policy.leave)
+            one = Lane(policy.try_enter, policy.leave if policy.leaves else _leave_nothing)
             lane = one if lane is _FREE else _both(lane, one)
             names.append(layer)
     limit = None if guard.timeout is None else guard.timeout.plain
@@ -72,6 +72,16 @@ _FREE: Final = Lane(_enter_nothing, _leave_nothing)
 def _both(first: Lane, second: Lane) -> Lane:
     """One limit and then another. Not a loop over both: this is paid at every call."""
     (enter, leave), (enter_second, leave_second) = first, second
+    if leave_second is _leave_nothing:
+
+        def enter_either() -> Any:
+            token = enter()
+            if token is not None and enter_second() is None:
+                leave(token, Outcome.REJECTED, 0.0, 0.0)
+                return None
+            return token
+
+        return Lane(enter_either, leave)
 
     def enter_both() -> tuple[Any, Any] | None:
         token = enter()

@@ -28,14 +28,14 @@ __all__ = ["hedged_express"]
 _GOOD: Final = Outcome.GOOD
 
 
-def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePolicy) -> Callable[..., Any]:
+def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePolicy) -> Callable[..., Any]:  # noqa: C901, PLR0915 - below
     """How a coroutine function is called, each attempt for at most ``limit`` seconds."""
     switch, bounds, cells, monotonic = guard.switch, guard.recorder.bounds, guard.recorder.cells, guard.monotonic
     name, fire = guard.name, hedge.fire
     enter, leave = lane
 
     # Written out: a helper would cost a frame.
-    async def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: PLR0912
+    async def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: C901, PLR0912
         era = switch.era
         started = monotonic()
         if started >= hedge.look_at:
@@ -72,8 +72,13 @@ def hedged_express(guard: Guard, lane: Lane, limit: float | None, hedge: HedgePo
             elapsed = now - started
             leave(token, _GOOD, elapsed, now)
             if type(expiry.about) is tuple:
-                expiry.ours(None)
-                hedge.answered(elapsed)
+                # Written out: what Expiry.ours and HedgePolicy.answered do is less than it costs to call them.
+                if type(expiry.place) is dict:
+                    expiry.place.pop(expiry, None)
+                else:
+                    expiry.ours(None)
+                if hedge.durations is not None:
+                    hedge.durations.note(elapsed)
                 if now >= switch.due or switch.era != era:
                     guard.settle(now, elapsed, era)
                 else:

@@ -125,6 +125,8 @@ class AdaptivePolicy:
     """An adaptive limit at work."""
 
     quiet = False
+    leaves = True
+    """Whether there is something to leave when a call on the express path has ended."""
 
     def __init__(self, options: AdaptiveLimit, site: Site) -> None:
         """The limit is the initial one."""

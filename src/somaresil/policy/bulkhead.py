@@ -68,6 +68,8 @@ class BulkheadPolicy:
     """A bulkhead at work. A slot is handed from the one who leaves to the one whose turn it is, and never lost on the way."""
 
     quiet = False
+    leaves = True
+    """Whether there is something to leave when a call on the express path has ended."""
 
     def __init__(self, options: Bulkhead, site: Site) -> None:
         """All slots free."""

@@ -105,7 +105,8 @@ class HedgePolicy:
         self._site = site
         self._lock = threading.RLock()
         self._results: dict[str, int] = {"won": 0, "lost": 0, "failed": 0, "budget": 0, "idempotency": 0}
-        self._durations: RecentDurations | None = None
+        self.durations: RecentDurations | None = None
+        """How long calls took of late; None: nobody asks."""
         self.budget: RetryBudget | None = None
         """What bounds the further attempts of all callers."""
         self.reconfigure(options)
@@ -116,11 +117,11 @@ class HedgePolicy:
             before = getattr(self, "options", None)
             self.options = options
             if options.quantile is None:
-                self._durations = None
-            elif self._durations is None or before is None or before.window != options.window:
-                self._durations = RecentDurations(_seconds(options.window), self._monotonic())
+                self.durations = None
+            elif self.durations is None or before is None or before.window != options.window:
+                self.durations = RecentDurations(_seconds(options.window), self._monotonic())
             self.delay = None if options.delay is None else _seconds(options.delay)
-            self.look_at = _NEVER if self._durations is None else float("-inf")
+            self.look_at = _NEVER if self.durations is None else float("-inf")
             budget = options.budget
             if budget is None or isinstance(budget, RetryBudget):
                 self.budget = budget
@@ -198,13 +199,13 @@ class HedgePolicy:
 
     def answered(self, elapsed: float) -> None:
         """A call was answered within so many seconds."""
-        if self._durations is not None:
-            self._durations.note(elapsed)
+        if self.durations is not None:
+            self.durations.note(elapsed)
 
     def look(self, now: float) -> None:
         """Ask the durations again what the delay is to be."""
         with self._lock:
-            durations, options = self._durations, self.options
+            durations, options = self.durations, self.options
             if durations is None or options.quantile is None:
                 return
             self.look_at = now + min(1.0, _seconds(options.window) / 20.0)

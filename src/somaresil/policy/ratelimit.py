@@ -223,6 +223,11 @@ class RateLimitPolicy:
         self.try_enter = self.limiter.count_one if self._plan.counts_calls else self._try_enter
         """A permit, if the call can be let in at once and nothing has to be known about it."""
 
+    @property
+    def leaves(self) -> bool:
+        """Whether there is something to leave when a call on the express path has ended."""
+        return not self._plan.counts_calls
+
     def _planned(self) -> _Plan:
         limiter, options = self.limiter, self.options
         windows = limiter.windows

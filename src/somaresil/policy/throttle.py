@@ -76,6 +76,8 @@ class ThrottlePolicy:
     """A throttle at work."""
 
     quiet = False
+    leaves = True
+    """Whether there is something to leave when a call on the express path has ended."""
 
     def __init__(self, options: Throttle, site: Site) -> None:
         """Draw from the sequence of this guard."""
