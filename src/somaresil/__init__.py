@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from somaresil.policy.fallback import Fallback
     from somaresil.policy.hedge import Hedge
     from somaresil.policy.ratelimit import RateLimit, RateWindow, SharedRateLimit
-    from somaresil.policy.retry import Retry
+    from somaresil.policy.retry import Retry, StreamProgress
     from somaresil.policy.singleflight import SingleFlight
     from somaresil.policy.stale import StaleCache
     from somaresil.policy.throttle import Throttle
@@ -97,6 +97,7 @@ __all__ = [
     "SingleFlight",
     "SomaresilError",
     "StaleCache",
+    "StreamProgress",
     "SystemClock",
     "Throttle",
     "Timeout",
@@ -136,7 +137,7 @@ _HOMES = {
     "policy.fallback": ("Fallback",),
     "policy.hedge": ("Hedge",),
     "policy.ratelimit": ("RateLimit", "RateWindow", "SharedRateLimit"),
-    "policy.retry": ("Retry",),
+    "policy.retry": ("Retry", "StreamProgress"),
     "policy.singleflight": ("SingleFlight",),
     "policy.stale": ("StaleCache",),
     "policy.throttle": ("Throttle",),

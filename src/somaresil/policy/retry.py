@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from somaresil.budget import RetryBudget
 from somaresil.config import Checker
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from somaresil.site import Site
     from somaresil.typing import Call, Next
 
-__all__ = ["Retry", "RetryPolicy", "RetryState"]
+__all__ = ["Retry", "RetryPolicy", "RetryState", "StreamProgress"]
 
 _ABOUT_ERRORS = frozenset(
     {"retry_if_exception", "retry_if_exception_type", "retry_if_not_exception_type", "retry_if_exception_message", "_retry_never"}
@@ -71,6 +71,11 @@ class Retry:
 
     A :class:`~somaresil.budget.RetryBudget` says it otherwise, or is shared by several guards. None: no bound.
     """
+    resume: Any = None
+    """For streams that break after some items: a function of a :class:`StreamProgress` that returns the arguments to go on with.
+
+    ``(args, kwargs)``, or None when it cannot be gone on with. Without it nothing is repeated after the first item.
+    """
     shadow: bool = False
     """Count what would be tried again, and try nothing again."""
 
@@ -93,9 +98,8 @@ class Retry:
                 check.problem("on", kind, "exception types, a predicate or a tenacity retry_if_* object")
         if self.wait is not None and not callable(self.wait):
             keep(self, "wait", check.seconds("wait", self.wait, exclusive=False, maximum=_LONGEST_ASKED))
-        if self.stop is not None and not callable(self.stop):
-            check.problem("stop", self.stop, "a tenacity stop_* object", "use attempts= or max_elapsed= for a number")
-        for name in ("on", "wait", "stop"):
+        self._check_functions(check)
+        for name in ("on", "wait", "stop", "resume"):
             if _suspends(getattr(self, name)):
                 check.problem(name, getattr(self, name), "a plain function", "nobody awaits it, and a coroutine is always true")
         keep(self, "max_elapsed", check.seconds("max_elapsed", self.max_elapsed, optional=True))
@@ -106,9 +110,27 @@ class Retry:
         check.type("shadow", self.shadow, bool, "True or False")
         check.finish()
 
+    def _check_functions(self, check: Checker) -> None:
+        if self.stop is not None and not callable(self.stop):
+            check.problem("stop", self.stop, "a tenacity stop_* object", "use attempts= or max_elapsed= for a number")
+        if self.resume is not None and not callable(self.resume):
+            check.problem("resume", self.resume, "a function of a StreamProgress that returns (args, kwargs)")
+
     def build(self, site: Site) -> RetryPolicy:
         """The retries at work."""
         return RetryPolicy(self, site)
+
+
+class StreamProgress(NamedTuple):
+    """How far a stream has come that broke."""
+
+    args: tuple[Any, ...]
+    """The arguments that it was begun with, or last gone on with."""
+    kwargs: dict[str, Any]
+    items: int
+    """How many items its reader has had, in all."""
+    last: Any
+    """The last of them."""
 
 
 @dataclass(slots=True)
@@ -227,6 +249,28 @@ class RetryPolicy:
         finally:
             # This frame is on the traceback of the error that leaves it: without this the two would keep each other alive.
             last = error = None
+
+    def going_on(self, call: Call, error: Exception, progress: StreamProgress) -> tuple[float, tuple[Any, ...], dict[str, Any]] | None:
+        """After which pause and with which arguments a stream is gone on with that broke; None: it is not."""
+        if self.options.resume is None or call.attempt >= self.options.attempts:
+            return None
+        self._report(call, error)
+        try:
+            said = self.options.resume(progress)
+            if said is None:
+                return None
+            args, kwargs = said
+            args, kwargs = tuple(args), dict(kwargs)
+        except Exception as broken:  # noqa: BLE001 - a hook that fails does not replace the error of the callee
+            call.listeners.defect(f"the resume hook of guard {call.guard}", broken, call.clock.time(), "the stream was not gone on with")
+            return None
+        pause = self._plan(call, None, error, 0.0)
+        if pause is None:
+            return None
+        if call.listeners.wants(RetryScheduled):
+            kind = type(error).__qualname__
+            call.listeners.emit(RetryScheduled(call.guard, call.clock.time(), call.attempt, pause, kind))
+        return pause, args, kwargs
 
     def _plan(self, call: Call, result: object, error: Exception | None, idle: float) -> float | None:
         """Seconds until the next attempt; None: there is none."""
