@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from somaresil import Outcome, asgi, routes
+from somaresil import Outcome, asgi, routes, templates
 from somaresil.chaos.engine import ChaosEngine
 from somaresil.chaos.run import ExperimentRun
 from somaresil.events import DefectFound, Listeners
@@ -34,8 +34,11 @@ def steps():
             ):
                 yield owner, name
     for name, value in vars(asgi).items():
-        if inspect.isfunction(value) and value.__module__ == asgi.__name__:
+        if inspect.isfunction(value) and value.__module__ in {asgi.__name__, templates.__name__}:
             yield asgi, name
+    for name, value in vars(templates).items():
+        if inspect.isfunction(value) and value.__module__ == templates.__name__ and not hasattr(asgi, name):
+            yield templates, name
     yield asgi, "Asyncio"
     yield asgi, "InjectedFault"
     yield from ((routes.Routes, name) for name in ("cell", "_make"))
