@@ -1,4 +1,4 @@
-"""Budget awareness: further attempts and waiting lines shrink while the error budget of an objective burns. Off by default."""
+"""Budget awareness: further attempts shrink, and throttles shed more, while the error budget of an objective burns. Off by default."""
 
 from __future__ import annotations
 

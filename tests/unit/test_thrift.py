@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from somaresil import SLO, ConfigurationError, ManualClock, Resilience, Retry, RetryBudget
+from somaresil import SLO, ConfigurationError, ManualClock, Resilience, Retry, RetryBudget, Throttle
 from somaresil.events import DefectFound
 from tests.behaviour.kit import Boom
 from tests.unit.policy.kit import Script
@@ -78,3 +78,23 @@ def test_the_objective_must_be_there_and_stays():
         resilience.guard("other", budget_aware=7)
     with pytest.raises(ConfigurationError, match="set it when the guard is made"):
         guard.configure(budget_aware=None)
+
+
+def test_a_throttle_sheds_more_while_the_budget_burns():
+    """Its factor of two shrinks towards one: with three accepts in five requests none is refused before, and some are then."""
+    resilience = Resilience("tests", clock=ManualClock(), seed=1)
+    resilience.slos.add(SLO("up", 90.0, timedelta(hours=1)))
+    guard = resilience.guard("call", slo="up", budget_aware="up", throttle=Throttle())
+    for number in range(20):
+        if number % 5 < 3:
+            guard.call(int)
+        else:
+            with pytest.raises(Boom):
+                guard.call(Script(Boom()))
+    assert resilience.slos.error_budget("up").remaining < 0.0
+    resilience.clock.advance(1.0)
+    assert guard.throttle.probability == pytest.approx((20 - 1.1 * 12) / 21)
+    other = resilience.guard("other", throttle=Throttle())
+    for _ in range(12):
+        other.call(int)
+    assert other.throttle.probability == 0.0

@@ -1,6 +1,6 @@
 """How much of what only helps a little may be spent, as the error budget runs out.
 
-Retries, hedges and waiting lines help single calls and load the dependency. While there is budget that is a fair trade; when it burns, the
+Retries, hedges and patience help single calls and load the dependency. While there is budget that is a fair trade; when it burns, the
 dependency is what needs help (Google SRE book, "Addressing Cascading Failures"). The scale is 1 while at least half of the budget is left,
 and falls evenly to 0.1 where nothing is left. Down it goes at once; up only in steps: a budget at the edge does not make it flutter.
 """

@@ -36,7 +36,10 @@ class Throttle:
     """
 
     k: float = 2.0
-    """Requests for each one that is accepted, before any is refused. A higher one costs the backend more, and sees it recover sooner."""
+    """Requests for each one that is accepted, before any is refused. A higher one costs the backend more, and sees it recover sooner.
+
+    With ``guard(budget_aware=...)`` it shrinks towards 1 while the error budget burns.
+    """
     window: float | timedelta = 120.0
     """Seconds over which requests and accepts are counted."""
     minimum_calls: int = 10
@@ -91,8 +94,9 @@ class ThrottlePolicy:
     @property
     def probability(self) -> float:
         """How likely the next call is to be refused."""
+        k = self._k()
         with self._lock:
-            return self._likely(self._site.clock.monotonic())
+            return self._likely(self._site.clock.monotonic(), k)
 
     def requests(self) -> Requests:
         """How many calls the window shows, and how many of them were accepted."""
@@ -111,8 +115,9 @@ class ThrottlePolicy:
     def try_enter(self) -> object | None:
         """Leave to call, unless chance has to decide."""
         try:
+            k = self._k()
             with self._lock:
-                likely = self._likely(self._site.clock.monotonic())
+                likely = self._likely(self._site.clock.monotonic(), k)
         except Exception:  # noqa: BLE001 - the full path reports it, and lets the call pass
             return None
         return _ENTERED if likely <= 0.0 and self.options.pushback is None else None
@@ -147,9 +152,10 @@ class ThrottlePolicy:
         return result
 
     def _refusal(self) -> LoadShed | None:
+        k = self._k()
         with self._lock:
             now = self._site.clock.monotonic()
-            likely = self._likely(now)
+            likely = self._likely(now, k)
         if likely <= 0.0 or not self._draws.hit(likely):
             return None
         with self._lock:
@@ -187,9 +193,14 @@ class ThrottlePolicy:
     def _empty(self) -> Throttling:
         return Throttling(float(self.options.window), self._site.clock.monotonic())  # type: ignore[arg-type]
 
-    def _likely(self, now: float) -> float:
+    def _k(self) -> float:
+        """``k`` as the error budget has it. Asked with no lock held, for the budget has its own."""
+        scale, k = self._site.scale, self.options.k
+        return k if scale is None else 1.0 + (k - 1.0) * scale()
+
+    def _likely(self, now: float, k: float) -> float:
         options = self.options
-        return self._model.probability(now, k=options.k, ceiling=options.max_rejection, minimum=options.minimum_calls)
+        return self._model.probability(now, k=k, ceiling=options.max_rejection, minimum=options.minimum_calls)
 
 
 _ENTERED: Final = object()
