@@ -107,4 +107,4 @@ def test_each_policy_is_an_option_that_holds_an_options_object():
     assert kinds["retry"] == Kind(nested=(Retry,), optional=True)
     assert Bulkhead in kinds["bulkhead"].nested
     assert kinds["classify"].code
-    assert [name for name, kind in kinds_of(Retry).items() if kind.code and not kind.number] == ["on", "wait", "stop"]
+    assert [name for name, kind in kinds_of(Retry).items() if kind.code and not kind.number] == ["on", "wait", "stop", "resume"]
