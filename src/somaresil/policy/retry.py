@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from somaresil.budget import RetryBudget
@@ -22,7 +23,6 @@ from somaresil.runtime import original, raise_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from somaresil.site import Site
     from somaresil.typing import Call, Next
@@ -54,7 +54,10 @@ class Retry:
     attempts: int = 3
     """How many attempts in all: 3 means the first and two more."""
     on: Any = Exception
-    """What to try again on: exception types, a predicate on the exception, or a tenacity ``retry_if_*`` object (results included)."""
+    """What to try again on: exception types, a predicate on the exception, or a tenacity ``retry_if_*`` object (results included).
+
+    A predicate may also return the pause, as a float in seconds or a ``timedelta``, as the hooks of stamina do.
+    """
     wait: Any = None
     """Seconds (at most a day), a function of the number of attempts so far, or a tenacity ``wait_*`` object. None: the default pause."""
     stop: Any = None
@@ -280,9 +283,10 @@ class RetryPolicy:
             return None
         state = self._state(call, result, error, idle)
         try:
-            if not self._again(state, error):
+            again = self._again(state, error)
+            if again is False:
                 return None
-            pause = self._pause(state)
+            pause = self._pause(state) if again is True else again
             asked = self._asked(error)
             if asked is not None:
                 if asked > float(self.options.max_retry_after):  # type: ignore[arg-type]
@@ -325,10 +329,16 @@ class RetryPolicy:
             call.listeners.emit(RetryDenied(call.guard, call.clock.time(), call.attempt, reason))
         return False
 
-    def _again(self, state: RetryState, error: Exception | None) -> bool:
+    def _again(self, state: RetryState, error: Exception | None) -> bool | float:
+        """Whether to try again; a number: after so many seconds."""
         if self._asks_tenacity:
             return bool(self.options.on(state))
-        return bool(self._predicate(error)) if self._predicate is not None else isinstance(error, self._types)
+        if self._predicate is None:
+            return isinstance(error, self._types)
+        said: Any = self._predicate(error)
+        if isinstance(said, float | timedelta):
+            return _in_bounds("predicate", said.total_seconds() if isinstance(said, timedelta) else said)
+        return bool(said)
 
     def _rejected_too(self, error: Rejected) -> bool:
         return isinstance(error, self._rejections)
@@ -341,11 +351,7 @@ class RetryPolicy:
         if not callable(wait):
             return float(cast("float", wait))
         asked: Any = wait(state if self._wait_of_tenacity else state.attempt_number)
-        seconds = float(asked)
-        # Written so that NaN is wrong as well.
-        if not seconds <= _LONGEST_ASKED:
-            raise ValueError(f"the wait function returned {seconds!r} s: expected at most {_LONGEST_ASKED:.0f}")
-        return max(0.0, seconds)
+        return _in_bounds("wait function", float(asked))
 
     def _asked(self, error: Exception | None) -> float | None:
         """Seconds for which the failing answer asks to be left alone, if that is to be looked at and can be read."""
@@ -370,6 +376,13 @@ class RetryPolicy:
     def _report(call: Call, error: Exception) -> None:
         if call.listeners.wants(AttemptFailed):
             call.listeners.emit(AttemptFailed(call.guard, call.clock.time(), call.attempt, type(error).__qualname__, call.injected))
+
+
+def _in_bounds(what: str, seconds: float) -> float:
+    # Written so that NaN is wrong as well.
+    if not seconds <= _LONGEST_ASKED:
+        raise ValueError(f"the {what} returned {seconds!r} s: expected at most {_LONGEST_ASKED:.0f}")
+    return max(0.0, seconds)
 
 
 def _suspends(value: object) -> bool:

@@ -350,3 +350,31 @@ def test_the_longest_pause_is_checked(value):
     """Seconds, at most a day."""
     with pytest.raises(ConfigurationError, match="max_retry_after"):
         Retry(max_retry_after=value)
+
+
+# -- hooks as stamina has them --------------------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(("said", "pause"), [(0.0, 0.0), (1.5, 1.5), (timedelta(seconds=2), 2.0), (-1.0, 0.0)])
+def test_a_predicate_may_return_the_pause(said, pause, suspends):
+    """A float is seconds, and so is a timedelta; nothing is added to it."""
+    stand = Stand(retry=Retry(attempts=2, on=lambda error: said))
+    assert attempts(stand, Flaky(Boom()), suspends) == "fine"
+    assert [event.delay for event in stand.told(RetryScheduled)] == [pause]
+
+
+@pytest.mark.parametrize(("said", "again"), [(True, True), (1, True), ("yes", True), (False, False), (0, False), (None, False)])
+def test_anything_else_that_a_predicate_returns_is_yes_or_no(said, again):
+    """The usual pause follows a yes."""
+    stand = Stand(retry=Retry(attempts=2, on=lambda error: said, wait=3.0))
+    assert attempts(stand, Flaky(Boom())) == ("fine" if again else Boom)
+    assert [event.delay for event in stand.told(RetryScheduled)] == ([3.0] if again else [])
+
+
+@pytest.mark.parametrize("said", [float("nan"), float("inf"), timedelta(days=2)])
+def test_a_pause_that_nobody_can_wait_for_is_a_defect_of_the_hook(said):
+    """It is reported, and the caller gets the error of the dependency."""
+    stand = Stand(retry=Retry(attempts=2, on=lambda error: said))
+    assert attempts(stand, Flaky(Boom())) is Boom
+    assert len(stand.told(DefectFound)) == 1
