@@ -212,7 +212,7 @@ def orders(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Run the demo: a real gateway and worker under load, attacked on purpose, with a report."""
     if "--prometheus" in session.posargs:
-        _debian(session, "prometheus", "redis-server")
+        _debian(session, "prometheus")
     session.install(".[demo]")
     # The demo stops its own children on Ctrl-C and needs a moment for it.
     session.run("python", "-m", "somaresil", "demo", *session.posargs, interrupt_timeout=15, terminate_timeout=5)
