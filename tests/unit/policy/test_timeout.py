@@ -168,7 +168,8 @@ def test_an_exit_in_the_thread_reaches_the_caller():
 
 def test_a_place_among_the_threads_left_behind_comes_back():
     """On a clock that moves by hand the time is up at once; what the thread says in the end is nobody's result."""
-    stand = Stand(timeout=Timeout(5.0, abandon=True, max_abandoned=1))
+    # A name of its own: other threads may run this test at the same time.
+    stand = Stand(f"dependency-{threading.get_ident()}", timeout=Timeout(5.0, abandon=True, max_abandoned=1))
     gate = Gate()
     with pytest.raises(CallTimedOut):
         stand.guard(gate.enter)()
@@ -176,7 +177,7 @@ def test_a_place_among_the_threads_left_behind_comes_back():
         stand.guard(gate.enter)()
     gate.open()
     for thread in threading.enumerate():
-        if thread.name == "somaresil-timeout-dependency":
+        if thread.name == f"somaresil-timeout-{stand.guard.name}":
             thread.join(PATIENCE)
     assert stand.guard.timeout.abandoned == 0
     assert (stand.count(Outcome.BAD), stand.count(Outcome.REJECTED)) == (1, 1)
