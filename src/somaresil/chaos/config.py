@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-__all__ = ["BLAST_RADII", "ChaosCeilings", "ChaosConfig", "ChaosExperiment"]
+__all__ = ["BLAST_RADII", "PROCESS_TARGETS", "ChaosCeilings", "ChaosConfig", "ChaosExperiment"]
 
 BLAST_RADII: Final = ("single_instance", "zone", "region")
+PROCESS_TARGETS: Final = ("resource:", "net:")
+"""What targets in the process begin with: a resource by its name, or a part of the network by host, address or CIDR."""
 
 
 class ChaosExperiment(StrEnum):
@@ -89,6 +91,12 @@ class ChaosConfig:
     candidates: tuple[str, ...] = ()
     calls: tuple[int, ...] | None = None
     """Strike these calls alone, counted from 1 for each guard (each attempt of a retry is one); None: any."""
+    amount: float | None = None
+    """How much of a resource is taken (``resource_exhaust``), in its own unit."""
+    mode: str | None = None
+    """How a part of the network is cut off (``network_partition``)."""
+    loss: float | None = None
+    """Share of the packets that are lost, where the partition loses packets."""
     path: str | None = None
     """Strike, and count, only calls that are made along this path of guards: ``agent.turn > llm.invoke``; None: any."""
 
@@ -96,7 +104,7 @@ class ChaosConfig:
         """Check everything, keep seconds as floats."""
         check = Checker("ChaosConfig")
         keep = object.__setattr__
-        known = self.experiment in tuple(ChaosExperiment)
+        known = self.experiment in AVAILABLE
         keep(self, "experiment", check.one_of("experiment", self.experiment, tuple(ChaosExperiment)))
         if self.experiment not in AVAILABLE:
             check.problem("experiment", str(self.experiment), " | ".join(AVAILABLE), "this version cannot do it yet")
@@ -117,6 +125,7 @@ class ChaosConfig:
         self._check_calls(check)
         if known:
             self._check_options(check)
+            self._check_process(check)
         check.finish()
 
     def _check_calls(self, check: Checker) -> None:
@@ -169,10 +178,29 @@ class ChaosConfig:
         if self.error is not None and self.on_http:
             check.problem("error", self.error, "None on http:", "requests are answered with status=")
 
+    def _check_process(self, check: Checker) -> None:
+        """What goes with faults of the process, and with no other."""
+        experiment = self.experiment
+        process = experiment in {ChaosExperiment.RESOURCE_EXHAUSTION, ChaosExperiment.NETWORK_PARTITION}
+        if process != self.on_process:
+            allowed = "resource:NAME or net:HOST" if process else "a guard, or http:/path"
+            hint = f"{experiment.value} strikes {'the process' if process else 'calls'}"
+            check.problem("target_component", self.target_component, allowed, hint)
+        if self.amount is not None and experiment is not ChaosExperiment.RESOURCE_EXHAUSTION:
+            check.problem("amount", self.amount, f"None for {experiment.value}")
+        for name in ("mode", "loss"):
+            if getattr(self, name) is not None and experiment is not ChaosExperiment.NETWORK_PARTITION:
+                check.problem(name, getattr(self, name), f"None for {experiment.value}")
+
     @property
     def on_http(self) -> bool:
         """Whether it is about requests to the ASGI middleware."""
         return isinstance(self.target_component, str) and self.target_component.startswith("http:")
+
+    @property
+    def on_process(self) -> bool:
+        """Whether it strikes the process itself: a resource of it, or its network."""
+        return isinstance(self.target_component, str) and self.target_component.startswith(PROCESS_TARGETS)
 
     def make_error(self, component: str, experiment: str) -> BaseException:
         """A fresh exception for each struck call."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chance import Chance
-from somaresil.chaos.config import ChaosCeilings, ChaosConfig, ChaosExperiment
+from somaresil.chaos.config import PROCESS_TARGETS, ChaosCeilings, ChaosConfig, ChaosExperiment
 from somaresil.chaos.permission import NOTHING, Permission, Place
 from somaresil.chaos.plan import ERRORS, ChaosPlan, PlanRun
+from somaresil.chaos.process import Warden
 from somaresil.chaos.run import ExperimentRun, Tracker, TripRule, trip
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.chaos.plan import ErrorMakers, FaultWindow
+    from somaresil.chaos.process import ProcessFault
     from somaresil.chaos.run import Hit
     from somaresil.events import Listeners
     from somaresil.guard import Guard
@@ -35,6 +38,9 @@ __all__ = ["ChaosEngine"]
 
 _KEPT: Final = 64
 _MOST_PAIRS: Final = 200
+
+_PROCESS_FAULTS: Final[Mapping[ChaosExperiment, str]] = {}
+"""Kinds of fault that strike the process, and where each is made: ``module:function``, imported when first wanted."""
 
 
 class ChaosEngine:
@@ -54,6 +60,8 @@ class ChaosEngine:
         self._number = 0
         self._runs: tuple[ExperimentRun, ...] = ()
         self._forgotten: dict[tuple[str, str], int] = {}
+        self._warden = Warden(listeners)
+        self._process_faults: dict[ChaosExperiment, ProcessFault] = {}
         self.middlewares = 0
         """How many middlewares are there to strike requests."""
         self.http: tuple[ExperimentRun, ...] = ()
@@ -105,6 +113,8 @@ class ChaosEngine:
             delay_seconds=config.delay_seconds,
         )
         self._check_target(check, config.target_component, config.experiment)
+        if config.on_process:
+            self._process_fault(config.experiment).check(check, config, self._allowed.limits, "target_component")
         now = self._clock.monotonic()
         _ = self.runs  # ends the leases that are over, with no lock held: listeners hear of it
         with self._lock:
@@ -219,6 +229,9 @@ class ChaosEngine:
                 with self._lock:
                     self.http = (*self.http, run)
                 run.on_end(lambda: self._forget_http(run))
+            elif run.config.on_process:
+                if run.selected:
+                    self._warden.take(run, self._process_fault(run.config.experiment))
             else:
                 # Asked for after the experiment can be seen: a guard that is made meanwhile is found here or arms itself.
                 for guard in self._guards().values():
@@ -315,7 +328,7 @@ class ChaosEngine:
     def guard_added(self, guard: Guard) -> None:
         """A guard was made: experiments that match its name strike it too."""
         for run in self._runs:
-            if not run.over and not run.config.on_http:
+            if not run.over and not run.config.on_http and not run.config.on_process:
                 self._arm_guard(run, guard)
 
     def middleware_added(self) -> None:
@@ -378,6 +391,8 @@ class ChaosEngine:
         limits = {"rate": rate, "duration": config.duration_seconds, "delay": config.delay_seconds}
         self._allowed.check_ceilings(check, **limits)
         self._check_target(check, config.target_component, config.experiment, name="target", await_guards=await_guards)
+        if config.on_process:
+            self._process_fault(config.experiment).check(check, config, self._allowed.limits, "target")
         return config
 
     def _check_target(
@@ -390,6 +405,9 @@ class ChaosEngine:
             if experiment is ChaosExperiment.CIRCUIT_TRIP:
                 kind = "experiment" if name == "target_component" else "kind"
                 check.problem(kind, experiment.value, "latency, error or stream_cut on http:", "routes have no breaker")
+            return
+        if pattern.startswith(PROCESS_TARGETS):
+            # Whether there is such a resource or such a network is for the fault itself to say.
             return
         guards = self._guards()
         found = [guard for known, guard in guards.items() if matches(pattern, known)]
@@ -430,6 +448,15 @@ class ChaosEngine:
         for run in surplus:
             _add(self._forgotten, run)
         return tuple(run for run in self._runs if run not in surplus)
+
+    def _process_fault(self, kind: ChaosExperiment) -> ProcessFault:
+        """Who does this kind of fault, one for each engine."""
+        with self._lock:
+            fault = self._process_faults.get(kind)
+            if fault is None:
+                module, _, name = _PROCESS_FAULTS[kind].partition(":")
+                fault = self._process_faults[kind] = getattr(import_module(module), name)(self)
+            return fault
 
     def _forget_http(self, run: ExperimentRun) -> None:
         with self._lock:

@@ -81,6 +81,12 @@ class FaultWindow:
     """Items of a stream that pass before ``stream_cut`` and ``stream_truncate``."""
     calls: tuple[int, ...] | None = None
     """These calls alone, counted from 1."""
+    amount: float | None = None
+    """How much of a resource ``resource_exhaust`` takes, in its own unit."""
+    mode: str | None = None
+    """How ``network_partition`` cuts off."""
+    loss: float | None = None
+    """Share of the packets that a partition loses."""
     path: str | None = None
     """Only along this path of guards."""
 
@@ -144,6 +150,9 @@ class FaultWindow:
             status=self.status,
             after_items=self.after_items,
             calls=self.calls,
+            amount=self.amount,
+            mode=self.mode,
+            loss=self.loss,
             path=self.path,
         )
 

@@ -1,0 +1,177 @@
+"""Faults that live in the process and not in a call: who begins them, and who ends them whatever happens.
+
+A rule at a guard needs nobody to end it: each call asks whether its lease still runs. A full disk or a cut network stays until somebody
+takes it away, and that must not depend on the event loop (it may be blocked, which is one of these faults), on ``atexit`` (it runs only
+after the executor threads were joined, measured 3.1 s late), or on a step somebody has to take. So there is one thread, the
+:class:`Warden`, started with the first such fault. It measures by the clock of the machine, whatever the service tells its time by: the
+damage is real, so is its end.
+
+A forked child has the damage of its parent and no warden; there every such fault is released at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from somaresil.chaos.config import ChaosCeilings, ChaosConfig
+    from somaresil.chaos.run import ExperimentRun
+    from somaresil.config import Checker
+    from somaresil.events import Listeners
+
+__all__ = ["ProcessFault", "Warden"]
+
+_LOOK_EVERY: Final = 0.25
+"""Seconds between two looks at what is held: a clock that a test moves by hand wakes nobody."""
+
+
+class ProcessFault(Protocol):
+    """A kind of fault that strikes the process."""
+
+    def check(self, check: Checker, config: ChaosConfig, ceilings: ChaosCeilings, target: str) -> None:
+        """Note what stands in the way of it here: ceilings, reserves, what the platform cannot do. Nothing is changed.
+
+        ``target`` is what the field of the target is called where it was written: ``target_component``, or ``target`` in a plan.
+        """
+        ...
+
+    def begin(self, run: ExperimentRun) -> Callable[[], None]:
+        """Do it, and return what undoes it exactly: from any thread, at once, once or more often.
+
+        Called in the thread that arms the experiment, or in the warden's when the lease begins later. What it raises ends the experiment as
+        failed, and must leave nothing behind. It says through ``run.claim()`` what it has struck.
+        """
+        ...
+
+
+class _Held:
+    """One fault, from its arming to its release."""
+
+    def __init__(self, run: ExperimentRun, fault: ProcessFault) -> None:
+        self.run = run
+        self.fault = fault
+        self.begun = False
+        self.real_end = float("inf")
+
+
+class Warden:
+    """Begins and ends the process faults of one engine. Its thread ends when there is nothing to look after."""
+
+    def __init__(self, listeners: Listeners) -> None:
+        """Nothing held, no thread."""
+        self._listeners = listeners
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._held: tuple[_Held, ...] = ()
+        self._thread: threading.Thread | None = None
+        _wardens.add(self)
+
+    @property
+    def held(self) -> int:
+        """How many faults it looks after, those that have not begun as well."""
+        return len(self._held)
+
+    def take(self, run: ExperimentRun, fault: ProcessFault) -> None:
+        """Begin a fault when its lease does, now or later, and see to its end. Raises what its beginning raises now."""
+        held = _Held(run, fault)
+        with self._lock:
+            self._held = (*self._held, held)
+        run.on_end(lambda: self._drop(held))
+        # Before it begins: whoever it makes wait must find somebody who ends it.
+        self._start()
+        if run.live:
+            self._begin(held)
+
+    def _begin(self, held: _Held) -> None:
+        with self._lock:
+            if held.begun:
+                return
+            held.begun = True
+        held.real_end = time.monotonic() + held.run.remaining
+        try:
+            release = held.fault.begin(held.run)
+        except BaseException:
+            held.run.end("failed")
+            raise
+        # At once when it has ended meanwhile.
+        held.run.on_end(release)
+        self._wake.set()
+
+    def _drop(self, held: _Held) -> None:
+        with self._lock:
+            self._held = tuple(other for other in self._held if other is not held)
+        self._wake.set()
+
+    def _start(self) -> None:
+        _at_exit()
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._watch, name="somaresil-warden", daemon=True)
+                self._thread.start()
+
+    def _watch(self) -> None:
+        while True:
+            self._wake.clear()
+            with self._lock:
+                held = self._held
+                if not held:
+                    self._thread = None
+                    return
+            self._wake.wait(min([_LOOK_EVERY, *(self._look(each) for each in held)]))
+
+    def _look(self, held: _Held) -> float:
+        """Begin or end it if that is due; seconds until it has to be looked at again."""
+        run = held.run
+        try:
+            if held.begun and time.monotonic() >= held.real_end:
+                run.end("expired")
+            elif run.live and not held.begun:
+                self._begin(held)
+        except Exception as defect:  # noqa: BLE001 - the others must be ended in time
+            self._listeners.defect(f"chaos experiment {run.id}", defect, 0.0, "it has ended")
+        return max(0.0, min(held.real_end - time.monotonic(), run.remaining))
+
+    def release(self, reason: str) -> None:
+        """End everything that it holds, at once."""
+        for held in self._held:
+            held.run.end(reason)
+
+    def forget_thread(self) -> None:
+        """This process is a fork: the thread stayed behind, and locks may be held by nobody."""
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._thread = None
+
+
+_wardens: WeakSet[Warden] = WeakSet()
+_registered = False
+
+
+def _at_exit() -> None:
+    """Have faults released before the interpreter joins the threads of executors, which they may hold."""
+    global _registered  # noqa: PLW0603 - once for the process
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None and not _registered:
+        _registered = True
+        register(_release_all)
+
+
+def _release_all() -> None:
+    for warden in tuple(_wardens):
+        warden.release("shutdown")
+
+
+def _release_in_child() -> None:
+    for warden in tuple(_wardens):
+        warden.forget_thread()
+        warden.release("forked")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)
