@@ -115,13 +115,13 @@ class _Line:
             raise
 
 
-class _Lines(dict[float, _Line]):
+class _Lines:
     """The lines of one loop, by length."""
 
-    __slots__ = ("most", "plain")
+    __slots__ = ("by_length", "most", "plain")
 
     def __init__(self, loop: Any) -> None:
-        super().__init__()
+        self.by_length: dict[float, _Line] = {}
         # In virtual time a timer that is left behind is a time to jump to.
         self.most = 0 if getattr(loop, "leaves_no_timer", False) else _MOST_LINES
         # Whether its clock is asyncio's own, which can be read without a call in between.
@@ -132,15 +132,22 @@ _elsewhere: WeakKeyDictionary[Any, _Lines] = WeakKeyDictionary()
 """The lines of loops that take no attribute."""
 
 
-def begin(limit: float, usual: bool = False, then: Callable[[Expiry], object] | None = None) -> Expiry:  # noqa: FBT001, FBT002 - hot
+def begin(
+    limit: float,
+    usual: bool = False,  # noqa: FBT001, FBT002 - hot
+    then: Callable[[Expiry], object] | None = None,
+    now: float | None = None,
+) -> Expiry:
     """A limit for the current task, in seconds from now. ``usual`` says that many have this length, which then is above 0.
+
+    ``now`` is the reading of the machine's monotonic clock, for whoever has read it just now.
 
     ``then`` is called with the limit when time runs out, in place of the cancellation: by the loop, in anybody's context. It must not
     raise.
 
     Raises ``RuntimeError`` outside of a task.
     """
-    loop = get_running_loop()
+    loop: Any = get_running_loop()
     task = current_task(loop)
     if task is None:
         raise RuntimeError("a limit of asynchronous waiting needs a task")
@@ -149,21 +156,30 @@ def begin(limit: float, usual: bool = False, then: Callable[[Expiry], object] | 
     expiry._asked = task.cancelling()  # noqa: SLF001
     expiry._then = then  # noqa: SLF001
     if usual:
-        lines: _Lines | None = getattr(loop, _LINES, None)
-        if lines is None:
+        try:
+            lines = loop._somaresil_lines  # noqa: SLF001 - ours
+        except AttributeError:
             lines = _lines_of(loop)
-        line = lines.get(limit)
-        if line is None and len(lines) < lines.most:
-            line = lines[limit] = _Line()
+        try:
+            line = lines.by_length[limit]
+        except KeyError:
+            line = _line_of(lines, limit)
         if line is not None:
             expiry.place = entries = line.entries
-            entries[expiry] = deadline = (monotonic() if lines.plain else loop.time()) + limit
+            entries[expiry] = deadline = ((monotonic() if now is None else now) if lines.plain else loop.time()) + limit
             if line.due is None:
                 line.attend(loop, deadline)
             return expiry
     # As asyncio.timeout does: with no time left, before anything else has a turn.
     expiry.place = loop.call_later(limit, expiry.run_out) if limit > 0.0 else loop.call_soon(expiry.run_out)
     return expiry
+
+
+def _line_of(lines: _Lines, limit: float) -> _Line | None:
+    """A line for limits of another length; None: there are enough."""
+    if len(lines.by_length) >= lines.most:
+        return None
+    return lines.by_length.setdefault(limit, _Line())
 
 
 def _lines_of(loop: Any) -> _Lines:

@@ -121,7 +121,9 @@ class RateLimiter:
         self._listeners = listeners
         self._lock = threading.RLock()
         self._limits: Limits[Permit] = Limits([window.quota for window in self.windows], self._monotonic())
-        self.counts_calls = _counts_calls(options)
+        self.try_count = self._limits.tally(self._lock.acquire, self._lock.release)
+        """Count a call that comes at some time, if it can be let in at once and this limit counts nothing else."""
+        self.counts_calls = self._limits.counts = _counts_calls(options)
         """Whether a call is one call, and that is all there is to it: then there is nothing to settle, and no permit that could be."""
 
     def __repr__(self) -> str:
@@ -155,14 +157,6 @@ class RateLimiter:
             if windows is not self.windows:
                 self._fit(permit, windows)
             return self._limits.take(permit, self._monotonic())
-
-    def count_one(self) -> Permit | None:
-        """Count one call, if it can be let in at once and this limit counts nothing else; what it returns means nothing to anybody."""
-        try:
-            with self._lock:
-                return NO_PERMIT if self.counts_calls and self._limits.spend(1.0, self._monotonic()) else None
-        except Exception:  # noqa: BLE001 - the full path knows what to do, and whom to tell
-            return None
 
     async def wait(self, permit: Permit, windows: Sequence[RateWindow], runtime: Runtime, patience: float) -> Refusal | None:
         """Grant it within ``patience`` seconds (None), or say why not. Whoever is cancelled while he waits has taken nothing."""
@@ -276,7 +270,7 @@ class RateLimiter:
             before = self._places()
             self.options = options
             self.windows = options.every_window
-            self.counts_calls = _counts_calls(options)
+            self.counts_calls = self._limits.counts = _counts_calls(options)
             places = [before.get(window.unit) for window in self.windows]
             self._limits.reconfigure([window.quota for window in self.windows], places, now, steady=not options.adaptive)
             woken = self._serve(now)

@@ -186,8 +186,8 @@ class Line:
             raise BulkheadFull(self.name, None, f"{self.active} calls running, {self.waiting} waiting")
         return await self._stand_in_line(place, wait)
 
-    def leave(self, slot: Slot) -> None:
-        """Give a slot back: to the line if there is one."""
+    def leave(self, slot: Slot, outcome: object = None, elapsed: float = 0.0, now: float = 0.0) -> None:  # noqa: ARG002
+        """Give a slot back: to the line if there is one. In the form in which policies are left: how it ended does not matter here."""
         if slot.kept:
             self._charge(slot)
         self._free.append(slot)

@@ -24,9 +24,8 @@ from somaresil.events import CallEnded
 from somaresil.guard import block
 from somaresil.guard.call import CoroutineCall, FunctionCall, callee, judge
 from somaresil.guard.change import changes_between, tell
-from somaresil.guard.express import async_express, express, lane_of
+from somaresil.guard.express import express, lane_of
 from somaresil.guard.fit import check_called, check_decorated
-from somaresil.guard.hedged import hedged_express
 from somaresil.guard.keyed import Keyed, KeyedBreakers
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, shape_of
@@ -83,7 +82,6 @@ class Guard:
         "_has_keys",
         "_refuses",
         "_site",
-        "aexpress",
         "blocking",
         "blocks",
         "breaker",
@@ -95,6 +93,7 @@ class Guard:
         "faults",
         "has_streams",
         "hedge",
+        "lane",
         "listeners",
         "monotonic",
         "name",
@@ -155,7 +154,10 @@ class Guard:
         """The ``with`` blocks that are open."""
         self.express: Callable[..., Any]
         """How a plain function is called while only limits need a say; there once the guard has any."""
-        self.aexpress: Callable[..., Awaitable[Any]]
+        self.lane: tuple[Any, ...]
+        """The :class:`~somaresil.guard.express.Lane` for coroutine functions, and what its hedge does when the delay is over.
+
+        A plain tuple is taken apart faster."""
         self._core: Next = callee
         self.within_hedge: Next
         """What is inside of the hedge, or would be."""
@@ -575,10 +577,10 @@ class Guard:
         if found is None:
             self.switch.bypass(frozenset())
             return
-        lane, limit, names = found
         # Before the switch lets anybody through. A limit of time does not interrupt a plain function, and has to look at it.
-        self.express = express(self, lane) if limit is None else self.run
-        self.aexpress = async_express(self, lane, limit) if self.hedge is None else hedged_express(self, lane, limit, self.hedge)
+        lane, names = found
+        self.lane = (*lane, None if lane.hedge is None else lane.hedge.fire)
+        self.express = express(self, lane) if lane.limit is None else self.run
         self.switch.bypass(names)
 
     def _place(self, layer: str, built: Any, before: Any, options: Any) -> None:

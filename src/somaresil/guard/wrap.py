@@ -8,12 +8,18 @@ call of a service, and a shared helper would cost a frame. Everything that is no
 from __future__ import annotations
 
 import functools
+import time
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.deadline import current as deadline_of
+from somaresil.expiry import begin
+from somaresil.guard.express import saved
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.stream import async_stream_wrapper, stream_wrapper
+from somaresil.outcome import Outcome
+from somaresil.policy.timeout import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
     from somaresil.guard.core import Guard
 
 __all__ = ["decorate", "plain_wrapper"]
+
+_GOOD: Final = Outcome.GOOD
+"""A member of an enumeration is looked up through its metaclass, at twice the price of a name of this module."""
 
 
 def decorate(guard: Guard, target: Any, wrapper_of: Callable[[Any], Callable[..., Any]] | None = None) -> Any:
@@ -74,14 +83,76 @@ def _function_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..
     return guarded
 
 
-def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:
+def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: C901, PLR0915 - two paths, written out
     switch, bounds, cells, monotonic = guard.switch, guard.recorder.bounds, guard.recorder.cells, guard.monotonic
+    # The loops of asyncio measure by the clock of the machine: what was read from it need not be read again.
+    machine = monotonic is time.monotonic
 
     @_wraps(function)
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
+    async def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - as above
         era = switch.era
         if not switch.quiet:
-            return await (guard.aexpress if switch.express else guard.arun)(function, args, kwargs)
+            if not switch.express:
+                return await guard.arun(function, args, kwargs)
+            # The express path. See somaresil.guard.express.
+            enter, tally, leave, limit, hedge, fire = guard.lane
+            started = monotonic()
+            if (deadline := deadline_of()) is not None and deadline.at <= started:
+                return await guard.arun(function, args, kwargs)
+            delay = None
+            if hedge is not None:
+                if started >= hedge.look_at:
+                    hedge.look(started)
+                if (delay := hedge.delay) is None:
+                    return await guard.arun(function, args, kwargs)
+            token = enter()
+            if token is None:
+                return await guard.arun(function, args, kwargs)
+            if tally is not None and not tally(started):
+                leave(token, Outcome.REJECTED, 0.0, started)
+                return await guard.arun(function, args, kwargs)
+            expiry = None
+            if delay is not None:
+                try:
+                    expiry = begin(delay, True, fire, started if machine else None)  # noqa: FBT003 - a keyword costs time
+                except RuntimeError:
+                    leave(token, Outcome.REJECTED, 0.0, started)
+                    return await guard.arun(function, args, kwargs)
+                expiry.about = None, guard, copy_context(), delay, function, args, kwargs, started, era
+            try:
+                if limit is None:
+                    result = await function(*args, **kwargs)
+                else:
+                    result = await within(limit, "total", guard.name, function(*args, **kwargs), usual=True)
+            except BaseException as caught:
+                if not saved(guard, leave, token, caught, started, era, expiry):
+                    raise
+                error = caught
+            else:
+                now = monotonic()
+                elapsed = now - started
+                leave(token, _GOOD, elapsed, now)
+                if expiry is not None:
+                    if type(expiry.about) is not tuple:
+                        return await guard.go_on(hedge, expiry, result, None, now)
+                    # Written out: what Expiry.ours and HedgePolicy.answered do is less than it costs to call them.
+                    if type(expiry.place) is dict:
+                        expiry.place.pop(expiry, None)
+                    else:
+                        expiry.ours(None)
+                    if hedge.durations is not None:
+                        hedge.durations.note(elapsed)
+                if now >= switch.due or switch.era != era:
+                    guard.settle(now, elapsed, era)
+                else:
+                    next(cells[bisect_left(bounds, elapsed)])
+                return result
+            try:
+                if expiry is None:
+                    return await guard.arescue(function, args, kwargs, error, started, era)
+                return await guard.go_on(hedge, expiry, None, error, monotonic())
+            finally:
+                del error
         started = monotonic()
         if (deadline := deadline_of()) is not None and deadline.at <= started:
             return await guard.arun(function, args, kwargs)

@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["RISE_INTERVAL", "SLACK", "Claim", "Limits", "Quota"]
 
@@ -148,7 +148,7 @@ class _Buckets:
 class Limits(Generic[_C]):
     """Several buckets that admit together, and the line of those who wait for them, served in the order in which they came."""
 
-    __slots__ = ("_base", "_last", "_line", "_plan", "era")
+    __slots__ = ("_base", "_last", "_line", "_plan", "counts", "era")
 
     def __init__(self, quotas: Sequence[Quota], now: float) -> None:
         """All buckets full at time ``now``."""
@@ -158,6 +158,8 @@ class Limits(Generic[_C]):
         """How the buckets will stand when everybody in line has been served; None: to be found out."""
         self._last: Claim | None = None
         """The youngest open claim. The others hang on it, from the younger to the older."""
+        self.counts = False
+        """Whether there is one bucket, of which calls take 1 and nothing else."""
         self.era = 1
         """Counts how often the rate was lowered."""
 
@@ -203,26 +205,46 @@ class Limits(Generic[_C]):
         self._grant(claim)
         return True
 
-    def spend(self, cost: float, now: float) -> bool:
-        """Take so much of the only bucket at once and for good: there is no claim that could be settled. False: nothing was taken."""
-        base, last = self._base, self._last
-        if self._line:
-            return False
-        if last is not None or base.rises_at <= now:
-            base.advance(now, None if last is None else last.rooms)
-        level, elapsed = base.levels[0], now - base.at
-        if elapsed > 0.0:
-            base.at = now
-            level += elapsed * base.rates[0]
-            # Written out, as in _refill.
-            if level > base.bursts[0]:  # noqa: PLR1730
-                level = base.bursts[0]
-            base.levels[0] = level
-        # In rare cases only by rounding, or because a call may cost more than the bucket holds: whoever knows more is asked then.
-        if level < cost or elapsed < 0.0:
-            return False
-        base.levels[0] = level - cost
-        return True
+    def tally(self, acquire: Callable[[], object], release: Callable[[], object]) -> Callable[[float], bool]:
+        """A function that takes 1 of the only bucket at a time, at once and for good: there is no claim that could be settled.
+
+        It holds a lock meanwhile, by these functions. False: nothing was taken; whoever knows more is to be asked. So it is when
+        :attr:`counts` is not set.
+        """
+
+        # One frame, with everything written out: it runs at every call of a guard.
+        def take_one(now: float) -> bool:
+            try:
+                # Not `with`, which costs twice as much; inside of the try, so that a signal that comes right behind it leaves no lock held.
+                acquire()
+                base, last = self._base, self._last
+                if self._line or not self.counts:
+                    return False
+                if last is not None or base.rises_at <= now:
+                    base.advance(now, None if last is None else last.rooms)
+                levels = base.levels
+                level, elapsed = levels[0], now - base.at
+                # Not above 0: somebody has read the clock after this caller and was here before. What he has left still is.
+                if elapsed > 0.0:
+                    base.at = now
+                    level += elapsed * base.rates[0]
+                    # As in _refill.
+                    if level > base.bursts[0]:  # noqa: PLR1730
+                        level = base.bursts[0]
+                    levels[0] = level
+                # In rare cases only by rounding, or because the bucket never holds as much.
+                if level < 1.0:
+                    return False
+                levels[0] = level - 1.0
+                return True
+            finally:
+                try:  # noqa: SIM105 - it is a call more
+                    release()
+                except RuntimeError:
+                    # A signal handler has raised while the lock was waited for.
+                    pass
+
+        return take_one
 
     def force(self, claim: Claim, now: float) -> None:
         """Grant it whatever the buckets hold: they go into debt."""

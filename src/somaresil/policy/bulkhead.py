@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.line import Slot
-    from somaresil.outcome import Outcome
     from somaresil.runtime import Runtime
     from somaresil.site import Site
     from somaresil.typing import Call, Next
@@ -79,6 +78,8 @@ class BulkheadPolicy:
         """The slots, and those who wait for one."""
         self.try_enter = self.line.try_enter
         """A slot if there is one at once; None: the call has to take the long way. Never waits, never raises."""
+        self.leave = self.line.leave
+        """Give a slot back."""
 
     @property
     def limit(self) -> int:
@@ -103,10 +104,6 @@ class BulkheadPolicy:
     def retire(self) -> None:
         """It is taken from its guard. Those inside and in line end as if it were not."""
         self.line.retire()
-
-    def leave(self, token: Slot, outcome: Outcome, elapsed: float, now: float) -> None:  # noqa: ARG002 - how it ended does not matter here
-        """Give a slot back."""
-        self.line.leave(token)
 
     async def admit(self, runtime: Runtime, left: float | None) -> Slot | None:
         """A slot, at once or after standing in line, ``left`` seconds at most; None: it is not enforced.

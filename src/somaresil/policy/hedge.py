@@ -228,10 +228,9 @@ class HedgePolicy:
         about = expiry.about
         if type(about) is not tuple:
             return about.call
-        inner, call, context, delay = about
+        inner, call, context, delay, *begun = about
         if inner is None:
-            guard, *begun = call
-            inner, call = guard.begun(*begun)
+            inner, call = call.begun(*begun)  # a guard, and what it was called with
             expiry.about = inner, call, context, delay
         return call
 

@@ -220,8 +220,8 @@ class RateLimitPolicy:
         if isinstance(options, SharedRateLimit):
             self.limiter = options.limiter
         self._plan = self._planned()
-        self.try_enter = self.limiter.count_one if self._plan.counts_calls else self._try_enter
-        """A permit, if the call can be let in at once and nothing has to be known about it."""
+        self.try_count = self.limiter.try_count
+        """Count a call that comes at some time, if it can be let in at once and is one call and no more: then there is nothing to leave."""
 
     @property
     def leaves(self) -> bool:
@@ -251,7 +251,7 @@ class RateLimitPolicy:
 
     # -- the express form: no function has to be asked, and nobody waits ---------------------------------------------------------------
 
-    def _try_enter(self) -> Permit | None:
+    def try_enter(self) -> Permit | None:
         """A permit, if the call can be let in at once and nothing has to be known about it. Never raises an ``Exception``."""
         try:
             plan = self._plan if self._plan.windows is self._plan.limiter.windows else self._current
