@@ -249,6 +249,11 @@ class ResilienceMiddleware:
         scope = exchange.scope
         messages: list[Message] = []
         try:
+            split = self._chaos.split
+            if split is not None:
+                # Each request has to come by where it is counted by its group.
+                self.plain.clear()
+                split.enter(scope, spared=self._chaos.spares(scope["path"], exchange.root))
             struck = self._chaos.strike_request(scope["path"], exchange.root)
             if struck is None:
                 return False
@@ -279,6 +284,10 @@ class ResilienceMiddleware:
         if first_byte is not None:
             first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - exchange.started
         self._cell(exchange, status, slos).add(outcome, elapsed, first_byte, now, exchange.experiment is not None)
+        split = self._chaos.split
+        if split is not None:
+            route = route_template(exchange.scope, exchange.root)
+            split.ended(f"http:{route}", outcome.value, elapsed, injected=exchange.experiment is not None)
 
     def _cell(self, exchange: _Exchange, status: int, slos: tuple[str, ...]) -> RouteCell:
         """Where to count it. For a plain route this is remembered, as long as there are not too many of them."""
@@ -294,7 +303,7 @@ class ResilienceMiddleware:
             return self._routes.cell("_OTHER", template, status, slos)
         cell = self._routes.cell(method, template, status, slos)
         route = scope.get("route")
-        if getattr(route, "path", None) == template and len(self.plain) < _REMEMBERED:
+        if getattr(route, "path", None) == template and len(self.plain) < _REMEMBERED and self._chaos.split is None:
             self.plain[id(route), method, status] = (route, cell)
         return cell
 

@@ -121,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     describe.add_argument("--json", action="store_true", help="print the descriptions as JSON")
     describe.set_defaults(run=_describe)
+    from somaresil.gameday.cli import add_command
+
+    add_command(commands)
     return parser
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from somaresil.chaos.plan import ErrorMakers, FaultWindow
     from somaresil.chaos.process import ProcessFault
     from somaresil.chaos.run import Hit
+    from somaresil.chaos.split import Split
     from somaresil.events import Listeners
     from somaresil.guard import Guard
     from somaresil.typing import Clock, FaultRule
@@ -64,6 +65,8 @@ class ChaosEngine:
         self._process_faults: dict[ChaosExperiment, ProcessFault] = {}
         self.middlewares = 0
         """How many middlewares are there to strike requests."""
+        self.split: Split | None = None
+        """The control and experiment groups of the plan that runs; the middleware asks for it only while ``http`` has something."""
         self.http: tuple[ExperimentRun, ...] = ()
         """Experiments on requests; the middleware looks at this and nothing else."""
 
@@ -128,12 +131,35 @@ class ChaosEngine:
         self._place(run)
         return run
 
-    def arm_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, await_guards: bool = False) -> PlanRun:
+    def check_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, split: bool = False) -> None:
+        """Raise what :meth:`arm_plan` would raise now, but for the number of experiments at once; nothing is armed."""
+        check = Checker("chaos")
+        self._check_permission(check)
+        _ = self.runs
+        known = {**ERRORS, **(errors or {})}
+        for i, window in enumerate(plan.windows):
+            self._planned(check.child(f"plan.windows[{i}]"), window, known, await_guards=False)
+        self._check_split(check, plan, split)
+        check.finish()
+
+    def _check_split(self, check: Checker, plan: ChaosPlan, split: bool) -> None:  # noqa: FBT001 - passed on
+        if not split:
+            return
+        if self.split is not None:
+            check.problem("split", self.split.name, "one pair of groups at a time", "another plan with groups is running")
+        for i, window in enumerate(plan.windows):
+            if window.kind == ChaosExperiment.CIRCUIT_TRIP or window.target.startswith(PROCESS_TARGETS):
+                hint = "it strikes everybody in the process, the control group as well"
+                check.problem(f"plan.windows[{i}].kind", window.kind, "a fault of single calls or requests", hint)
+
+    def arm_plan(
+        self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, await_guards: bool = False, split: Split | None = None
+    ) -> PlanRun:
         """Start a plan now: each of its windows is a lease that begins and ends by the clock, with no task, thread or timer.
 
         ``errors`` adds to the errors that the plan may name (:data:`~somaresil.chaos.plan.ERRORS`). ``await_guards`` takes targets that no
-        guard matches yet. The plan draws by its own seed: which calls are struck depends on the plan and on the calls, and on nothing that
-        was started before.
+        guard matches yet. With a ``split`` its experiment group alone is struck. The plan draws by its own seed: which calls are struck
+        depends on the plan and on the calls, and on nothing that was started before.
 
         Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, and then nothing is armed.
         """
@@ -152,21 +178,51 @@ class ChaosEngine:
         _ = self.runs
         with self._lock:
             self._check_number(check, [(now + window.start, now + window.end) for window in plan.windows])
+            self._check_split(check, plan, split is not None)
             check.finish()
+            self.split = split or self.split
             runs = []
             for index, (window, config) in enumerate(zip(plan.windows, configs, strict=True)):
                 self._number += 1
                 identity = f"{window.kind}-{self._number}"
                 runs.append(self._run(identity, config, chance, now=now, starts_in=window.start, draws=f"plan.{index}"))  # type: ignore[arg-type]
+                runs[-1].split = split
             self._runs = (*self._forget_old(len(runs)), *runs)
         plan_run = PlanRun(plan, tuple(runs), now + plan.duration)
         try:
+            if split is not None:
+                self._attend(split, plan_run)
             for run in runs:
                 self._place(run)
         except BaseException:
             plan_run.stop()
+            self._forget_split(split)
             raise
         return plan_run
+
+    def _attend(self, split: Split, plan_run: PlanRun) -> None:
+        """Have the middleware put requests into groups for as long as the plan runs, also where no window is about requests."""
+        config = ChaosConfig(ChaosExperiment.ERROR_INJECTION, "http:*", 0.0, max(plan_run.plan.duration, 0.001))
+        with self._lock:
+            self._number += 1
+            watcher = self._run(f"split-{self._number}", config, self._chance, seen=lambda _: None)
+            self._runs = (*self._forget_old(), watcher)
+        watcher.on_end(lambda: self._forget_split(split))
+        self._place(watcher)
+        left = [*plan_run.runs]
+
+        def one_less() -> None:
+            left.pop()
+            if not left:
+                watcher.end()
+
+        for run in plan_run.runs:
+            run.on_end(one_less)
+
+    def _forget_split(self, split: Split | None) -> None:
+        with self._lock:
+            if self.split is split:
+                self.split = None
 
     async def run_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None) -> PlanRun:
         """Start a plan as :meth:`arm_plan` does, and return when its last window is over. Cancelling it ends the windows."""
@@ -337,19 +393,26 @@ class ChaosEngine:
 
     def strike_request(self, path: str, root: str = "") -> tuple[ExperimentRun, Hit] | None:
         """What to do to a request; None: leave it alone. ``root`` is the root path, which servers put before the path of the app."""
-        paths, prefix = [path], root.rstrip("/")
-        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
-            paths.append(path.removeprefix(prefix) or "/")
-        for name in paths:
-            plain = name.rstrip("/")
-            if any(matches(pattern, name) or matches(pattern, plain) for pattern in self._allowed.protected):
-                return None
+        paths = _names_of(path, root)
+        if self._is_protected(paths):
+            return None
         for run in self.http:
             if run.live and any(matches(run.config.target_component, f"http:{name}") for name in paths):
                 hit = run.strike_request()
                 if hit is not None:
                     return run, hit
         return None
+
+    def spares(self, path: str, root: str = "") -> bool:
+        """Whether experiments never touch requests to this path."""
+        return self._is_protected(_names_of(path, root))
+
+    def _is_protected(self, paths: Iterable[str]) -> bool:
+        for name in paths:
+            plain = name.rstrip("/")
+            if any(matches(pattern, name) or matches(pattern, plain) for pattern in self._allowed.protected):
+                return True
+        return False
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
@@ -461,6 +524,14 @@ class ChaosEngine:
     def _forget_http(self, run: ExperimentRun) -> None:
         with self._lock:
             self.http = tuple(armed for armed in self.http if armed is not run)
+
+
+def _names_of(path: str, root: str) -> list[str]:
+    """What a request may be called: its path, and that without the root path of the app."""
+    paths, prefix = [path], root.rstrip("/")
+    if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+        paths.append(path.removeprefix(prefix) or "/")
+    return paths
 
 
 def _add(counts: dict[tuple[str, str], int], run: ExperimentRun) -> None:

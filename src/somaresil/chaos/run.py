@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from somaresil import callpath
 from somaresil.chaos.answers import LostReply, StreamEnd
 from somaresil.chaos.config import ChaosConfig, ChaosExperiment
+from somaresil.chaos.split import Side
 from somaresil.events import ExperimentEnded, ExperimentStarted, FaultInjected
 from somaresil.model.breaker import IllegalTransition, State
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from somaresil.chance import Chance
+    from somaresil.chaos.split import Split
     from somaresil.events import Listeners
     from somaresil.guard import Guard
     from somaresil.runtime import Runtime, Waiter
@@ -83,6 +85,8 @@ class ExperimentRun:
         """Whether its time has come, as far as anybody has looked."""
         self._requests = Numbers("")
         self._seen = seen
+        self.split: Split | None = None
+        """Strikes the experiment group of this split alone; None: whatever comes by."""
         self._lock = threading.RLock()
         self._last_strike: float | None = None
         """When it was used up: from then on it strikes nothing."""
@@ -197,11 +201,13 @@ class ExperimentRun:
 
     def strike_request(self) -> Hit | None:
         """Decide about a request; all of them share one sequence."""
-        return self.strike() if self.decide(self._requests) else None
+        return self.strike() if self._seen is None and self.decide(self._requests) else None
 
     def decide(self, numbers: Numbers) -> bool:
         """Decide about the next call that ``numbers`` counts."""
         config = self.config
+        if self.split is not None and self.split.side is not Side.EXPERIMENT:
+            return False
         if config.path is not None:
             path = callpath.current_path()
             if path != config.path:

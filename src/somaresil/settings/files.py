@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from somaresil.config import Checker
 
-__all__ = ["DEEPEST", "LARGEST", "Document", "deeper_than", "document_of"]
+__all__ = ["DEEPEST", "LARGEST", "Document", "deeper_than", "document_from_text", "document_of"]
 
 LARGEST: Final = 262_144
 """Bytes in a file."""
@@ -54,19 +54,24 @@ def document_of(source: str | os.PathLike[str] | Mapping[str, Any], check: Check
         return Document("", source)
     path = Path(source)
     name = str(source)
-    parse = _PARSERS.get(path.suffix.lower())
-    if parse is None:
+    if path.suffix.lower() not in _PARSERS:
         check.problem(name, path.suffix, f"a file that ends in {', '.join(_PARSERS)}")
         return None
     text = _text(path, name, check)
-    if text is None:
+    return None if text is None else document_from_text(text, path.suffix.lower(), name, check)
+
+
+def document_from_text(text: str, ending: str, name: str, check: Checker) -> Document | None:
+    """Read text in the language that files with this ``ending`` have; ``name`` says in problems where it is from."""
+    if len(text.encode("utf-8", "replace")) > LARGEST:
+        check.problem(name, "its size", f"at most {LARGEST} bytes")
         return None
     try:
-        return parse(text, name, check)
+        return _PARSERS[ending](text, name, check)
     except RecursionError:
         check.problem(name, "its depth", f"at most {DEEPEST} tables, mappings and lists within one another")
     except ValueError as broken:
-        check.problem(name, path.suffix, "what can be read", str(broken)[:200])
+        check.problem(name, ending, "what can be read", str(broken)[:200])
     return None
 
 
