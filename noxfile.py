@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,8 @@ MEASURED = ("unit", "property", "behaviour")
 """Folders of tests whose branch coverage is measured."""
 MEASURE = "MEASURE_COVERAGE"
 """Set this variable, and session tests measures what session coverage does."""
+FUZZ_SECONDS = 240
+"""Seconds that a parser is fuzzed at most."""
 BRANCH_FLOOR = 95
 KILL_FLOOR = 90
 
@@ -126,12 +129,19 @@ def _no_service_starts() -> Iterator[None]:
         policy.unlink(missing_ok=True)
 
 
+def _is_there(package: str) -> bool:
+    """Tell whether the program of a Debian package is there; PostgreSQL's are not in the path."""
+    if package == "postgresql":
+        return any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return shutil.which(package) is not None
+
+
 def _debian(session: nox.Session, *packages: str) -> None:
-    """Install Debian packages whose program, named as the package, is missing.
+    """Install Debian packages whose program is missing.
 
     Where that fails, what needs the program skips by name, so a failure here is never an error.
     """
-    missing = [package for package in packages if shutil.which(package) is None]
+    missing = [package for package in packages if not _is_there(package)]
     if not missing:
         return
     names = ", ".join(missing)
@@ -146,7 +156,7 @@ def _debian(session: nox.Session, *packages: str) -> None:
         install = ["install", "-y", "--no-install-recommends", *missing]
         session.run("apt-get", *wait, *install, env=quiet, external=True, silent=True, success_codes=anyhow)
     for package in missing:
-        if shutil.which(package) is None:
+        if not _is_there(package):
             session.log(f"Debian package {package} could not be installed; what depends on it is skipped by name.")
 
 
@@ -158,7 +168,7 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
-    _debian(session, "prometheus", "redis-server")
+    _debian(session, "postgresql", "prometheus", "redis-server")
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))
@@ -280,6 +290,28 @@ def bench_smoke(session: nox.Session) -> None:
     """Run each benchmark briefly: it works, whatever this machine's speed."""
     session.install(PACKAGE, *_group("bench"))
     _run_benchmarks(session, "--quick", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed a million inputs (or as many as are asked for) to the parsers of what strangers write; anything that they raise fails."""
+    session.install(PACKAGE)
+    try:
+        session.install(*_group("fuzz"), silent=True)
+    except nox.command.CommandFailed:
+        session.skip("atheris cannot be installed here: it has wheels for some Pythons on Linux and macOS")
+    targets = sorted(path.name for path in (ROOT / "tests" / "fuzz" / "corpus").iterdir())
+    inputs = int(session.posargs[0]) if session.posargs else 1_000_000
+    found = Path(session.create_tmp()) / "found"
+    done = 0
+    for target in targets:
+        share = -(-inputs // len(targets))
+        options = [f"-runs={share}", f"-max_total_time={FUZZ_SECONDS}", "-max_len=2048", "-timeout=10", "-print_final_stats=1"]
+        told = session.run(
+            *("python", "tests/fuzz/run.py", target, f"--found={found}", f"-artifact_prefix={found}/", *options), silent=True
+        )
+        done += int(re.search(r"number_of_executed_units:\s*(\d+)", str(told))[1])  # type: ignore[index]
+    session.log(f"{done} inputs to {', '.join(targets)}: nothing unhandled")
 
 
 @nox.session

@@ -6,6 +6,7 @@ Names are loaded when they are first used, so importing the package costs next t
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from somaresil._version import __version__
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         CircuitOpen,
         ConfigurationError,
         DeadlineExceeded,
+        InjectedAnswer,
         InjectedFault,
         LoadShed,
         NoEndpoint,
@@ -74,6 +76,7 @@ __all__ = [
     "FaultWindow",
     "Guard",
     "Hedge",
+    "InjectedAnswer",
     "InjectedFault",
     "LoadShed",
     "ManualClock",
@@ -118,6 +121,7 @@ _HOMES = {
         "CircuitOpen",
         "ConfigurationError",
         "DeadlineExceeded",
+        "InjectedAnswer",
         "InjectedFault",
         "LoadShed",
         "NoEndpoint",
@@ -146,6 +150,9 @@ _HOMES = {
     "slo": ("SLO", "Decision", "DeploymentPolicy", "ErrorBudget", "SLOTracker", "Verdict"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_FOR_CHAOS_TOOLKIT = "discover"
+"""``chaos discover`` looks for a function of this name in the package of a distribution, and nowhere else."""
+_HOME_OF[_FOR_CHAOS_TOOLKIT] = "integrations.chaostoolkit"
 
 
 def __getattr__(name: str) -> object:
@@ -159,4 +166,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, _FOR_CHAOS_TOOLKIT] if "chaoslib" in sys.modules else __all__)

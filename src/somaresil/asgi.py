@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.admission import Admission
+from somaresil.chaos.ingress import MARK, arriving
 from somaresil.config import Checker
 from somaresil.deadline import HEADERS, LONGEST, DeadlineScope, time_of
 from somaresil.errors import CallTimedOut, InjectedFault, Rejected
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.admission import Entry
+    from somaresil.chaos.flight import PlanInFlight
     from somaresil.chaos.run import ExperimentRun, Hit
+    from somaresil.chaos.strikes import Reply
     from somaresil.policy.adaptive import AdaptiveLimit, AdaptivePolicy
     from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
     from somaresil.resilience import Resilience
@@ -106,6 +109,7 @@ class ResilienceMiddleware:
         self._socket_slos = tuple(name for name in names if resilience.slos[name].latency is None)
         self._resilience = resilience
         self._chaos = resilience.chaos
+        self._plans = resilience.chaos.requests
         self.monotonic = resilience.clock.monotonic
         self._routes = resilience.routes
         self.plain: dict[tuple[int, Any, int], tuple[Any, RouteCell]] = {}
@@ -114,6 +118,11 @@ class ResilienceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and watch."""
+        if self._plans.accepting and (arrived := self._arrived(scope, send)) is not None:
+            flight, marking = arrived
+            with flight:
+                await self(scope, receive, marking)
+            return
         exchange: _Exchange | None = None
         try:
             kind = scope["type"]
@@ -244,6 +253,14 @@ class ResilienceMiddleware:
         for message in _response(504, b"the deadline of the request has passed\n", "http"):
             await exchange.send(message)
 
+    def _arrived(self, scope: Scope, send: Send) -> tuple[PlanInFlight, Send] | None:
+        """The request plan that a request brings, and a ``send`` that marks its answer; None: none."""
+        try:
+            return arriving(self._plans, scope, send)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.report("reading the plan of a request", defect)
+            return None
+
     async def _faulted(self, exchange: _Exchange) -> bool:
         """Whether an experiment has answered in place of the app. What goes wrong in deciding leaves the request alone."""
         scope = exchange.scope
@@ -254,7 +271,7 @@ class ResilienceMiddleware:
                 # Each request has to come by where it is counted by its group.
                 self.plain.clear()
                 split.enter(scope, spared=self._chaos.spares(scope["path"], exchange.root))
-            struck = self._chaos.strike_request(scope["path"], exchange.root)
+            struck = self._chaos.strike_request(scope["path"], exchange.root, scope)
             if struck is None:
                 return False
             run, hit = struck
@@ -262,8 +279,8 @@ class ResilienceMiddleware:
             if hit.delay > 0.0 and not await run.hold(Asyncio(self._resilience.clock), hit.delay):
                 # Stopped, or its time is over: a refusal now would be a fault after the end.
                 return False
-            if hit.status is not None:
-                messages = exchange.refusal(run.id, hit.status)
+            if hit.reply is not None:
+                messages = exchange.refusal(run.id, hit.reply)
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.report("injecting a fault", defect)
         if messages:
@@ -312,13 +329,10 @@ class _Exchange:
     """One request or conversation while it lasts."""
 
     __slots__ = (
-        "_chunks",
-        "_cut",
         "_first_byte",
         "_receive",
         "_send",
         "_status",
-        "cut_after",
         "ended",
         "experiment",
         "gone",
@@ -340,7 +354,6 @@ class _Exchange:
         """The client has left."""
         self.last = False
         """What is being sent completes the response."""
-        self.cut_after: int | None = None
         self.experiment: ExperimentRun | None = None
         """The experiment that has touched it."""
         self.ended = False
@@ -364,38 +377,33 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Pass on what the app says."""
         try:
-            cut = self.said(message)
+            self.said(message)
         except Exception as defect:  # noqa: BLE001 - never into a request
-            cut = None
             self.middleware.report("reading a sent message", defect)
-        if cut is not None:
-            raise cut
         try:
             await self._send(message)
         except OSError:
             # The server could not write: it is the client that is gone, not we who failed.
             self.gone = True
             raise
+        except InjectedFault:
+            # It was broken off here, whatever the app says next.
+            self.last = False
+            raise
         if self.last:
             self.end(None)
 
     def struck(self, run: ExperimentRun, hit: Hit) -> None:
-        """Remember what an experiment does to it. A response that is to be cut is not touched before it is."""
-        if hit.cut_after is None:
+        """Remember what an experiment does to it. A response whose body is to be struck is not touched before it is."""
+        if hit.body is None:
             self.experiment = run
         else:
-            self._cut: ExperimentRun = run
-            self._chunks = 0
-            self.cut_after = hit.cut_after
+            self._send = hit.body.on(self._send, _Struck(self, run), self.delivered)
 
-    def cut(self) -> InjectedFault | None:
-        """What breaks the response off, here and now; None: the experiment is over."""
-        run = self._cut
-        if run is None or not (self.experiment is run or run.claim()):
-            return None
-        self.experiment = run
-        self.last = False
-        return InjectedFault(run.config.target_component, run.id)
+    def delivered(self) -> None:
+        """The first of the body goes out now: what held it back is felt by the client."""
+        if self._first_byte is not None and self._first_byte is not _WITH_THE_LAST:
+            self._first_byte = self.middleware.monotonic()
 
     def end(self, error: BaseException | None) -> None:
         """Book it, once. Never raises."""
@@ -417,9 +425,9 @@ class _Exchange:
         """Whether the response has begun."""
         return self._status > 0
 
-    def refusal(self, experiment: str, status: int) -> list[Message]:
+    def refusal(self, experiment: str, reply: Reply) -> list[Message]:
         """The messages of an answer in place of the app's."""
-        return _injected(experiment, status, "http")
+        return _injected(experiment, reply, "http")
 
     def too_much(self, retry_after: tuple[bytes, bytes]) -> list[Message]:
         """The messages of an answer that there is too much to do."""
@@ -428,7 +436,7 @@ class _Exchange:
     def heard(self, message: Message) -> None:
         raise NotImplementedError
 
-    def said(self, message: Message) -> InjectedFault | None:
+    def said(self, message: Message) -> None:
         raise NotImplementedError
 
     def judged(self, error: BaseException | None) -> None:
@@ -445,12 +453,11 @@ class _HttpExchange(_Exchange):
 
     async def send(self, message: Message) -> None:
         """Pass on what the app says. The messages of an ordinary response are read here: a frame for each is a tenth of the middleware."""
-        cut = None
         try:
             kind = message["type"]
             if kind == "http.response.start":
                 self._status = message["status"]
-            elif kind == "http.response.body" and self.cut_after is None:
+            elif kind == "http.response.body":
                 if not message.get("more_body"):
                     self.last = True
                     if self._first_byte is None and message.get("body"):
@@ -458,36 +465,27 @@ class _HttpExchange(_Exchange):
                 elif self._first_byte is None and message.get("body"):
                     self._first_byte = self.middleware.monotonic()
             else:
-                cut = self.said(message)
+                self.said(message)
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.middleware.report("reading a sent message", defect)
-        if cut is not None:
-            raise cut
         try:
             await self._send(message)
         except OSError:
             self.gone = True
             raise
+        except InjectedFault:
+            # It was broken off here, whatever the app says next.
+            self.last = False
+            raise
         if self.last:
             self.end(None)
 
-    def said(self, message: Message) -> InjectedFault | None:
-        kind = message["type"]
-        if kind == "http.response.body":
-            if self._first_byte is None and message.get("body"):
-                self._first_byte = self.middleware.monotonic()
-            if not message.get("more_body", False):
-                self.last = True
-            if self.cut_after is not None:
-                if self._chunks >= self.cut_after:
-                    return self.cut()
-                self._chunks += bool(message.get("body"))
-        elif kind in _FILES:
+    def said(self, message: Message) -> None:
+        if message["type"] in _FILES:
             # Extensions with which the server sends a file by itself.
             if self._first_byte is None:
                 self._first_byte = self.middleware.monotonic()
             self.last = not message.get("more_body", False)
-        return None
 
     def end(self, error: BaseException | None) -> None:
         """Book it, once. Never raises. What ended well on a plain route is booked here, for every frame more is felt by every request."""
@@ -539,14 +537,9 @@ class _SocketExchange(_Exchange):
         if message["type"] == "websocket.disconnect":
             self._left = message.get("code", 1005)
 
-    def said(self, message: Message) -> InjectedFault | None:
+    def said(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "websocket.send":
-            if self.cut_after is not None:
-                if self.cut_after <= 0:
-                    return self.cut()
-                self.cut_after -= 1
-        elif kind == "websocket.accept":
+        if kind == "websocket.accept":
             self._begun = True
         elif kind == "websocket.close":
             self._begun = True
@@ -554,11 +547,10 @@ class _SocketExchange(_Exchange):
         elif kind == "websocket.http.response.start":
             self._begun = True
             self._code = _INTERNAL_ERROR if message["status"] >= _SERVER_ERROR else 1000
-        return None
 
-    def refusal(self, experiment: str, status: int) -> list[Message]:
+    def refusal(self, experiment: str, reply: Reply) -> list[Message]:
         if "websocket.http.response" in (self.scope.get("extensions") or {}):
-            return _injected(experiment, status, "websocket.http")
+            return _injected(experiment, reply, "websocket.http")
         # Without that extension of the server a handshake can only be refused with its 403.
         return [{"type": "websocket.close", "code": _INTERNAL_ERROR}]
 
@@ -584,14 +576,34 @@ class _SocketExchange(_Exchange):
         self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos)  # noqa: SLF001
 
 
-def _injected(experiment: str, status: int, kind: str) -> list[Message]:
-    body = f"fault injected by chaos experiment {experiment}\n".encode()
-    return _response(status, body, kind, (b"x-somaresil-chaos", experiment.encode()))
+class _Struck:
+    """A request as the faults on its body know it."""
+
+    __slots__ = ("_exchange", "_run", "clock", "listeners", "runtime")
+
+    def __init__(self, exchange: _Exchange, run: ExperimentRun) -> None:
+        resilience = exchange.middleware._resilience  # noqa: SLF001 - they are one
+        self._exchange = exchange
+        self._run = run
+        self.clock = resilience.clock
+        self.listeners = resilience.listeners
+        self.runtime = Asyncio(resilience.clock)
+
+    def touch(self) -> None:
+        """It is struck now."""
+        self._exchange.experiment = self._run
 
 
-def _response(status: int, body: bytes, kind: str, *headers: tuple[bytes, bytes]) -> list[Message]:
+def _injected(experiment: str, reply: Reply, kind: str) -> list[Message]:
+    body = f"fault injected by chaos experiment {experiment}\n".encode() if reply.body is None else reply.body
+    return _response(reply.status, body, kind, *reply.headers, (MARK, experiment.encode()), content_type=reply.content_type)
+
+
+def _response(
+    status: int, body: bytes, kind: str, *headers: tuple[bytes, bytes], content_type: bytes = b"text/plain; charset=utf-8"
+) -> list[Message]:
     headers = (
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
         *headers,
     )

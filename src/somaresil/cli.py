@@ -20,6 +20,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from somaresil import control_command
 from somaresil._version import __version__
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     from somaresil.gameday.cli import add_command
 
     add_command(commands)
+    control_command.add_to(commands)
     return parser
 
 

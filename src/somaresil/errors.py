@@ -13,6 +13,7 @@
     │   └── DeadlineExceeded    the caller has given up already
     ├── CallTimedOut            the dependency's: no answer in time (also a TimeoutError)
     └── InjectedFault           ours, on purpose: an experiment is running
+        └── InjectedAnswer      in the words of a server: a status, a code, when to come back
 
 Every rejection is a new object: a shared exception collects the traceback of each caller that sees it, without end.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "CircuitOpen",
     "ConfigurationError",
     "DeadlineExceeded",
+    "InjectedAnswer",
     "InjectedFault",
     "LoadShed",
     "NoEndpoint",
@@ -61,7 +63,7 @@ class Problem:
 
     def __str__(self) -> str:
         """One line: path, value, what is allowed, hint."""
-        line = f"{self.path} = {_brief(self.value)}: expected {self.allowed}"
+        line = f"{self.path} = {brief(self.value)}: expected {self.allowed}"
         return f"{line} ({self.hint})" if self.hint else line
 
 
@@ -206,6 +208,24 @@ class InjectedFault(SomaresilError):
         return f"fault injected into {self.component!r} by chaos experiment {self.experiment}"
 
 
+class InjectedAnswer(InjectedFault):
+    """An injected fault that says what a server would: what a retry reads off the errors of HTTP clients, it can read off this one."""
+
+    def __init__(
+        self, component: str, experiment: str, status_code: int, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        """Keep everything; ``retry_after`` in seconds."""
+        super().__init__(component, experiment)
+        self.args = (component, experiment, status_code, code, retry_after)
+        self.status_code = status_code
+        self.code = code
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        """With the status."""
+        return f"{super().__str__()}: status {self.status_code}{f' ({self.code})' if self.code else ''}"
+
+
 def describe(error: BaseException) -> str:
     """Type and message of an error in at most 200 characters on one line; never raises."""
     name = type(error).__qualname__
@@ -220,7 +240,8 @@ def describe(error: BaseException) -> str:
 _LONGEST_VALUE = 80
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
+    """A value as a person would read it, in at most 80 characters; never raises."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a value that cannot be shown is a problem to be told all the same

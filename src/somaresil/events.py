@@ -30,13 +30,20 @@ __all__ = [
     "HedgeWon",
     "IncidentClosed",
     "IncidentOpened",
+    "LeadershipChanged",
     "Listener",
     "Listeners",
+    "PlanIgnored",
     "PoolPanicked",
     "RateLowered",
     "Reconfigured",
+    "ResourceExhausted",
+    "ResourceReleased",
     "RetryDenied",
     "RetryScheduled",
+    "ScheduledRunEnded",
+    "ScheduledRunSkipped",
+    "ScheduledRunStarted",
     "ShadowDecision",
     "SharedStateLost",
     "SharedStateRestored",
@@ -258,6 +265,83 @@ class ExperimentEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceExhausted:
+    """An experiment has taken as much of a resource as it will: ``reached`` of ``asked``, in ``unit``.
+
+    ``component`` is its target, ``limited`` why it is less than was asked for; empty when it is not.
+    """
+
+    component: str
+    at: float
+    experiment: str
+    unit: str
+    asked: float
+    reached: float
+    limited: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceReleased:
+    """An experiment has given back what it had taken: at most ``reached`` at once, for ``seconds`` in all."""
+
+    component: str
+    at: float
+    experiment: str
+    unit: str
+    reached: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRunStarted:
+    """A schedule has started what it runs, ``late`` seconds after its time; ``occurrence`` is ``schedule@2026-11-27T02:30:00Z``."""
+
+    schedule: str
+    at: float
+    occurrence: str
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRunEnded:
+    """What a schedule has started is over after ``duration`` seconds; ``error`` says why (a type, or a word), unless it is done.
+
+    Outcomes are ``done``, ``failed``, ``refused`` (no permission, a wrong target) and ``cancelled``.
+    """
+
+    schedule: str
+    at: float
+    occurrence: str
+    outcome: str
+    error: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRunSkipped:
+    """Something was due and is not run; with ``count`` > 1 that many of them, of which ``occurrence`` is the last.
+
+    Reasons are ``missed``, ``paused``, ``running`` (the run before is not over), ``closed`` and ``would not end before the window closes``.
+    """
+
+    schedule: str
+    at: float
+    occurrence: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipChanged:
+    """This process leads the fleet called ``name`` from here on, or does not any more. ``fence`` grows with each leader."""
+
+    name: str
+    at: float
+    leads: bool
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowDecision:
     """A policy in shadow mode would have taken this ``decision``: ``reject``, ``open``, ``time_out``, ``retry`` or ``hedge``."""
 
@@ -280,6 +364,15 @@ class Reconfigured:
     guards: tuple[str, ...]
     changes: tuple[str, ...]
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanIgnored:
+    """Request plans were ignored for ``reason``, ``times`` since it was last told: at most once a minute for each reason."""
+
+    reason: str
+    times: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +420,15 @@ Event = (
     | FaultInjected
     | ExperimentStarted
     | ExperimentEnded
+    | ResourceExhausted
+    | ResourceReleased
+    | ScheduledRunStarted
+    | ScheduledRunEnded
+    | ScheduledRunSkipped
+    | LeadershipChanged
     | ShadowDecision
     | Reconfigured
+    | PlanIgnored
     | SharedStateLost
     | SharedStateRestored
     | DefectFound

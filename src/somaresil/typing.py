@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from somaresil.outcome import Fatal, Outcome
     from somaresil.runtime import Runtime
 
-__all__ = ["Aftermath", "Call", "Clock", "Coordinator", "FaultRule", "Next", "Policy", "Strike"]
+__all__ = ["Aftermath", "Call", "Clock", "Coordinator", "FaultRule", "Instead", "Next", "Onlooker", "Policy", "Strike"]
 
 
 class Clock(Protocol):
@@ -166,8 +166,28 @@ Aftermath = Callable[[Any, Any], Awaitable[Any]]
 """What an experiment does to an answer: called with the call and the answer, it returns the answer, another one, or raises."""
 
 
+class Onlooker(Protocol):
+    """Who is told of the attempts of a guard, in the thread that makes them. What it raises is reported and changes nothing."""
+
+    def began(self, call: Any, /) -> object:
+        """An attempt begins."""
+        ...
+
+    def ended(self, call: Any, error: BaseException | None, /) -> object:
+        """It has ended; of a stream: its first item is there. ``error``: what it has raised."""
+        ...
+
+    def struck(self, call: Any, /) -> object:
+        """An experiment strikes it; the event of the strike was told just before."""
+        ...
+
+
+Instead = Callable[[Any], Awaitable[Any]]
+"""What an experiment answers in place of the callee: called with the call, it returns the answer or raises."""
+
+
 class Strike(Protocol):
-    """What an experiment does to one call: first the delay, then the error; or, in place of both, something to its answer."""
+    """What an experiment does to one call: first the delay, then the error or the answer; or, in place of all, something to its answer."""
 
     @property
     def delay(self) -> float:
@@ -177,6 +197,11 @@ class Strike(Protocol):
     @property
     def error(self) -> BaseException | None:
         """What to raise, if anything."""
+        ...
+
+    @property
+    def instead(self) -> Instead | None:
+        """What answers in place of the callee, if anything."""
         ...
 
     @property
@@ -198,11 +223,14 @@ class FaultRule(Protocol):
         """Whether its lease has ended: then the guard may forget it."""
         ...
 
-    def decide(self) -> bool:
-        """Whether to strike this call. Counts the calls that come by; asked of every rule before one of them strikes."""
+    def decide(self, call: Any = None, /) -> Any:
+        """Whether to strike this call: anything that is true, which :meth:`strike` is given back. Counts the calls that come by.
+
+        Asked of every rule before one of them strikes.
+        """
         ...
 
-    def strike(self) -> Strike | None:
+    def strike(self, decided: Any = None, /) -> Strike | None:
         """What to do to a call that it has decided to strike; None: leave it alone. Counts and reports the strike."""
         ...
 

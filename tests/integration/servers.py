@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -60,6 +61,7 @@ class Server:
         environment: The whole environment of the process; without one it inherits ours.
         start_timeout: Seconds until it must be ready.
         stop_timeout: Seconds between the polite stop and the hard one.
+        user: As whom it runs; without one as we do.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Server:
         environment: Mapping[str, str] | None = None,
         start_timeout: float = 30.0,
         stop_timeout: float = 10.0,
+        user: str | None = None,
     ) -> None:
         self.command = [str(part) for part in command]
         self.port = port
@@ -81,6 +84,7 @@ class Server:
         self._environment = environment
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -105,7 +109,7 @@ class Server:
         """Start the process and return when it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._environment
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._environment, user=self._user
             )
         deadline = time.monotonic() + self._start_timeout
         while True:
@@ -261,3 +265,32 @@ class Redis(Server):
 def find_redis() -> str | None:
     """Give the path of the Redis server, if it is installed."""
     return shutil.which("redis-server")
+
+
+def find_postgres() -> Path | None:
+    """Give the folder of the PostgreSQL programs, if it is installed; Debian keeps them out of the path."""
+    places = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+
+
+class Postgres(Server):
+    """A PostgreSQL of its own, which lets everybody from this machine in and loses everything with its folder.
+
+    It refuses to run as root, so then it runs as the user that its Debian package has made.
+
+    Args:
+        folder: Where its data and log go; its user must be able to reach it.
+        programs: Where its programs are; see `find_postgres`.
+    """
+
+    def __init__(self, *, folder: Path, programs: Path) -> None:
+        port = free_port()
+        data = folder / "data"
+        as_user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+        if as_user:
+            shutil.chown(folder, **as_user)
+        made = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--no-locale"]
+        subprocess.run(made, check=True, capture_output=True, cwd=folder, **as_user)
+        quick = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-k", folder]
+        super().__init__([programs / "postgres", "-D", data, "-p", str(port), *quick], port=port, folder=folder, user=as_user.get("user"))

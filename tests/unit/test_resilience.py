@@ -347,7 +347,8 @@ def test_an_objective_is_asked_for_by_name():
 
 def test_the_public_names_are_all_there():
     """Each name of ``__all__`` can be imported, and nothing else is promised."""
-    assert sorted(somaresil.__all__) == dir(somaresil)
+    # `discover` is there for Chaos Toolkit, once that is.
+    assert set(dir(somaresil)) - {"discover"} == set(somaresil.__all__)
     for name in somaresil.__all__:
         assert getattr(somaresil, name) is not None
     with pytest.raises(AttributeError, match="module 'somaresil' has no attribute 'nothing'"):

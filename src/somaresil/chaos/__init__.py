@@ -3,17 +3,32 @@
 from somaresil.callpath import scope
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig, ChaosExperiment
 from somaresil.chaos.engine import ChaosEngine
+from somaresil.chaos.findings import Grade
+from somaresil.chaos.grading import Grader
+from somaresil.chaos.latency import Constant, Empirical, LogNormal, Pareto, Percentiles, Uniform
 from somaresil.chaos.plan import ChaosPlan, FaultWindow, PlanRun
 from somaresil.chaos.run import ExperimentRun
+from somaresil.chaos.token import ChaosKeys, Lower, RequestPlan
 
 __all__ = [
     "ChaosCeilings",
     "ChaosConfig",
     "ChaosEngine",
     "ChaosExperiment",
+    "ChaosKeys",
     "ChaosPlan",
+    "Constant",
+    "Empirical",
     "ExperimentRun",
     "FaultWindow",
+    "Grade",
+    "Grader",
+    "LogNormal",
+    "Lower",
+    "Pareto",
+    "Percentiles",
     "PlanRun",
+    "RequestPlan",
+    "Uniform",
     "scope",
 ]

@@ -1,24 +1,33 @@
 """Faults on answers: the callee has done its work, and what becomes of the answer is the experiment's.
 
 - A *lost reply*: the callee acted, the caller is not told. Whoever repeats the call then acts twice, unless there is an idempotency key.
-- A stream that is *cut*: after some items the reader gets an error.
+- A stream that is *cut*, *torn*, *stalled* ...: see :mod:`somaresil.chaos.streams`.
 - A stream that is *truncated*: after some items it ends as if that had been all. The SDKs of four large model providers raise nothing on a
   stream without a finish reason, so this is the most valuable single fault for code that reads model answers.
+- An answer that is *damaged*, *stale*, or that of a model which has gone wrong: see :mod:`somaresil.chaos.transforms`.
 
 A fault counts, and marks its call, when it is made: a call that fails by itself has no reply to lose, a stream that is shorter is not cut.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.chaos.streams import END, SKIP, Shaping, shaping_of, strike
 from somaresil.guard.call import Opened
+from somaresil.runtime import run_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from somaresil.chaos.run import ExperimentRun
+    from somaresil.chaos.strikes import Decision
     from somaresil.typing import Call
 
-__all__ = ["LostReply", "StreamEnd"]
+__all__ = ["AnswerFault", "LostReply", "StaleAnswer", "StreamFault"]
+
+MOST_KEPT: Final = 1_000
+"""Answers that one experiment keeps to give them again."""
 
 
 class LostReply:
@@ -36,7 +45,7 @@ class LostReply:
         """The answer when the experiment ends before it is lost; else raises. The body of a ``with`` block has no answer."""
         if call.block:
             return answer
-        struck, error = _strike(self._run, self._component, call, raises=True)
+        struck, error = strike(self._run, self._component, call, raises=True)
         if not struck:
             return answer
         try:
@@ -52,69 +61,108 @@ class LostReply:
         raise error
 
 
-class StreamEnd:
-    """Ends a stream after some items: with the error of the experiment, or cleanly when ``truncate``."""
+class StaleAnswer:
+    """Gives the answer to the first struck call with the same arguments once more. Streams cannot be given twice and are left alone."""
 
-    __slots__ = ("after_items", "component", "run", "truncate")
+    __slots__ = ("_component", "_kept", "_run")
 
-    def __init__(self, run: ExperimentRun, component: str, after_items: int, *, truncate: bool) -> None:
-        """Let ``after_items`` items pass."""
-        self.run = run
-        self.component = component
-        self.after_items = after_items
-        self.truncate = truncate
+    def __init__(self, run: ExperimentRun, component: str, kept: dict[Hashable, Any]) -> None:
+        """``kept`` are the answers so far; the experiment lets go of them when it ends."""
+        self._run = run
+        self._component = component
+        self._kept = kept
 
     async def __call__(self, call: Call, answer: Any) -> Any:
-        """The stream, as far as it goes. Calls that are no streams, and ``with`` blocks, are left alone."""
+        """The earlier answer, if there is one."""
+        if call.block or call.lasting or isinstance(answer, Opened):
+            return answer
+        key: Hashable = (self._component, call.args, tuple(sorted(call.kwargs.items())))
+        try:
+            hash(key)
+        except TypeError:
+            key = self._component
+        if key not in self._kept:
+            if len(self._kept) < MOST_KEPT and self._run.live:
+                self._kept[key] = answer
+            return answer
+        kept = self._kept[key]
+        return kept if strike(self._run, self._component, call, raises=False)[0] else answer
+
+
+class AnswerFault:
+    """Changes an answer, or the items of a stream."""
+
+    __slots__ = ("_component", "_decision", "_run")
+
+    def __init__(self, run: ExperimentRun, component: str, decision: Decision) -> None:
+        """By the kind of the experiment."""
+        self._run = run
+        self._component = component
+        self._decision = decision
+
+    async def __call__(self, call: Call, answer: Any) -> Any:
+        """What the caller gets."""
+        if isinstance(answer, Opened):
+            return await StreamFault(self._run, self._component, self._decision)(call, answer)
+        if call.block:
+            return answer
+        changed = await shaping_of(self._run, self._component, self._decision, call).see(answer)
+        # Of an answer that was to be dropped there is nothing left.
+        return None if changed is SKIP else changed
+
+
+class StreamFault:
+    """Does to a stream what its experiment says. Calls that are no streams, and ``with`` blocks, are left alone."""
+
+    __slots__ = ("_component", "_decision", "_run")
+
+    def __init__(self, run: ExperimentRun, component: str, decision: Decision) -> None:
+        """By the kind of the experiment."""
+        self._run = run
+        self._component = component
+        self._decision = decision
+
+    async def __call__(self, call: Call, answer: Any) -> Any:
+        """The stream, with the first item seen."""
         if call.block or not isinstance(answer, Opened) or answer.ended:
             return answer
-        if self.after_items > 0:
-            kind = _Stream if call.runtime.blocking else _AsyncStream
-            return answer._replace(source=kind(self, call, answer.source))
-        struck, error = self.strike(call)
-        if not struck:
-            return answer
-        await _close(call, answer)
-        if error is not None:
-            raise error
-        return answer._replace(first=None, ended=True)
-
-    def strike(self, call: Call) -> tuple[bool, BaseException | None]:
-        """Whether the stream ends here, and with which error; None: cleanly."""
-        return _strike(self.run, self.component, call, raises=not self.truncate)
-
-
-def _strike(run: ExperimentRun, component: str, call: Call, *, raises: bool) -> tuple[bool, BaseException | None]:
-    """Count a strike and mark the call. False when the experiment is over, or when something of it is broken: that is no fault."""
-    try:
-        error = run.config.make_error(component, run.id) if raises else None
-        if not run.claim(component):
-            return False, None
-    except Exception as defect:  # noqa: BLE001 - the engine fails open
-        call.listeners.defect("fault on an answer", defect, call.clock.time())
-        return False, None
-    call.touch()
-    return True, error
+        shaping = shaping_of(self._run, self._component, self._decision, call)
+        blocking = call.runtime.blocking
+        stream: _Stream | _AsyncStream = (_Stream if blocking else _AsyncStream)(shaping, answer.source)
+        try:
+            first = await shaping.see(answer.first)
+        except BaseException:
+            await _close(call, answer)
+            raise
+        if first is SKIP:
+            try:
+                first = next(stream) if isinstance(stream, _Stream) else await stream.__anext__()
+            except (StopIteration, StopAsyncIteration) as stop:
+                return answer._replace(first=getattr(stop, "value", None), ended=True)
+        elif first is END:
+            await _close(call, answer)
+            return answer._replace(first=None, ended=True)
+        return answer._replace(source=stream, first=first)
 
 
 class _Stream:
-    """A generator of which only the first items are seen. The one behind the last is asked for: what ends by itself is not struck."""
+    """A generator as a shaping lets it be seen."""
 
-    __slots__ = ("_call", "_end", "_left", "_source")
+    __slots__ = ("_shaping", "_source")
 
-    def __init__(self, end: StreamEnd, call: Call, source: Any) -> None:
-        self._end = end
-        self._call = call
+    def __init__(self, shaping: Shaping, source: Any) -> None:
+        self._shaping = shaping
         self._source = source
-        self._left = end.after_items - 1
 
     def __iter__(self) -> _Stream:
         return self
 
     def __next__(self) -> Any:
+        self._broken()
         return self._seen(next(self._source))
 
     def send(self, value: Any) -> Any:
+        self._broken()
         return self._seen(self._source.send(value))
 
     def throw(self, error: BaseException) -> Any:
@@ -128,33 +176,45 @@ class _Stream:
         if close is not None:
             close()
 
+    def _broken(self) -> None:
+        pending, self._shaping.pending = self._shaping.pending, None
+        if pending is not None:
+            self.close()
+            raise pending
+
     def _seen(self, item: Any) -> Any:
-        self._left -= 1
-        struck, error = (False, None) if self._left >= 0 else self._end.strike(self._call)
-        if not struck:
-            return item
-        self.close()
-        raise StopIteration if error is None else error
+        while True:
+            try:
+                seen = run_sync(self._shaping.see(item))
+            except BaseException:
+                self.close()
+                raise
+            if seen is END:
+                self.close()
+                raise StopIteration
+            if seen is not SKIP:
+                return seen
+            item = next(self._source)
 
 
 class _AsyncStream:
     """As :class:`_Stream`, for an async generator."""
 
-    __slots__ = ("_call", "_end", "_left", "_source")
+    __slots__ = ("_shaping", "_source")
 
-    def __init__(self, end: StreamEnd, call: Call, source: Any) -> None:
-        self._end = end
-        self._call = call
+    def __init__(self, shaping: Shaping, source: Any) -> None:
+        self._shaping = shaping
         self._source = source
-        self._left = end.after_items - 1
 
     def __aiter__(self) -> _AsyncStream:
         return self
 
     async def __anext__(self) -> Any:
+        await self._broken()
         return await self._seen(await self._source.__anext__())
 
     async def asend(self, value: Any) -> Any:
+        await self._broken()
         return await self._seen(await self._source.asend(value))
 
     async def athrow(self, error: BaseException) -> Any:
@@ -168,13 +228,25 @@ class _AsyncStream:
         if close is not None:
             await close()
 
+    async def _broken(self) -> None:
+        pending, self._shaping.pending = self._shaping.pending, None
+        if pending is not None:
+            await self.aclose()
+            raise pending
+
     async def _seen(self, item: Any) -> Any:
-        self._left -= 1
-        struck, error = (False, None) if self._left >= 0 else self._end.strike(self._call)
-        if not struck:
-            return item
-        await self.aclose()
-        raise StopAsyncIteration if error is None else error
+        while True:
+            try:
+                seen = await self._shaping.see(item)
+            except BaseException:
+                await self.aclose()
+                raise
+            if seen is END:
+                await self.aclose()
+                raise StopAsyncIteration
+            if seen is not SKIP:
+                return seen
+            item = await self._source.__anext__()
 
 
 async def _close(call: Call, answer: Any) -> None:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.chaos.latency import Constant, distribution_of
+from somaresil.chaos.transforms import CORRUPTIONS
+from somaresil.chaos.triggers import check_after, check_where
+from somaresil.chaos.vocabulary import SHORT_NAMES, Realm, check_options, realm_of
 from somaresil.config import Checker
 from somaresil.errors import InjectedFault, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
+
+    from somaresil.chaos.latency import Distribution
+    from somaresil.chaos.transforms import Corrupter
 
 __all__ = ["BLAST_RADII", "PROCESS_TARGETS", "ChaosCeilings", "ChaosConfig", "ChaosExperiment"]
 
 BLAST_RADII: Final = ("single_instance", "zone", "region")
-PROCESS_TARGETS: Final = ("resource:", "net:")
+PROCESS_TARGETS: Final = (Realm.RESOURCE.value, Realm.NETWORK.value)
 """What targets in the process begin with: a resource by its name, or a part of the network by host, address or CIDR."""
 
 
@@ -34,23 +41,47 @@ class ChaosExperiment(StrEnum):
     """Break a stream, or a response of the ASGI middleware, off after some items."""
     STREAM_TRUNCATION = "stream_truncate"
     """End a stream early and cleanly, as if that had been all."""
+    HTTP_STATUS = "http_status"
+    """Answer with a status, in place of the server that a client asks."""
+    RATE_LIMIT = "rate_limit"
+    """Answer that it was too much, and when to come back."""
+    FAKE_RESULT = "fake_result"
+    """Answer in place of the callee."""
+    CORRUPT_RESULT = "corrupt_result"
+    """Damage an answer."""
+    STALE_RESULT = "stale_result"
+    """Give an earlier answer once more."""
+    STREAM_SLOW_START = "stream_slow_start"
+    """Hold the first item of a stream back."""
+    STREAM_STALL = "stream_stall"
+    """Stop a stream for a time."""
+    STREAM_DRIP = "stream_drip"
+    """Wait between the items of a stream."""
+    STREAM_THROTTLE = "stream_throttle"
+    """Let only so much through in a second."""
+    STREAM_TEAR = "stream_tear"
+    """Break a stream off in the middle of an item."""
+    STREAM_UNFINISHED = "stream_unfinished"
+    """Take the finish reason out of the answer of a model."""
+    CONTEXT_LENGTH = "context_length"
+    """Refuse a prompt as too long, as a model does."""
+    MALFORMED_TOOL_CALL = "malformed_tool_call"
+    """Have a model call a tool with arguments that are no JSON."""
+    EMPTY_ANSWER = "empty_answer"
+    """Have a model say nothing."""
+    REPEATED_TOKENS = "repeated_tokens"
+    """Have a model say its last word over and over."""
+    WRONG_MODEL = "wrong_model"
+    """Have another model answer, by what the answer says."""
     RESOURCE_EXHAUSTION = "resource_exhaust"
-    """Not in this version, and refused as such."""
+    """Take a resource of the process away; the target is ``resource:NAME``."""
     NETWORK_PARTITION = "network_partition"
-    """Not in this version, and refused as such."""
+    """Cut a part of the network off; the target is ``net:HOST`` or ``net:HOST:PORT``."""
 
 
-AVAILABLE: Final = (
-    ChaosExperiment.LATENCY_INJECTION,
-    ChaosExperiment.ERROR_INJECTION,
-    ChaosExperiment.CIRCUIT_TRIP,
-    ChaosExperiment.LOST_REPLY,
-    ChaosExperiment.STREAM_CUT,
-    ChaosExperiment.STREAM_TRUNCATION,
-)
+AVAILABLE: Final = tuple(ChaosExperiment)
+"""The kinds that a configuration may name; whether this process can do one is asked where it is armed."""
 
-_WITHOUT_DELAY: Final = frozenset({ChaosExperiment.CIRCUIT_TRIP, ChaosExperiment.STREAM_CUT, ChaosExperiment.STREAM_TRUNCATION})
-_WITH_ERROR: Final = frozenset({ChaosExperiment.ERROR_INJECTION, ChaosExperiment.LOST_REPLY, ChaosExperiment.STREAM_CUT})
 _LONGEST_PATH: Final = 1_000
 _MOST_CALLS: Final = 1_000
 
@@ -78,8 +109,9 @@ class ChaosConfig:
     duration_seconds: float | timedelta = 60.0
     blast_radius: str = "single_instance"
     _: KW_ONLY
-    delay_seconds: float | timedelta = 0.0
-    """How long a struck call is delayed (latency; before the error, if any; for a lost reply, after the callee has acted)."""
+    delay_seconds: float | timedelta | Distribution = 0.0
+    """How long a struck call is delayed (latency; before the error, if any; for a lost reply, after the callee has acted), or a stream is.
+    A number, or a shape (:mod:`somaresil.chaos.latency`), from which a time is drawn for each call."""
     error: type[BaseException] | BaseException | Callable[[], BaseException] | None = None
     """What a struck call raises: a type, an exception, or a function that makes one. None: :class:`~somaresil.errors.InjectedFault`."""
     status: int = 503
@@ -94,11 +126,37 @@ class ChaosConfig:
     amount: float | None = None
     """How much of a resource is taken (``resource_exhaust``), in its own unit."""
     mode: str | None = None
-    """How a part of the network is cut off (``network_partition``)."""
+    """How a part of the network is cut off (``network_partition``): ``refuse`` (or None), ``blackhole``, ``reset``, ``drop``, ``loss``."""
     loss: float | None = None
     """Share of the packets that are lost, where the partition loses packets."""
     path: str | None = None
     """Strike, and count, only calls that are made along this path of guards: ``agent.turn > llm.invoke``; None: any."""
+    every: int | None = None
+    """Strike each call whose number is a multiple of this."""
+    first: int | None = None
+    """Strike only the first so many calls: then all is clear."""
+    after: str | None = None
+    """Strike, and count, only what comes after something was seen: ``call:GUARD``, ``fault:GUARD`` or ``event:NAME[:GUARD]``."""
+    ramp_seconds: float | timedelta = 0.0
+    """The rate goes from ``ramp_from`` to ``failure_rate`` within so many seconds, then it stays."""
+    ramp_from: float = 0.0
+    """Where the rate begins."""
+    where: Mapping[str, str] | tuple[tuple[str, str], ...] | None = None
+    """Strike, and count, only calls that fit: patterns by ``tenant``, ``class``, ``scope``, ``method``, ``host`` or ``header:NAME``."""
+    result: Any = None
+    """What ``fake_result`` answers: a value, or a function of the arguments of the call."""
+    corrupt: str | Corrupter = "any"
+    """How ``corrupt_result`` damages: ``any``, ``truncate``, ``drop_keys``, ``flip_numbers``, or a function of an answer and a draw."""
+    retry_after: float | timedelta = 1.0
+    """Seconds after which ``rate_limit`` asks to come back."""
+    bytes_per_second: float | None = None
+    """What ``stream_throttle`` lets through; for items that are text."""
+    items_per_second: float | None = None
+    """What ``stream_throttle`` lets through."""
+    chunk_bytes: int = 16
+    """In pieces of how many bytes ``stream_drip`` sends a body."""
+    reset: bool = False
+    """Break a connection off with a TCP reset, where the server lets us at it."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -106,14 +164,12 @@ class ChaosConfig:
         keep = object.__setattr__
         known = self.experiment in AVAILABLE
         keep(self, "experiment", check.one_of("experiment", self.experiment, tuple(ChaosExperiment)))
-        if self.experiment not in AVAILABLE:
-            check.problem("experiment", str(self.experiment), " | ".join(AVAILABLE), "this version cannot do it yet")
         check.pattern("target_component", self.target_component)
         check.ratio("failure_rate", self.failure_rate)
         keep(self, "duration_seconds", check.seconds("duration_seconds", self.duration_seconds))
         radius = "zone" if self.blast_radius == "az" else self.blast_radius
         keep(self, "blast_radius", check.one_of("blast_radius", radius, BLAST_RADII))
-        keep(self, "delay_seconds", check.seconds("delay_seconds", self.delay_seconds, exclusive=False))
+        keep(self, "delay_seconds", _delay(check, self.delay_seconds))
         self._check_error(check)
         check.count("status", self.status, minimum=400, maximum=599)
         check.count("after_items", self.after_items, minimum=0, maximum=1_000_000)
@@ -123,9 +179,16 @@ class ChaosConfig:
         else:
             keep(self, "candidates", tuple(check.name("candidates", name) for name in self.candidates))
         self._check_calls(check)
-        if known:
-            self._check_options(check)
-            self._check_process(check)
+        self._check_triggers(check)
+        self._check_contents(check)
+        if self.amount is not None:
+            keep(self, "amount", check.number("amount", self.amount, minimum=0.0, maximum=1e15))
+        if self.mode is not None:
+            check.name("mode", self.mode)
+        if self.loss is not None:
+            keep(self, "loss", check.ratio("loss", self.loss, allow_zero=False))
+        if known and isinstance(self.target_component, str):
+            check_options(check, self.experiment.value, self.target_component, self.options(), _USUAL)
         check.finish()
 
     def _check_calls(self, check: Checker) -> None:
@@ -138,6 +201,28 @@ class ChaosConfig:
                 object.__setattr__(self, "calls", tuple(sorted(set(numbers))))
         if self.path is not None and not (isinstance(self.path, str) and 0 < len(self.path) <= _LONGEST_PATH):
             check.problem("path", self.path, "names of guards with ' > ' between them, or None")
+
+    def _check_triggers(self, check: Checker) -> None:
+        keep = object.__setattr__
+        check.count("every", self.every, optional=True, maximum=1_000_000_000)
+        check.count("first", self.first, optional=True, maximum=1_000_000_000)
+        check_after(check, self.after)
+        keep(self, "ramp_seconds", check.seconds("ramp_seconds", self.ramp_seconds, exclusive=False))
+        check.ratio("ramp_from", self.ramp_from)
+        if self.ramp_from and not self.ramp_seconds:
+            check.problem("ramp_from", self.ramp_from, "0.0 without a ramp", "ramp_seconds says how long it takes")
+        keep(self, "where", check_where(check, self.where))
+
+    def _check_contents(self, check: Checker) -> None:
+        keep = object.__setattr__
+        if not callable(self.corrupt):
+            check.one_of("corrupt", self.corrupt, tuple(CORRUPTIONS))
+        keep(self, "retry_after", check.seconds("retry_after", self.retry_after, exclusive=False))
+        for name in ("bytes_per_second", "items_per_second"):
+            if (value := getattr(self, name)) is not None:
+                keep(self, name, check.number(name, value, minimum=0.001, maximum=1e12))
+        check.count("chunk_bytes", self.chunk_bytes, maximum=1_000_000)
+        check.type("reset", self.reset, bool, "True or False")
 
     def _check_error(self, check: Checker) -> None:
         error = self.error
@@ -158,49 +243,40 @@ class ChaosConfig:
                 hint = f"{describe(broken)}; give a function that makes one"
                 check.problem("error", error, "an exception that can be made again for each struck call", hint)
 
-    def _check_options(self, check: Checker) -> None:
-        """What does not go together: an option that is not looked at is a mistake about what the experiment does."""
-        experiment = self.experiment
-        if experiment is ChaosExperiment.LATENCY_INJECTION and not self.delay_seconds:
-            check.problem("delay_seconds", self.delay_seconds, "seconds > 0 for a latency experiment")
-        if experiment in _WITHOUT_DELAY and self.delay_seconds:
-            check.problem("delay_seconds", self.delay_seconds, f"0 for {experiment.value}", "start a latency experiment beside it")
-        if experiment is ChaosExperiment.CIRCUIT_TRIP and self.max_injections is not None:
-            check.problem("max_injections", self.max_injections, "None for circuit_trip", "it opens each breaker once")
-        if experiment is ChaosExperiment.CIRCUIT_TRIP and (self.calls is not None or self.path is not None):
-            check.problem("calls", self.calls or self.path, "None for circuit_trip", "it opens each breaker once, whatever is called")
-        if self.path is not None and self.on_http:
-            check.problem("path", self.path, "None on http:", "requests have no guards around them")
-        if experiment in {ChaosExperiment.LOST_REPLY, ChaosExperiment.STREAM_TRUNCATION} and self.on_http:
-            check.problem("experiment", experiment.value, "latency, error or stream_cut on http:", "aim at a guard")
-        if self.error is not None and experiment not in _WITH_ERROR:
-            check.problem("error", self.error, f"None for {experiment.value}", "start an error experiment beside it")
-        if self.error is not None and self.on_http:
-            check.problem("error", self.error, "None on http:", "requests are answered with status=")
+    def options(self) -> dict[str, Any]:
+        """Every option that some kind takes, by its short name."""
+        return {SHORT_NAMES.get(name, name): getattr(self, name) for name in _OPTIONS}
 
-    def _check_process(self, check: Checker) -> None:
-        """What goes with faults of the process, and with no other."""
-        experiment = self.experiment
-        process = experiment in {ChaosExperiment.RESOURCE_EXHAUSTION, ChaosExperiment.NETWORK_PARTITION}
-        if process != self.on_process:
-            allowed = "resource:NAME or net:HOST" if process else "a guard, or http:/path"
-            hint = f"{experiment.value} strikes {'the process' if process else 'calls'}"
-            check.problem("target_component", self.target_component, allowed, hint)
-        if self.amount is not None and experiment is not ChaosExperiment.RESOURCE_EXHAUSTION:
-            check.problem("amount", self.amount, f"None for {experiment.value}")
-        for name in ("mode", "loss"):
-            if getattr(self, name) is not None and experiment is not ChaosExperiment.NETWORK_PARTITION:
-                check.problem(name, getattr(self, name), f"None for {experiment.value}")
+    @property
+    def realm(self) -> Realm:
+        """Where it strikes."""
+        return realm_of(self.target_component)
 
     @property
     def on_http(self) -> bool:
         """Whether it is about requests to the ASGI middleware."""
-        return isinstance(self.target_component, str) and self.target_component.startswith("http:")
+        return self.realm is Realm.HTTP
 
     @property
     def on_process(self) -> bool:
         """Whether it strikes the process itself: a resource of it, or its network."""
-        return isinstance(self.target_component, str) and self.target_component.startswith(PROCESS_TARGETS)
+        return self.realm in {Realm.RESOURCE, Realm.NETWORK}
+
+    @property
+    def longest_delay(self) -> float:
+        """The most seconds that one delay of it lasts: what a ceiling is compared with."""
+        delay: Any = self.delay_seconds
+        return float(delay) if isinstance(delay, int | float) else float(delay.longest)
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest rate that it reaches; a circuit trip strikes whatever its rate."""
+        return 1.0 if self.experiment is ChaosExperiment.CIRCUIT_TRIP else max(self.failure_rate, self.ramp_from)
+
+    def delay(self, u: float) -> float:
+        """Seconds for a draw."""
+        delay: Any = self.delay_seconds
+        return float(delay) if isinstance(delay, int | float) else float(delay.quantile(u))
 
     def make_error(self, component: str, experiment: str) -> BaseException:
         """A fresh exception for each struck call."""
@@ -211,6 +287,19 @@ class ChaosConfig:
             return _anew(error)
         made = error()
         return made if isinstance(made, Exception) else InjectedFault(component, experiment)
+
+
+_SELECTING: Final = frozenset({"experiment", "target_component", "failure_rate", "duration_seconds", "blast_radius", "candidates", "_"})
+_OPTIONS: Final = tuple(option.name for option in fields(ChaosConfig) if option.name not in _SELECTING)
+_USUAL: Final = {SHORT_NAMES.get(o.name, o.name): o.default for o in fields(ChaosConfig) if o.name in _OPTIONS}
+
+
+def _delay(check: Checker, value: Any) -> float | Distribution:
+    """Seconds, or a shape; of a constant shape its seconds."""
+    if isinstance(value, int | float | timedelta) or not (isinstance(value, Mapping) or hasattr(value, "quantile")):
+        return check.seconds("delay_seconds", value, exclusive=False)
+    shape = distribution_of(check, "delay_seconds", value)
+    return 0.0 if shape is None else shape.seconds if isinstance(shape, Constant) else shape
 
 
 def _anew(error: BaseException) -> BaseException:
@@ -233,6 +322,18 @@ class ChaosCeilings:
     delay: float | timedelta = 30.0
     experiments: int = 8
     """How many may be armed at once."""
+    memory: int = 256 << 20
+    """Bytes of memory that experiments may hold, all together; so with the next ones."""
+    disk: int = 1 << 30
+    """Bytes of disk space."""
+    cores: float = 2.0
+    """Cores that may be kept busy."""
+    threads: int = 64
+    """Threads that may be started to want the interpreter, or held in executors."""
+    descriptors: int | None = None
+    """File descriptors; None: all that are free but a reserve."""
+    block: float | timedelta = 2.0
+    """Seconds for which an event loop may be blocked in one piece."""
     protected_paths: tuple[str, ...] = ()
     """Paths of the ASGI middleware that are never touched, besides health, readiness, metrics and control routes."""
 
@@ -243,6 +344,12 @@ class ChaosCeilings:
         check.ratio("rate", self.rate)
         object.__setattr__(self, "delay", check.seconds("delay", self.delay))
         check.count("experiments", self.experiments, maximum=1_000)
+        check.count("memory", self.memory, minimum=0)
+        check.count("disk", self.disk, minimum=0)
+        check.number("cores", self.cores, minimum=0.0)
+        check.count("threads", self.threads, minimum=0, maximum=10_000)
+        check.count("descriptors", self.descriptors, minimum=0, optional=True)
+        object.__setattr__(self, "block", check.seconds("block", self.block, maximum=60.0))
         if isinstance(self.protected_paths, str) or not all(isinstance(path, str) and path for path in self.protected_paths):
             check.problem("protected_paths", self.protected_paths, "path patterns", "a tuple such as ('/admin/*',), also for a single one")
         check.finish()

@@ -13,21 +13,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chance import Chance
+from somaresil.chaos.capabilities import capabilities
+from somaresil.chaos.clienterrors import known_errors, unknown_error
 from somaresil.chaos.config import PROCESS_TARGETS, ChaosCeilings, ChaosConfig, ChaosExperiment
+from somaresil.chaos.flight import RequestRun
+from somaresil.chaos.grading import Grader
 from somaresil.chaos.permission import NOTHING, Permission, Place
-from somaresil.chaos.plan import ERRORS, ChaosPlan, PlanRun
+from somaresil.chaos.plan import ERRORS, ChaosPlan, FaultWindow, PlanRun
 from somaresil.chaos.process import Warden
+from somaresil.chaos.requests import RequestPlans
+from somaresil.chaos.resources.registry import Registry
 from somaresil.chaos.run import ExperimentRun, Tracker, TripRule, trip
+from somaresil.chaos.transforms import CORRUPTIONS
+from somaresil.chaos.triggers import aims_at
+from somaresil.chaos.vocabulary import short_path
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.model.selector import is_chosen, matches
 from somaresil.runtime import Asyncio
 
 if TYPE_CHECKING:
+    import os
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable
     from datetime import timedelta
 
-    from somaresil.chaos.plan import ErrorMakers, FaultWindow
+    from somaresil.chaos.capabilities import Capability
+    from somaresil.chaos.plan import Corrupters, ErrorMakers
     from somaresil.chaos.process import ProcessFault
     from somaresil.chaos.run import Hit
     from somaresil.chaos.split import Split
@@ -40,7 +52,10 @@ __all__ = ["ChaosEngine"]
 _KEPT: Final = 64
 _MOST_PAIRS: Final = 200
 
-_PROCESS_FAULTS: Final[Mapping[ChaosExperiment, str]] = {}
+_PROCESS_FAULTS: Final[Mapping[ChaosExperiment, str]] = {
+    ChaosExperiment.RESOURCE_EXHAUSTION: "somaresil.chaos.resources:ResourceExhaustion",
+    ChaosExperiment.NETWORK_PARTITION: "somaresil.chaos.network.partition:Partition",
+}
 """Kinds of fault that strike the process, and where each is made: ``module:function``, imported when first wanted."""
 
 
@@ -63,12 +78,28 @@ class ChaosEngine:
         self._forgotten: dict[tuple[str, str], int] = {}
         self._warden = Warden(listeners)
         self._process_faults: dict[ChaosExperiment, ProcessFault] = {}
+        self.resources = Registry()
+        """The loops, pools and directories that experiments may strike."""
         self.middlewares = 0
         """How many middlewares are there to strike requests."""
         self.split: Split | None = None
         """The control and experiment groups of the plan that runs; the middleware asks for it only while ``http`` has something."""
+        self._graders: tuple[Grader, ...] = ()
+        self.protected: tuple[str, ...] = ()
+        """Patterns of paths that :meth:`protect` was told of."""
         self.http: tuple[ExperimentRun, ...] = ()
         """Experiments on requests; the middleware looks at this and nothing else."""
+        self.requests = RequestPlans(self, clock=clock, listeners=listeners)
+        """Request plans: what was approved, what is in flight, what was counted."""
+        self.approve = self.requests.approve
+        self.revoke = self.requests.revoke
+        self.accept_plans = self.requests.accept_plans
+        self.refuse_plans = self.requests.refuse_plans
+        self.pass_plans_to = self.requests.pass_plans_to
+        self.sign_plan = self.requests.sign_plan
+        self.carry = self.requests.carry
+        self.carrying = self.requests.carrying
+        self.carry_stream = self.requests.carry_stream
 
     # -- permission -------------------------------------------------------------------------------------------------------------------
 
@@ -96,6 +127,15 @@ class ChaosEngine:
     def _check_permission(self, check: Checker) -> None:
         self._allowed.check(check, self.place)
 
+    def capabilities(self) -> Mapping[str, Capability]:
+        """What faults of the process can be done here, by name, and why not the others; tried, not guessed. Needs no permission."""
+        return capabilities()
+
+    @property
+    def listeners(self) -> Listeners:
+        """Who is told."""
+        return self._listeners
+
     # -- starting ---------------------------------------------------------------------------------------------------------------------
 
     def arm(self, config: ChaosConfig) -> ExperimentRun:
@@ -108,16 +148,14 @@ class ChaosEngine:
         if not isinstance(config, ChaosConfig):
             check.problem("config", config, "a ChaosConfig")
             check.finish()
-        rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
         self._allowed.check_ceilings(
             check,
-            failure_rate=rate,
+            failure_rate=config.highest_rate,
             duration_seconds=config.duration_seconds,
-            delay_seconds=config.delay_seconds,
+            delay_seconds=config.longest_delay,
         )
         self._check_target(check, config.target_component, config.experiment)
-        if config.on_process:
-            self._process_fault(config.experiment).check(check, config, self._allowed.limits, "target_component")
+        self._check_process(check, config, "experiment", "target_component")
         now = self._clock.monotonic()
         _ = self.runs  # ends the leases that are over, with no lock held: listeners hear of it
         with self._lock:
@@ -131,14 +169,16 @@ class ChaosEngine:
         self._place(run)
         return run
 
-    def check_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, split: bool = False) -> None:
+    def check_plan(
+        self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, corrupters: Corrupters | None = None, split: bool = False
+    ) -> None:
         """Raise what :meth:`arm_plan` would raise now, but for the number of experiments at once; nothing is armed."""
         check = Checker("chaos")
         self._check_permission(check)
         _ = self.runs
-        known = {**ERRORS, **(errors or {})}
+        known, ways = known_errors({**ERRORS, **(errors or {})}), dict(corrupters or {})
         for i, window in enumerate(plan.windows):
-            self._planned(check.child(f"plan.windows[{i}]"), window, known, await_guards=False)
+            self._planned(check.child(f"plan.windows[{i}]"), window, known, ways, await_guards=False)
         self._check_split(check, plan, split)
         check.finish()
 
@@ -153,13 +193,20 @@ class ChaosEngine:
                 check.problem(f"plan.windows[{i}].kind", window.kind, "a fault of single calls or requests", hint)
 
     def arm_plan(
-        self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, await_guards: bool = False, split: Split | None = None
+        self,
+        plan: ChaosPlan,
+        *,
+        errors: ErrorMakers | None = None,
+        corrupters: Corrupters | None = None,
+        await_guards: bool = False,
+        split: Split | None = None,
     ) -> PlanRun:
         """Start a plan now: each of its windows is a lease that begins and ends by the clock, with no task, thread or timer.
 
-        ``errors`` adds to the errors that the plan may name (:data:`~somaresil.chaos.plan.ERRORS`). ``await_guards`` takes targets that no
-        guard matches yet. With a ``split`` its experiment group alone is struck. The plan draws by its own seed: which calls are struck
-        depends on the plan and on the calls, and on nothing that was started before.
+        ``errors`` adds to the errors that the plan may name (:data:`~somaresil.chaos.plan.ERRORS` and those of client libraries,
+        :mod:`somaresil.chaos.clienterrors`), ``corrupters`` to the ways to damage an answer. ``await_guards`` takes targets that no guard
+        matches yet. With a ``split`` its experiment group alone is struck. The plan draws by its own seed: which calls are struck depends
+        on the plan and on the calls, and on nothing that was started before.
 
         Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, and then nothing is armed.
         """
@@ -169,10 +216,15 @@ class ChaosEngine:
             check.problem("plan", plan, "a ChaosPlan", "ChaosPlan.from_json(text) reads one")
         if errors is not None and not isinstance(errors, Mapping):
             check.problem("errors", errors, "names of errors and what they mean, or None", "a dictionary of types or functions")
+        if corrupters is not None and not (isinstance(corrupters, Mapping) and all(callable(way) for way in corrupters.values())):
+            check.problem("corrupters", corrupters, "names and functions of an answer and a draw, or None")
+            corrupters = None
         if not isinstance(plan, ChaosPlan) or not (errors is None or isinstance(errors, Mapping)):
             check.finish()
-        known = {**ERRORS, **(errors or {})}
-        configs = [self._planned(check.child(f"plan.windows[{i}]"), window, known, await_guards) for i, window in enumerate(plan.windows)]
+        known, ways = known_errors({**ERRORS, **(errors or {})}), dict(corrupters or {})
+        configs = [
+            self._planned(check.child(f"plan.windows[{i}]"), window, known, ways, await_guards) for i, window in enumerate(plan.windows)
+        ]
         now = self._clock.monotonic()
         chance = Chance(plan.seed)
         _ = self.runs
@@ -224,9 +276,9 @@ class ChaosEngine:
             if self.split is split:
                 self.split = None
 
-    async def run_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None) -> PlanRun:
+    async def run_plan(self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, corrupters: Corrupters | None = None) -> PlanRun:
         """Start a plan as :meth:`arm_plan` does, and return when its last window is over. Cancelling it ends the windows."""
-        plan_run = self.arm_plan(plan, errors=errors)
+        plan_run = self.arm_plan(plan, errors=errors, corrupters=corrupters)
         try:
             for run in plan_run.runs:
                 while not run.over:
@@ -292,6 +344,9 @@ class ChaosEngine:
                 # Asked for after the experiment can be seen: a guard that is made meanwhile is found here or arms itself.
                 for guard in self._guards().values():
                     self._arm_guard(run, guard)
+            if run.prerequisite is not None and run.selected:
+                # Behind its own rules, so that a call does not come after itself.
+                self._watch_for(run)
         except BaseException:
             run.end("failed")
             raise
@@ -350,6 +405,23 @@ class ChaosEngine:
         """
         return self.arm(self._configured(ChaosExperiment.CIRCUIT_TRIP, component, 1.0, duration_seconds, **options))
 
+    async def exhaust(
+        self,
+        resource: str,
+        amount: float | None = None,
+        rate: float = 1.0,
+        duration_seconds: float | timedelta = 60.0,
+        **options: Any,
+    ) -> ExperimentRun:
+        """Take ``amount`` of a resource of this process away, by its name: ``memory`` means the target ``resource:memory``.
+
+        None takes the usual amount. ``rate`` is the share of the time, for ``loop_block``, ``gil`` and ``cpu``; the others hold what they
+        took until the end.
+        """
+        return self.arm(
+            self._configured(ChaosExperiment.RESOURCE_EXHAUSTION, f"resource:{resource}", rate, duration_seconds, amount=amount, **options)
+        )
+
     # -- stopping ---------------------------------------------------------------------------------------------------------------------
 
     @property
@@ -366,7 +438,7 @@ class ChaosEngine:
         """How many calls were struck since the process began, by component and kind of fault; at most 200 pairs, then ``_other``."""
         with self._lock:
             counts = dict(self._forgotten)
-            for run in self._runs:
+            for run in (*self._runs, *self.requests.runs):
                 _add(counts, run)
         return counts
 
@@ -375,44 +447,149 @@ class ChaosEngine:
         run.end("stopped")
 
     def stop_all(self) -> None:
-        """The kill switch: end everything, from any thread, at once. No event loop is needed; calls that are being delayed go on."""
+        """The kill switch: end everything, from any thread, at once. No event loop is needed; calls that are being delayed go on.
+
+        Request plans are ignored from then on, until :meth:`accept_plans` is called again.
+        """
+        self.requests.kill()
         for run in self._runs:
             run.end("stop_all")
 
+    # -- resources of the process -----------------------------------------------------------------------------------------------------
+
+    def register_loop(self, loop: AbstractEventLoop | None = None) -> None:
+        """Name an event loop that experiments may strike; None: the one that runs here.
+
+        When none was named they strike the loops in which experiments were armed.
+        """
+        self.resources.register_loop(loop)
+
+    def register_pool(
+        self,
+        name: str,
+        *,
+        checkout: Callable[[], Any],
+        giveback: Callable[[Any], Any],
+        size: int | None = None,
+        loop: AbstractEventLoop | None = None,
+    ) -> None:
+        """Let experiments on ``resource:pool:NAME`` take connections: ``checkout()`` takes one, ``giveback(connection)`` returns it.
+
+        Both are plain functions, run in a thread of their own, or coroutine functions, run in ``loop`` (None: the running one).
+        ``checkout`` may raise or wait when there is none. ``size`` is how many the pool has at most; None: experiments have to say.
+        A name that is taken is given to the new one.
+        """
+        self.resources.register_pool(name, checkout, giveback, size, loop)
+
+    def register_directory(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Let experiments on ``resource:disk:NAME`` take space of the file system that the directory ``path`` is on."""
+        self.resources.register_directory(name, path)
+
     # -- for the other parts of the process -------------------------------------------------------------------------------------------
+
+    def grade(self) -> Grader:
+        """``with``: watch what the code around the guards makes of the faults, and say what it does wrong. Strikes nothing itself.
+
+        Threads and tasks alike; see :mod:`somaresil.chaos.grading`.
+        """
+        return Grader(self, self._guards, clock=self._clock, listeners=self._listeners)
+
+    def add_grader(self, grader: Grader) -> None:
+        """Let it look at guards that are made from now on."""
+        with self._lock:
+            self._graders = (*self._graders, grader)
+
+    def remove_grader(self, grader: Grader) -> None:
+        """No longer."""
+        with self._lock:
+            self._graders = tuple(other for other in self._graders if other is not grader)
 
     def guard_added(self, guard: Guard) -> None:
         """A guard was made: experiments that match its name strike it too."""
+        for grader in self._graders:
+            grader.look_at(guard)
         for run in self._runs:
-            if not run.over and not run.config.on_http and not run.config.on_process:
+            if run.over:
+                continue
+            if not run.config.on_http and not run.config.on_process:
                 self._arm_guard(run, guard)
+            self._watch_guard(run, guard)
+        self.requests.guard_added(guard, self._arm_guard)
+
+    def protect(self, pattern: str) -> None:
+        """Never touch requests to these paths, whatever is allowed later: the control surface must be reachable while it is needed."""
+        with self._lock:
+            self.protected = (*self.protected, pattern)
 
     def middleware_added(self) -> None:
         """A middleware is there to strike requests."""
         self.middlewares += 1
 
-    def strike_request(self, path: str, root: str = "") -> tuple[ExperimentRun, Hit] | None:
-        """What to do to a request; None: leave it alone. ``root`` is the root path, which servers put before the path of the app."""
-        paths = _names_of(path, root)
-        if self._is_protected(paths):
+    def strike_request(self, path: str, root: str = "", scope: Any = None) -> tuple[ExperimentRun, Hit] | None:
+        """What to do to a request; None: leave it alone. ``root`` is the root path, which servers put before the path of the app.
+
+        ``scope`` is that of ASGI: some experiments choose by method, host or headers.
+        """
+        if self.spares(path, root):
             return None
+        paths = paths_of(path, root)
         for run in self.http:
-            if run.live and any(matches(run.config.target_component, f"http:{name}") for name in paths):
-                hit = run.strike_request()
+            if run.live and any(aims_at(run.config.target_component, f"http:{name}") for name in paths):
+                hit = run.strike_request(scope)
                 if hit is not None:
                     return run, hit
         return None
 
     def spares(self, path: str, root: str = "") -> bool:
         """Whether experiments never touch requests to this path."""
-        return self._is_protected(_names_of(path, root))
+        return any(map(self.is_protected, paths_of(path, root)))
 
-    def _is_protected(self, paths: Iterable[str]) -> bool:
-        for name in paths:
-            plain = name.rstrip("/")
-            if any(matches(pattern, name) or matches(pattern, plain) for pattern in self._allowed.protected):
-                return True
-        return False
+    def is_protected(self, path: str) -> bool:
+        """Whether no experiment may touch requests for this path."""
+        plain = path.rstrip("/")
+        return any(matches(pattern, path) or matches(pattern, plain) for pattern in (*self._allowed.protected, *self.protected))
+
+    # -- for request plans ------------------------------------------------------------------------------------------------------------
+
+    def permits(self) -> bool:
+        """Whether an experiment may be started here and now."""
+        check = Checker()
+        self._check_permission(check)
+        return not check.problems
+
+    def checked(
+        self, check: Checker, fault: ChaosConfig | FaultWindow, errors: ErrorMakers | None, *, await_guards: bool
+    ) -> ChaosConfig | None:
+        """The experiment that ``fault`` stands for; notes what would keep it from being started where chaos is permitted."""
+        if isinstance(fault, FaultWindow):
+            if fault.start:
+                check.problem("start", fault.start, "0", "a request plan begins with its request")
+            return self._planned(check, fault, known_errors({**ERRORS, **(errors or {})}), {}, await_guards)
+        if not isinstance(fault, ChaosConfig):
+            check.problem("fault", fault, "a ChaosConfig or a FaultWindow")
+            return None
+        self._allowed.check_ceilings(
+            check, failure_rate=fault.failure_rate, duration_seconds=fault.duration_seconds, delay_seconds=fault.delay_seconds
+        )
+        self._check_target(check, fault.target_component, fault.experiment, await_guards=await_guards)
+        return fault
+
+    def request_run(self, identity: str, config: ChaosConfig, chance: Chance, draws: str) -> RequestRun:
+        """One rule of a request plan, as an experiment that nobody has armed."""
+        return RequestRun(
+            identity, config, selected=self._selected(config), clock=self._clock, chance=chance, listeners=self._listeners, draws=draws
+        )
+
+    def place_run(self, run: RequestRun) -> None:
+        """Arm it."""
+        if run.selected:
+            self._place(run)
+
+    def forget_runs(self, runs: Iterable[ExperimentRun]) -> None:
+        """Keep of these what they have struck."""
+        with self._lock:
+            for run in runs:
+                _add(self._forgotten, run)
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
@@ -426,8 +603,10 @@ class ChaosEngine:
             check = Checker("chaos")
             self._check_permission(check)
             named = {problem.path.removeprefix("ChaosConfig.") for problem in wrong.problems}
-            given = {"failure_rate": rate, "duration_seconds": duration, "delay_seconds": options.get("delay_seconds", 0.0)}
-            self._allowed.check_ceilings(check, **{name: 0.0 if name in named else given[name] for name in given})
+            longest = getattr(delay := options.get("delay_seconds", 0.0), "longest", delay)
+            given = {"failure_rate": rate, "duration_seconds": duration, "delay_seconds": longest}
+            wrong_names = {name.partition(".")[0] for name in named}
+            self._allowed.check_ceilings(check, **{name: 0.0 if name in wrong_names else given[name] for name in given})
             if "target_component" not in named:
                 self._check_target(check, component, experiment)
             raise ConfigurationError([*wrong.problems, *check.problems]) from None
@@ -438,24 +617,33 @@ class ChaosEngine:
         if most > self._allowed.limits.experiments:
             check.problem("experiments", most, f"at most {self._allowed.limits.experiments} at once", "stop one first")
 
-    def _planned(self, check: Checker, window: FaultWindow, errors: ErrorMakers, await_guards: bool) -> ChaosConfig | None:  # noqa: FBT001
+    def _planned(
+        self,
+        check: Checker,
+        window: FaultWindow,
+        errors: ErrorMakers,
+        corrupters: Corrupters,
+        await_guards: bool,  # noqa: FBT001 - one caller, in its own order
+    ) -> ChaosConfig | None:
         """The experiment of one window, or notes why there can be none."""
         if window.error is not None and window.error not in errors:
-            allowed = f"one of {', '.join(sorted(errors))}"
-            check.problem("error", window.error, allowed, did_you_mean(window.error, errors) or "allow it: errors={name: type}")
+            check.problem("error", window.error, *unknown_error(window.error, errors))
             errors = {window.error: OSError}  # so that the rest of it is looked at too
+        if window.corrupt not in CORRUPTIONS and window.corrupt not in corrupters:
+            allowed = f"one of {', '.join([*CORRUPTIONS, *sorted(corrupters)])}"
+            hint = did_you_mean(window.corrupt, [*CORRUPTIONS, *corrupters]) or "allow it: corrupters={name: function}"
+            check.problem("corrupt", window.corrupt, allowed, hint)
+            corrupters = {window.corrupt: CORRUPTIONS["any"]}
         try:
-            config = window.config(errors)
+            config = window.config(errors, corrupters)
         except ConfigurationError as wrong:
             for problem in wrong.problems:
-                check.problem(problem.path.removeprefix("ChaosConfig."), problem.value, problem.allowed, problem.hint)
+                check.problem(short_path(problem.path.removeprefix("ChaosConfig.")), problem.value, problem.allowed, problem.hint)
             return None
-        rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
-        limits = {"rate": rate, "duration": config.duration_seconds, "delay": config.delay_seconds}
+        limits = {"rate": config.highest_rate, "duration": config.duration_seconds, "delay": config.longest_delay}
         self._allowed.check_ceilings(check, **limits)
         self._check_target(check, config.target_component, config.experiment, name="target", await_guards=await_guards)
-        if config.on_process:
-            self._process_fault(config.experiment).check(check, config, self._allowed.limits, "target")
+        self._check_process(check, config, "kind", "target")
         return config
 
     def _check_target(
@@ -465,9 +653,6 @@ class ChaosEngine:
             if not self.middlewares and not await_guards:
                 hint = "no ResilienceMiddleware is mounted, so there are no requests to strike; frameworks mount it when the app starts"
                 check.problem(name, pattern, "a guard, or a mounted middleware", hint)
-            if experiment is ChaosExperiment.CIRCUIT_TRIP:
-                kind = "experiment" if name == "target_component" else "kind"
-                check.problem(kind, experiment.value, "latency, error or stream_cut on http:", "routes have no breaker")
             return
         if pattern.startswith(PROCESS_TARGETS):
             # Whether there is such a resource or such a network is for the fault itself to say.
@@ -478,6 +663,15 @@ class ChaosEngine:
             check.problem(name, pattern, *unknown_target(pattern, guards))
         if experiment is ChaosExperiment.CIRCUIT_TRIP and found and all(guard.breaker is None for guard in found):
             check.problem(name, pattern, "a guard with a breaker", "there is no circuit to open")
+
+    def _check_process(self, check: Checker, config: ChaosConfig, kind: str, target: str) -> None:
+        """Ask the fault of the process, if it is one, what stands in its way."""
+        if not config.on_process:
+            return
+        if config.experiment in _PROCESS_FAULTS:
+            self._process_fault(config.experiment).check(check, config, self._allowed.limits, target)
+        else:
+            check.problem(kind, config.experiment.value, "a fault of calls", "this version cannot do it yet")
 
     def _selected(self, config: ChaosConfig) -> bool:
         me = self.place.member(config.blast_radius)
@@ -500,6 +694,20 @@ class ChaosEngine:
             trip(run, guard)
         else:
             self._arm_rule(run, guard, TripRule(run, guard))
+
+    def _watch_for(self, run: ExperimentRun) -> None:
+        """See to it that what it waits for is seen: an event, or a call of a guard."""
+        if run.prerequisite is not None:
+            forget = run.prerequisite.listen(self._listeners)
+            if forget is not None:
+                run.on_end(forget)
+            for guard in self._guards().values():
+                self._watch_guard(run, guard)
+
+    def _watch_guard(self, run: ExperimentRun, guard: Guard) -> None:
+        prerequisite = run.prerequisite
+        if prerequisite is not None and prerequisite.of_guard(guard.name) and run.first_arming(f"after {guard.name}"):
+            self._arm_rule(run, guard, Tracker(run, guard.name, prerequisite.note))
 
     def _arm_rule(self, run: ExperimentRun, guard: Guard, rule: FaultRule) -> None:
         guard.faults.arm(rule)
@@ -526,12 +734,10 @@ class ChaosEngine:
             self.http = tuple(armed for armed in self.http if armed is not run)
 
 
-def _names_of(path: str, root: str) -> list[str]:
-    """What a request may be called: its path, and that without the root path of the app."""
-    paths, prefix = [path], root.rstrip("/")
-    if prefix and (path == prefix or path.startswith(f"{prefix}/")):
-        paths.append(path.removeprefix(prefix) or "/")
-    return paths
+def paths_of(path: str, root: str) -> list[str]:
+    """The paths that patterns are compared with: as the server says it, and without the root path."""
+    prefix = root.rstrip("/")
+    return [path, path.removeprefix(prefix) or "/"] if prefix and (path == prefix or path.startswith(f"{prefix}/")) else [path]
 
 
 def _add(counts: dict[tuple[str, str], int], run: ExperimentRun) -> None:

@@ -17,14 +17,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from somaresil.chaos.config import AVAILABLE, ChaosConfig, ChaosExperiment
+from somaresil.chaos.config import ChaosConfig, ChaosExperiment
+from somaresil.chaos.transforms import CORRUPTIONS, Corrupter
+from somaresil.chaos.vocabulary import KINDS, LONG_NAMES, short_path
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ERRORS", "VERSION", "ChaosPlan", "ErrorMakers", "FaultWindow", "PlanRun"]
+    from somaresil.chaos.latency import Distribution
+
+__all__ = ["ERRORS", "KINDS", "VERSION", "ChaosPlan", "Corrupters", "ErrorMakers", "FaultWindow", "PlanRun"]
 
 VERSION: Final = 1
 """The version of the JSON form that this release writes, and the highest that it reads."""
@@ -37,12 +41,13 @@ ERRORS: Final[Mapping[str, type[Exception]]] = {
 ErrorMakers = Mapping[str, "type[Exception] | Callable[[], Exception]"]
 """More errors, by the names that plans use for them: types or functions that make one."""
 
-KINDS: Final = tuple(kind.value for kind in AVAILABLE)
-"""Kinds of faults, as plans name them."""
+Corrupters = Mapping[str, Corrupter]
+"""Ways to damage an answer, by the names that plans use for them."""
 
 LONGEST: Final = 31 * 86_400.0
 """Seconds from the start of a plan to its end, at most."""
 MOST_WINDOWS: Final = 1_000
+_LARGEST_RESULT: Final = 100_000
 _LARGEST: Final = 1_000_000
 """Characters of JSON that are read."""
 
@@ -61,9 +66,9 @@ class FaultWindow:
     """
 
     target: str
-    """Name of a guard or a pattern over names; ``http:`` and a path pattern for requests."""
+    """Name of a guard or a pattern over names; ``http:`` and a path pattern for requests; ``resource:NAME``; ``net:HOST[:PORT]``."""
     kind: str
-    """``latency``, ``error``, ``circuit_trip``, ``lost_reply``, ``stream_cut`` or ``stream_truncate``."""
+    """Name of a kind of fault (:data:`~somaresil.chaos.vocabulary.FAULTS`)."""
     start: float
     """Seconds after the beginning of the plan."""
     duration: float
@@ -71,8 +76,9 @@ class FaultWindow:
     _: KW_ONLY
     rate: float = 1.0
     """Share of the calls that are struck."""
-    delay: float = 0.0
-    """Seconds: what ``latency`` is about; before an ``error``; in which the caller of a ``lost_reply`` waits."""
+    delay: float | Distribution | Mapping[str, Any] = 0.0
+    """Seconds: what ``latency`` is about; before an ``error``; in which the caller of a ``lost_reply`` waits. Or a shape, as it is or as
+    data: ``{"uniform": [0.1, 0.5]}``."""
     error: str | None = None
     """Name of the error to raise (see :data:`ERRORS`); None: :class:`~somaresil.errors.InjectedFault`."""
     status: int = 503
@@ -89,6 +95,32 @@ class FaultWindow:
     """Share of the packets that a partition loses."""
     path: str | None = None
     """Only along this path of guards."""
+    every: int | None = None
+    """Each call whose number is a multiple of this."""
+    first: int | None = None
+    """The first so many calls."""
+    after: str | None = None
+    """Only after ``call:GUARD``, ``fault:GUARD`` or ``event:NAME[:GUARD]`` was seen."""
+    ramp: float = 0.0
+    """Seconds in which the rate goes from ``ramp_from`` to ``rate``."""
+    ramp_from: float = 0.0
+    """Where the rate begins."""
+    where: Mapping[str, str] | tuple[tuple[str, str], ...] | None = None
+    """Only calls that fit these patterns, by ``tenant``, ``class``, ``scope``, ``method``, ``host`` or ``header:NAME``."""
+    result: Any = None
+    """What ``fake_result`` answers; anything that JSON has."""
+    corrupt: str = "any"
+    """How ``corrupt_result`` damages: ``any``, ``truncate``, ``drop_keys``, ``flip_numbers``, or the name of a corrupter."""
+    retry_after: float = 1.0
+    """Seconds after which ``rate_limit`` asks to come back."""
+    bytes_per_second: float | None = None
+    """What ``stream_throttle`` lets through."""
+    items_per_second: float | None = None
+    """What ``stream_throttle`` lets through."""
+    chunk_bytes: int = 16
+    """In pieces of how many bytes ``stream_drip`` sends a body."""
+    reset: bool = False
+    """Whether ``stream_cut`` and ``stream_tear`` reset the connection of a request."""
 
     def __post_init__(self) -> None:
         """Check everything, keep numbers as they are read best."""
@@ -99,18 +131,26 @@ class FaultWindow:
         if self.error is not None:
             # Whether the name means something is known where the plan runs.
             check.name("error", self.error)
+        if not isinstance(self.corrupt, str) or self.corrupt not in CORRUPTIONS:
+            check.name("corrupt", self.corrupt)
+        if self.result is not None:
+            keep(self, "result", _json(check, "result", self.result))
         try:
             # Any error will do here; one that is no text has its problem already.
-            config = self._config(OSError if isinstance(self.error, str) else None)
+            config = self._config(OSError if isinstance(self.error, str) else None, _stand_in)
         except ConfigurationError as wrong:
             said = {problem.path for problem in check.problems}
             for problem in wrong.problems:
-                name = _SHORT.get(problem.path.removeprefix("ChaosConfig."), problem.path.removeprefix("ChaosConfig."))
+                name = short_path(problem.path.removeprefix("ChaosConfig."))
                 if name not in said:
                     check.problem(name, problem.value, problem.allowed, problem.hint)
         else:
             keep(self, "kind", config.experiment.value)
-            keep(self, "delay", _plain(float(config.delay_seconds)))  # type: ignore[arg-type]
+            delay = config.delay_seconds
+            keep(self, "delay", _plain(float(delay)) if isinstance(delay, int | float) else delay)
+            keep(self, "ramp", _plain(config.ramp_seconds))  # type: ignore[arg-type]
+            keep(self, "retry_after", _plain(config.retry_after))  # type: ignore[arg-type]
+            keep(self, "where", config.where)
             keep(self, "calls", config.calls)
             if self.end > LONGEST:
                 check.problem("duration", self.duration, f"an end within {LONGEST:.0f} seconds of the start of the plan")
@@ -118,7 +158,8 @@ class FaultWindow:
 
     def __repr__(self) -> str:
         """A line to copy: what is as usual is left out, and strings stand in the quotes that formatters want."""
-        named = [f"{name}={_literal(getattr(self, name))}" for name in self.as_dict() if name not in {"target", "kind"}]
+        shown = {name: value for name, value in self.as_dict().items() if name not in {"target", "kind"}}
+        named = [f"{name}={_literal(tuple(value) if name == 'calls' else value)}" for name, value in shown.items()]
         return f"FaultWindow({', '.join([_literal(self.target), _literal(self.kind), *named])})"
 
     @property
@@ -132,38 +173,24 @@ class FaultWindow:
         for option in fields(self):
             value = getattr(self, option.name)
             if option.default is MISSING or value != option.default:
-                shown[option.name] = list(value) if isinstance(value, tuple) else value
+                shown[option.name] = _data(option.name, value)
         return shown
 
-    def config(self, errors: ErrorMakers = ERRORS) -> ChaosConfig:
-        """The experiment that it stands for; ``errors`` says what the names of errors mean."""
-        return self._config(None if self.error is None else errors[self.error])
+    def config(self, errors: ErrorMakers = ERRORS, corrupters: Corrupters | None = None) -> ChaosConfig:
+        """The experiment that it stands for; ``errors`` says what the names of errors mean, ``corrupters`` those of ways to damage."""
+        error = None if self.error is None else errors[self.error]
+        return self._config(error, None if self.corrupt in CORRUPTIONS else (corrupters or {})[self.corrupt])
 
-    def _config(self, error: type[Exception] | Callable[[], Exception] | None) -> ChaosConfig:
-        return ChaosConfig(
-            cast("ChaosExperiment", self.kind),  # a word becomes its member there
-            self.target,
-            self.rate,
-            self.duration,
-            delay_seconds=self.delay,
-            error=error,
-            status=self.status,
-            after_items=self.after_items,
-            calls=self.calls,
-            amount=self.amount,
-            mode=self.mode,
-            loss=self.loss,
-            path=self.path,
-        )
+    def _config(self, error: type[Exception] | Callable[[], Exception] | None, corrupter: Corrupter | None) -> ChaosConfig:
+        options = {LONG_NAMES.get(name, name): getattr(self, name) for name in _OPTIONS}
+        if corrupter is not None and self.corrupt not in tuple(CORRUPTIONS):
+            options["corrupt"] = corrupter
+        # A word becomes its member there.
+        return ChaosConfig(cast("ChaosExperiment", self.kind), self.target, self.rate, self.duration, error=error, **options)
 
 
-_SHORT: Final = {
-    "experiment": "kind",
-    "target_component": "target",
-    "failure_rate": "rate",
-    "duration_seconds": "duration",
-    "delay_seconds": "delay",
-}
+_SELECTING: Final = frozenset({"target", "kind", "start", "duration", "rate", "error", "_"})
+_OPTIONS: Final = tuple(option.name for option in fields(FaultWindow) if option.name not in _SELECTING)
 _FIELDS: Final = tuple(option.name for option in fields(FaultWindow))
 _REQUIRED: Final = tuple(option.name for option in fields(FaultWindow) if option.default is MISSING)
 
@@ -355,6 +382,31 @@ def _window(check: Checker, data: object) -> FaultWindow | None:
             if problem.path not in missing:
                 check.problem(problem.path, problem.value, problem.allowed, problem.hint)
     return None
+
+
+def _stand_in(answer: Any, u: float) -> Any:  # noqa: ARG001 - it stands for any corrupter
+    return answer
+
+
+def _data(name: str, value: Any) -> Any:
+    """The value of an option for JSON."""
+    if name == "where":
+        return dict(value)
+    if name == "delay" and not isinstance(value, int | float):
+        return value.as_data()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _json(check: Checker, name: str, value: Any) -> Any:
+    """A copy of what is JSON; what is not is a problem."""
+    try:
+        written = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as wrong:
+        check.problem(name, type(value).__name__, "what JSON has: text, numbers, true, false, null, lists and objects", str(wrong)[:120])
+        return None
+    if len(written) > _LARGEST_RESULT:
+        check.problem(name, f"{len(written)} characters", f"at most {_LARGEST_RESULT}")
+    return json.loads(written)
 
 
 def _plain(seconds: float) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
@@ -80,20 +81,26 @@ class Warden:
     def take(self, run: ExperimentRun, fault: ProcessFault) -> None:
         """Begin a fault when its lease does, now or later, and see to its end. Raises what its beginning raises now."""
         held = _Held(run, fault)
+        # Decided before the thread can see it: otherwise both would begin it, and whoever arms it would go on before it has begun.
+        now = self._claim(held) if run.live else False
         with self._lock:
             self._held = (*self._held, held)
         run.on_end(lambda: self._drop(held))
         # Before it begins: whoever it makes wait must find somebody who ends it.
         self._start()
-        if run.live:
+        if now:
             self._begin(held)
 
-    def _begin(self, held: _Held) -> None:
+    def _claim(self, held: _Held) -> bool:
+        """Whether it is the caller who begins it."""
         with self._lock:
             if held.begun:
-                return
+                return False
             held.begun = True
-        held.real_end = time.monotonic() + held.run.remaining
+            held.real_end = time.monotonic() + held.run.remaining
+            return True
+
+    def _begin(self, held: _Held) -> None:
         try:
             release = held.fault.begin(held.run)
         except BaseException:
@@ -131,7 +138,7 @@ class Warden:
         try:
             if held.begun and time.monotonic() >= held.real_end:
                 run.end("expired")
-            elif run.live and not held.begun:
+            elif run.live and self._claim(held):
                 self._begin(held)
         except Exception as defect:  # noqa: BLE001 - the others must be ended in time
             self._listeners.defect(f"chaos experiment {run.id}", defect, 0.0, "it has ended")
@@ -147,6 +154,8 @@ class Warden:
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._thread = None
+        for held in self._held:
+            held.run.forget_locks()
 
 
 _wardens: WeakSet[Warden] = WeakSet()
@@ -159,6 +168,8 @@ def _at_exit() -> None:
     register = getattr(threading, "_register_atexit", None)
     if register is not None and not _registered:
         _registered = True
+        # What was registered last is called first, and this module registers the joining of its threads when it is imported.
+        import_module("concurrent.futures.thread")
         register(_release_all)
 
 

@@ -8,42 +8,30 @@ time with the event loop blocked, after Ctrl-C, and without ``atexit`` (which ru
 from __future__ import annotations
 
 import threading
-from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from somaresil import callpath
-from somaresil.chaos.answers import LostReply, StreamEnd
 from somaresil.chaos.config import ChaosConfig, ChaosExperiment
 from somaresil.chaos.split import Side
+from somaresil.chaos.strikes import Decision, Hit, hit_of
+from somaresil.chaos.triggers import Numbers, Prerequisite, Where, rate_at, wants
 from somaresil.events import ExperimentEnded, ExperimentStarted, FaultInjected
 from somaresil.model.breaker import IllegalTransition, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from somaresil.chance import Chance
+    from somaresil.chaos.effect import Effect
     from somaresil.chaos.split import Split
     from somaresil.events import Listeners
     from somaresil.guard import Guard
     from somaresil.runtime import Runtime, Waiter
-    from somaresil.typing import Aftermath, Clock
+    from somaresil.typing import Clock
 
-__all__ = ["ExperimentRun", "Hit", "Numbers", "Rule", "Tracker", "TripRule", "trip"]
+__all__ = ["Decision", "ExperimentRun", "Hit", "Numbers", "Rule", "Tracker", "TripRule", "trip"]
 
 USED_UP: Final = "used up"
-
-_MOST_SEQUENCES: Final = 10_000
-"""Scopes and paths that have numbers of their own in one experiment; what comes later shares those of its component."""
-
-
-class Hit(NamedTuple):
-    """What a struck call gets."""
-
-    delay: float = 0.0
-    error: BaseException | None = None
-    status: int | None = None
-    cut_after: int | None = None
-    after: Aftermath | None = None
 
 
 class ExperimentRun:
@@ -99,6 +87,16 @@ class ExperimentRun:
         self.injected = 0
         """How many calls were struck so far."""
         self._struck: dict[str, int] = {}
+        self._measured: Callable[[], Effect] | None = None
+        self.unreset = 0
+        """Connections that were to be reset and were only closed: the transport of the server could not be reached."""
+        self.kept: dict[Hashable, Any] = {}
+        """Answers to give again (``stale_result``), until it ends."""
+        self._where = None if config.where is None else Where(config.where, on_http=config.on_http)  # type: ignore[arg-type]
+        self.prerequisite = None if config.after is None else Prerequisite(config.after)
+        """What must have been seen before it strikes; None: nothing."""
+        self._counts = config.calls is not None or config.every is not None or config.first is not None
+        self._ramps = bool(config.ramp_seconds)
 
     def __repr__(self) -> str:
         """What it does to whom, and how it stands."""
@@ -164,6 +162,7 @@ class ExperimentRun:
             first = self._ended is None
             self._end(reason)
             self._halted = True
+            self.kept.clear()
             waiters, self._waiters = self._waiters, set()
         self._run_all(waiter.wake for waiter in waiters)
         if first:
@@ -176,6 +175,30 @@ class ExperimentRun:
                 self._release.append(undo)
                 return
         undo()
+
+    # -- faults of the process ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def effect(self) -> Effect | None:
+        """What a fault of the process has done so far, measured; None for others, and before it begins."""
+        return None if self._measured is None else self._measured()
+
+    def measure_by(self, effect: Callable[[], Effect]) -> None:
+        """Say what it has done by this, also when it is over."""
+        self._measured = effect
+
+    def tell(self, kind: type[Any], *facts: Any) -> None:
+        """Tell listeners of an event about its target: ``kind(component, at, experiment, *facts)``."""
+        if self._listeners.wants(kind):
+            self._listeners.emit(kind(self.config.target_component, self._clock.time(), self.id, *facts))
+
+    def defect(self, where: str, error: BaseException) -> None:
+        """Report what was raised where nobody hears of it."""
+        self._listeners.defect(f"chaos on {where}", error, self._clock.time(), "the experiment goes on without it")
+
+    def forget_locks(self) -> None:
+        """This process is a fork: somebody who stayed behind may have held them."""
+        self._lock = threading.RLock()
 
     # -- rule -------------------------------------------------------------------------------------------------------------------------
 
@@ -191,36 +214,58 @@ class ExperimentRun:
             self._armed.add(component)
             return True
 
-    def strike(self, component: str | None = None) -> Hit | None:
+    def strike(self, component: str | None = None, decision: Decision | None = None) -> Hit | None:
         """What a struck call of ``component`` gets; counts and reports it. None: it is over.
 
         What is done to an answer counts when it is done (:meth:`claim`), for there may be no answer.
         """
-        hit = self._hit(component or self.config.target_component)
-        return hit if hit.cut_after is not None or hit.after is not None or self.claim(component) else None
+        component = component or self.config.target_component
+        hit = self._hit(component, decision or Decision(component, 0))
+        return hit if hit.body is not None or hit.after is not None or self.claim(component) else None
 
-    def strike_request(self) -> Hit | None:
-        """Decide about a request; all of them share one sequence."""
-        return self.strike() if self._seen is None and self.decide(self._requests) else None
+    def strike_request(self, scope: Any = None) -> Hit | None:
+        """Decide about a request; all of them share one sequence. ``scope`` is that of ASGI."""
+        decision = None if self._seen is not None else self.decide(self._requests, scope)
+        return None if decision is None else self.strike(decision=decision)
 
-    def decide(self, numbers: Numbers) -> bool:
-        """Decide about the next call that ``numbers`` counts."""
+    def decide(self, numbers: Numbers, about: Any = None) -> Decision | None:
+        """Decide about the next call that ``numbers`` counts; None: it is left alone. ``about`` is the call, or the scope of a request."""
         config = self.config
         if self.split is not None and self.split.side is not Side.EXPERIMENT:
-            return False
+            return None
+        if self._where is not None and not self._where.fits(about):
+            return None
+        if self.prerequisite is not None and not self.prerequisite.seen:
+            return None
+        key = numbers.component
         if config.path is not None:
             path = callpath.current_path()
             if path != config.path:
-                return False
+                return None
             number = numbers.next(f">{path}")
         else:
             number = numbers.next(scope := callpath.current_scope())
-            if config.calls is None:
-                key = f"{scope}|{numbers.component}" if scope else numbers.component
-                return self._chance.hit(config.failure_rate, self._draws, key, number)
-        if config.calls is not None and number + 1 not in config.calls:
-            return False
-        return self._chance.hit(config.failure_rate, self._draws, numbers.component, number)
+            if scope and config.calls is None:
+                key = f"{scope}|{key}"
+        if self._counts and not wants(config, number):
+            return None
+        rate = rate_at(config, self._clock.monotonic() - self._begin) if self._ramps else config.failure_rate
+        return Decision(key, number) if self._chance.hit(rate, self._draws, key, number) else None
+
+    def draw(self, what: str, decision: Decision, item: int | None = None) -> float:
+        """Another draw in [0, 1) for a call that was decided about: alike in every run, too. ``item`` counts what it is drawn for."""
+        rule = f"{self._draws}.{what}"
+        if item is None:
+            return self._chance.draw(rule, decision.key, decision.number)
+        return self._chance.draw(rule, f"{decision.key}#{decision.number}", item)
+
+    def delay(self, decision: Decision, item: int | None = None) -> float:
+        """Seconds of a delay of a call that was decided about."""
+        return self.config.delay(self.draw("delay", decision, item))
+
+    def goes_on(self, *, struck: bool) -> bool:
+        """Whether anything more may be done to a stream; one that was struck last of all is finished as it was begun."""
+        return self.live if not struck else not self._halted and self._clock.monotonic() < self._deadline
 
     def claim(self, component: str | None = None) -> bool:
         """Count and report one strike. False when it is over, or its last injection was made; then there is none."""
@@ -257,6 +302,9 @@ class ExperimentRun:
         finally:
             with self._lock:
                 self._waiters.discard(waiter)
+
+    def _hit(self, component: str, decision: Decision) -> Hit:
+        return hit_of(self, component, decision)
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
@@ -297,49 +345,6 @@ class ExperimentRun:
             except Exception as defect:  # noqa: BLE001 - ending must reach everybody
                 self._listeners.defect(f"end of chaos experiment {self.id}", defect, self._clock.time())
 
-    def _hit(self, component: str) -> Hit:
-        config = self.config
-        delay = float(config.delay_seconds)  # type: ignore[arg-type]
-        if config.experiment in {ChaosExperiment.STREAM_CUT, ChaosExperiment.STREAM_TRUNCATION}:
-            if config.on_http:
-                return Hit(cut_after=config.after_items)
-            truncate = config.experiment is ChaosExperiment.STREAM_TRUNCATION
-            return Hit(after=StreamEnd(self, component, config.after_items, truncate=truncate))
-        if config.experiment is ChaosExperiment.LOST_REPLY:
-            return Hit(after=LostReply(self, component, delay))
-        if config.experiment is ChaosExperiment.ERROR_INJECTION:
-            if config.on_http:
-                return Hit(delay, status=config.status)
-            return Hit(delay, config.make_error(component, self.id))
-        return Hit(delay)
-
-
-class Numbers:
-    """The running numbers of one component in one experiment: one sequence for each scope or path.
-
-    Threads share it: a step of ``count`` is atomic, in C under the GIL, by compare-and-exchange without it.
-    """
-
-    __slots__ = ("_by_key", "_shared", "component")
-
-    def __init__(self, component: str) -> None:
-        """Start at 0."""
-        self.component = component
-        self._shared: count[int] = count()
-        self._by_key: dict[str, count[int]] = {}
-
-    def next(self, key: str) -> int:
-        """The next number for ``key``; without one that of the component."""
-        if not key:
-            return next(self._shared)
-        sequences = self._by_key
-        found = sequences.get(key)
-        if found is None:
-            if len(sequences) >= _MOST_SEQUENCES:
-                return next(self._shared)
-            found = sequences.setdefault(key, count())
-        return next(found)
-
 
 class Rule:
     """What is armed at a guard (:class:`somaresil.typing.FaultRule`).
@@ -366,13 +371,16 @@ class Rule:
         """Whether the lease has ended."""
         return self.run.over
 
-    def decide(self) -> bool:
-        """Whether to strike this call."""
-        return self.run.decide(self._numbers)
+    def decide(self, call: Any = None, /) -> Any:
+        """Whether to strike this call: how it was decided, or None."""
+        if call is not None and call.block and self.run.config.experiment is ChaosExperiment.FAKE_RESULT:
+            # The body of a block runs in any case.
+            return None
+        return self.run.decide(self._numbers, call)
 
-    def strike(self) -> Hit | None:
+    def strike(self, decided: Any = None, /) -> Hit | None:
         """What to do to it; None: leave it alone, the experiment is over."""
-        return self.run.strike(self._component)
+        return self.run.strike(self._component, decided)
 
     async def hold(self, runtime: Runtime, seconds: float) -> bool:
         """Delay a call; ends early, with False, when the experiment ends."""
@@ -389,11 +397,11 @@ class Tracker(Rule):
         super().__init__(run, component)
         self._tell = seen
 
-    def decide(self) -> bool:
+    def decide(self, call: Any = None, /) -> Any:  # noqa: ARG002 - every call is on some path
         """Leave the call alone."""
         if self._tell is not None:
             self._tell(callpath.current_path())
-        return False
+        return None
 
 
 class TripRule(Rule):
@@ -410,11 +418,11 @@ class TripRule(Rule):
         self._guard = guard
         self._done = False
 
-    def decide(self) -> bool:
+    def decide(self, call: Any = None, /) -> Any:  # noqa: ARG002 - every call is the one
         """The first call is the one; while the circuit is to be left alone, the first after that."""
         return not self._done
 
-    def strike(self) -> Hit | None:
+    def strike(self, decided: Any = None, /) -> Hit | None:  # noqa: ARG002 - as above
         """Refuse the call that finds the circuit tripped."""
         breaker = self._guard.breaker
         if breaker is None or not trip(self.run, self._guard):

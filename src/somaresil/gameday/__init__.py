@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from somaresil.gameday.markdown import to_markdown
     from somaresil.gameday.probes import Probe, Reading
     from somaresil.gameday.report import ExperimentReport, Finding, GameDayReport, Status
+    from somaresil.gameday.schedule import Blackout, Occurrence, Schedule, Window
+    from somaresil.gameday.scheduler import Leader, ScheduledRun, Scheduler
     from somaresil.gameday.target import FaultStatus, InProcess, Target
 
 __all__ = [
+    "Blackout",
     "Comparison",
     "Experiment",
     "ExperimentReport",
@@ -35,13 +38,19 @@ __all__ = [
     "Groups",
     "InProcess",
     "Judgement",
+    "Leader",
     "Objective",
+    "Occurrence",
     "Outage",
     "Probe",
     "Reading",
+    "Schedule",
+    "ScheduledRun",
+    "Scheduler",
     "Status",
     "Tally",
     "Target",
+    "Window",
     "to_html",
     "to_junit",
     "to_markdown",
@@ -57,6 +66,8 @@ _HOMES = {
     "markdown": ("to_markdown",),
     "probes": ("Probe", "Reading"),
     "report": ("ExperimentReport", "Finding", "GameDayReport", "Status"),
+    "schedule": ("Blackout", "Occurrence", "Schedule", "Window"),
+    "scheduler": ("Leader", "ScheduledRun", "Scheduler"),
     "target": ("FaultStatus", "InProcess", "Target"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

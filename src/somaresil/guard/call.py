@@ -118,6 +118,7 @@ class Call:
         if not self.injected:
             self.injected = True
             self._guard.faults.touched(1)
+        self._guard.faults.struck(self)
 
     def judge(self, result: object, error: BaseException | None) -> Outcome:
         """How this end counts. Never raises."""

@@ -134,14 +134,14 @@ def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[.
                 leave(token, _GOOD, elapsed, now)
                 if expiry is not None:
                     if type(expiry.about) is not tuple:
-                        return await guard.go_on(hedge, expiry, result, None, now)
+                        return await guard.go_on(hedge, expiry, result, None, now)  # pyright: ignore[reportArgumentType]
                     # Written out: what Expiry.ours and HedgePolicy.answered do is less than it costs to call them.
                     if type(expiry.place) is dict:
                         expiry.place.pop(expiry, None)
                     else:
                         expiry.ours(None)
-                    if hedge.durations is not None:
-                        hedge.durations.note(elapsed)
+                    if hedge.durations is not None:  # pyright: ignore[reportOptionalMemberAccess]
+                        hedge.durations.note(elapsed)  # pyright: ignore[reportOptionalMemberAccess]
                 if now >= switch.due or switch.era != era:
                     guard.settle(now, elapsed, era)
                 else:
@@ -150,7 +150,7 @@ def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[.
             try:
                 if expiry is None:
                     return await guard.arescue(function, args, kwargs, error, started, era)
-                return await guard.go_on(hedge, expiry, None, error, monotonic())
+                return await guard.go_on(hedge, expiry, None, error, monotonic())  # pyright: ignore[reportArgumentType]
             finally:
                 del error
         started = monotonic()

@@ -76,6 +76,8 @@ class Guards:
         self._streams = streams
         self._where = where
         self._resilience = resilience
+        self.plans: Any = getattr(getattr(resilience, "chaos", None), "requests", None)
+        """The request plans of the process, which say what leaves it."""
         self._name = name
         self._options = options
         self._most = check.count("most_guards", most, maximum=_MOST_GUARDS)

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 
+from somaresil.chaos.network.board import BOARD
 from somaresil.config import Checker
 from somaresil.deadline import time_left
 from somaresil.errors import BulkheadFull, CallTimedOut, DeadlineExceeded, LoadShed, RateLimited, Rejected
+from somaresil.integrations._baggage import HEADER, joined, own_baggage
 from somaresil.integrations._client import Guards, as_theirs, blame
+from somaresil.integrations._partition import REFUSED, cut_off
 from somaresil.outcome import Outcome
 from somaresil.resilience import Resilience
 
@@ -28,6 +31,7 @@ __all__ = [
     "Codes",
     "Desk",
     "Ended",
+    "Lost",
     "Over",
     "Refused",
     "Rpc",
@@ -100,17 +104,81 @@ class Desk:
         most_guards: int,
         options: dict[str, Any],
         *,
+        host: str | None,
         suspends: bool,
+        target: str | None = None,
     ) -> None:
         check = Checker(where)
+        self._host = None if host is None else check.name("host", host)
         check.type("resilience", resilience, Resilience, "a Resilience")
         self.codes = Codes(check, bad_codes, retry_codes)
         self._guards = Guards(where, resilience, name, FIELDS, most_guards, options, check, streams=True, suspends=suspends)
+        check.type("target", target, (str, type(None)), "host:port as the channel has it, or None")
         check.finish()
+        self._place = _place_of(target)
+
+    async def cross(self, call: Any, limit: float | None, *, patient: bool) -> tuple[Any, str] | None:
+        """Code and details by which an RPC ends whose service an experiment has cut off; None: it may be sent.
+
+        gRPC connects in C, where no hook of Python is. The deadline of the RPC ends the waiting: it does not reach an interceptor.
+        """
+        if not BOARD.cuts or self._place is None:
+            return None
+        told = await cut_off(*self._place, call.runtime, limit, unseen=True, patient=patient)
+        if told is None:
+            return None
+        if told == REFUSED:
+            return _CODE.UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused"
+        return _CODE.DEADLINE_EXCEEDED, "Deadline Exceeded"
 
     def guard(self, details: Any) -> Guard | None:
         """The guard of an RPC."""
         return self._guards.of(details, lambda: fields(details.method))
+
+    def sending(self, continuation: Callable[..., Any]) -> Callable[..., Any]:
+        """The rest of an RPC, which tells of no request plan to whom it must not."""
+
+        def sent(details: Any, request: Any) -> Any:
+            told, plan = self._leaving(details, list)
+            with own_baggage(plan):
+                return continuation(told, request)
+
+        return sent
+
+    def asending(self, continuation: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for the asynchronous API."""
+
+        async def sent(details: Any, request: Any) -> Any:
+            told, plan = self._leaving(details, lambda pairs: grpc.aio.Metadata(*pairs))
+            with own_baggage(plan):
+                return await continuation(told, request)
+
+        return sent
+
+    def _leaving(self, details: Any, make: Callable[[list[Any]], Any]) -> tuple[Any, str | None]:
+        """The details with the baggage that the host may have, and the request plan in it. Metadata of the caller are not changed."""
+        pairs: list[tuple[str, Any]] = list(details.metadata or ())
+        header = joined(value for name, value in pairs if name == HEADER)
+        leaving = self._guards.plans.outgoing(self._host, header)
+        if leaving.header != header:
+            rest = [pair for pair in pairs if pair[0] != HEADER]
+            details = details._replace(metadata=make(rest if leaving.header is None else [*rest, (HEADER, leaving.header)]))
+        return details, leaving.plan
+
+
+def _place_of(target: str | None) -> tuple[str, int] | None:
+    """Host and port of a channel; None: it is no single place in the network."""
+    if not isinstance(target, str):
+        return None
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme in {"dns", "ipv4", "ipv6", "passthrough"}:
+        target = rest.rpartition("/")[2]
+    elif colon and scheme in {"unix", "unix-abstract", "vsock", "xds"}:
+        return None
+    host, colon, port = target.rpartition(":")
+    if not colon or not port.isdigit() or "," in host:
+        return None
+    return host.strip("[]"), int(port)
 
 
 def fields(method: str | bytes) -> dict[str, object]:
@@ -169,6 +237,10 @@ class Rpc:
         """Make it once."""
         opened: Opened = await self._begin(self)
         return opened
+
+    def final(self) -> None:
+        """No further attempt."""
+        self._whole = False
 
     def weigh(self, error: BaseException) -> None:
         """Raise an error that a retry or a fallback may make good; others are the end of the call, whatever they say about it."""
@@ -299,6 +371,37 @@ class Refused(grpc.RpcError, Over):
     def traceback(self, timeout: float | None = None) -> Any:  # noqa: ARG002
         """Where it was raised."""
         return self.__traceback__
+
+
+class Lost(grpc.RpcError, Over):
+    """An RPC whose service an experiment has cut off."""
+
+    def __init__(self, code: Any, details: str) -> None:
+        """End with this code."""
+        super().__init__(details)
+        self._code = code
+
+    def details(self) -> str:
+        """What it says."""
+        return str(self)
+
+    def result(self, timeout: float | None = None) -> Any:  # noqa: ARG002
+        """Raise it."""
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Any:  # noqa: ARG002
+        """It."""
+        return self
+
+    def traceback(self, timeout: float | None = None) -> Any:  # noqa: ARG002
+        """Where it was raised."""
+        return self.__traceback__
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        raise self
 
 
 class Answer(Over):

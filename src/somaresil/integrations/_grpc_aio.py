@@ -29,12 +29,14 @@ class AioUnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
 
     async def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         """Send it through its guard."""
-        guard = self._desk.guard(client_call_details)
+        guard, continuation = self._desk.guard(client_call_details), self._desk.asending(continuation)
         if guard is None:
             return await continuation(_details(client_call_details), request)
 
         async def begin(rpc: Rpc) -> Opened:
-            rpc.last = made = await continuation(_details(client_call_details), request)
+            details = _details(client_call_details)
+            await _cross(self._desk, rpc, details)
+            rpc.last = made = await continuation(details, request)
             try:
                 ended = Ended(made, await made, None)
             except grpc.RpcError as error:
@@ -57,13 +59,14 @@ class AioStreamUnary(grpc.aio.StreamUnaryClientInterceptor):
 
     async def intercept_stream_unary(self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any) -> Any:
         """Send it through its guard."""
-        guard = self._desk.guard(client_call_details)
+        guard, continuation = self._desk.guard(client_call_details), self._desk.asending(continuation)
         if guard is None:
             return await continuation(_details(client_call_details), request_iterator)
 
         async def begin(rpc: Rpc) -> Opened:
             # Nobody can wait for it here: the caller writes its messages when he has it.
             details = _details(client_call_details, guard_limit(guard, rpc.call, stream=False))
+            await _cross(self._desk, rpc, details)
             rpc.last = made = await continuation(details, request_iterator)
             return Opened(None, made, ended=True)
 
@@ -102,12 +105,14 @@ class AioStreamStream(grpc.aio.StreamStreamClientInterceptor):
 
 
 async def _many(desk: Desk, continuation: Callable[..., Any], details: Any, request: Any, *, whole: bool) -> Any:
-    guard = desk.guard(details)
+    guard, continuation = desk.guard(details), desk.asending(continuation)
     if guard is None:
         return await continuation(_details(details), request)
 
     async def begin(rpc: Rpc) -> Opened:
-        rpc.last = made = await continuation(_details(details), request)
+        told = _details(details)
+        await _cross(desk, rpc, told)
+        rpc.last = made = await continuation(told, request)
         source = _Source(made)
         if rpc.eager or (whole and guard.timeout is not None):
             # By the task of the interceptor, which keeps nobody waiting.
@@ -126,6 +131,16 @@ async def _many(desk: Desk, continuation: Callable[..., Any], details: Any, requ
         return _Given(opened.first or ())
     _watch(opened.first, ending)
     return _Stream(opened.source, ending)
+
+
+async def _cross(desk: Desk, rpc: Rpc, details: Any) -> None:
+    """Fail as gRPC does when an experiment has cut its service off."""
+    cut = await desk.cross(rpc.call, details.timeout, patient=bool(details.wait_for_ready))
+    if cut is not None:
+        error = grpc.aio.AioRpcError(cut[0], grpc.aio.Metadata(), grpc.aio.Metadata(), details=cut[1])
+        rpc.weigh(error)
+        rpc.final()
+        raise error
 
 
 async def _driven(guard: Guard, rpc: Rpc, call: AsyncClientCall) -> Opened:

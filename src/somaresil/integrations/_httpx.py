@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 
+from somaresil.chaos.network.board import BOARD
 from somaresil.deadline import HEADER, header_value, time_left
 from somaresil.errors import CallTimedOut, Rejected
 from somaresil.guard.call import Opened
+from somaresil.integrations._baggage import HEADER as HEADER_OF_PLANS
+from somaresil.integrations._baggage import joined, own_baggage
 from somaresil.integrations._client import AsyncClientCall, ClientCall, Ending, anext_item, as_theirs, blame, next_item
 from somaresil.integrations._http import Statuses, has_no_body, is_idempotent, kept_length
+from somaresil.integrations._partition import REFUSED, cut_off
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from somaresil.chaos.requests import RequestPlans
     from somaresil.guard import Guard
     from somaresil.outcome import Outcome
 
@@ -38,7 +43,7 @@ class _Way(Protocol):
 
     async def drive(self, guard: Guard, call: Any) -> Opened: ...
     def limit(self, guard: Guard, call: Any) -> float | None: ...
-    async def send(self, request: httpx.Request) -> httpx.Response: ...
+    async def send(self, request: httpx.Request, plan: str | None) -> httpx.Response: ...
     async def read(self, response: httpx.Response) -> bytes: ...
     async def close(self, response: httpx.Response) -> None: ...
     def chunks(self, stream: Any) -> _Chunks | _AsyncChunks: ...
@@ -59,8 +64,9 @@ class Blocking:
         timeout = guard.timeout
         return None if timeout is None or timeout.options.shadow else timeout.first_limit(call)[0]
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return self._inner.handle_request(request)
+    async def send(self, request: httpx.Request, plan: str | None) -> httpx.Response:
+        with own_baggage(plan):
+            return self._inner.handle_request(request)
 
     async def read(self, response: httpx.Response) -> bytes:
         stream = _sync(response.stream)
@@ -92,8 +98,9 @@ class Suspending:
     def limit(self, guard: Guard, call: AsyncClientCall) -> float | None:  # noqa: ARG002 - the guard interrupts by itself
         return None
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return await self._inner.handle_async_request(request)
+    async def send(self, request: httpx.Request, plan: str | None) -> httpx.Response:
+        with own_baggage(plan):
+            return await self._inner.handle_async_request(request)
 
     async def read(self, response: httpx.Response) -> bytes:
         stream = _async(response.stream)
@@ -124,11 +131,12 @@ def _async(stream: object) -> httpx.AsyncByteStream:
 class HttpxExchange:
     """One request."""
 
-    __slots__ = ("_guard", "_kept", "_open", "_statuses", "_unsent", "_way", "call", "request")
+    __slots__ = ("_guard", "_kept", "_open", "_plans", "_statuses", "_unsent", "_way", "call", "request")
     call: Any
 
-    def __init__(self, way: _Way, guard: Guard, request: httpx.Request, statuses: Statuses) -> None:
+    def __init__(self, way: _Way, guard: Guard, request: httpx.Request, statuses: Statuses, plans: RequestPlans) -> None:
         self.request = request
+        self._plans = plans
         self._way = way
         self._guard = guard
         self._statuses = statuses
@@ -175,10 +183,20 @@ class HttpxExchange:
             await self._way.close(kept)
         self._unsent = False
         try:
-            response = await self._way.send(outgoing(self.request, self._way.limit(self._guard, self.call)))
+            request, *rest = outgoing(self.request, self._way.limit(self._guard, self.call), self._plans)
+            if BOARD.cuts:
+                await self._cross(request)
+            response = await self._way.send(request, *rest)
         except _NEVER_SENT:
             self._unsent = True
             raise
+        return await self._judged(response)
+
+    async def answered(self, status: int, headers: list[tuple[str, str]], body: bytes) -> Opened:
+        """What an experiment answers in place of the server: it is judged, and tried again, as if the server had."""
+        return await self._judged(httpx.Response(status, headers=headers, stream=httpx.ByteStream(body)))
+
+    async def _judged(self, response: httpx.Response) -> Opened:
         # As the client does a little later: whoever judges the answer may ask.
         response.request = self.request
         status = response.status_code
@@ -190,6 +208,16 @@ class HttpxExchange:
                 response.stream = httpx.ByteStream(await self._way.read(response))
             raise BadStatus(response, self.request)
         return Opened(self._way.chunks(response.stream), response)
+
+    async def _cross(self, request: httpx.Request) -> None:
+        """Fail in httpx's own words when an experiment has cut its host off."""
+        url = request.url
+        port = url.port or (443 if url.scheme == "https" else 80)
+        told = await cut_off(url.host, port, self.call.runtime, request.extensions.get("timeout", {}).get("connect"))
+        if told == REFUSED:
+            raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
+        if told is not None:
+            raise httpx.ConnectTimeout("timed out", request=request)
 
     def shown(self, answer: Any, error: BaseException | None) -> tuple[Any, BaseException | None]:
         """A bad status is an answer."""
@@ -229,15 +257,21 @@ class HttpxExchange:
         return answer
 
 
-def outgoing(request: httpx.Request, limit: float | None) -> httpx.Request:
-    """What is sent: the request itself, or one that says how much time is left and waits no longer than that."""
+def outgoing(request: httpx.Request, limit: float | None, plans: RequestPlans) -> tuple[httpx.Request, str | None]:
+    """What is sent, and the request plan that goes along.
+
+    It is the request itself, or one that says how much time is left, waits no longer than that, and tells of no plan to whom it must not.
+    """
     left = time_left()
     limits = [seconds for seconds in (left, limit) if seconds is not None]
-    if not limits:
-        return request
-    asked: dict[str, float | None] = request.extensions.get("timeout", {})
-    cut = {what: min(limits) if asked.get(what) is None else min(asked[what] or 0.0, *limits) for what in _LIMITS}
-    extensions = {**request.extensions, "timeout": cut}
+    header = joined(request.headers.get_list(HEADER_OF_PLANS))
+    leaving = plans.outgoing(request.url.host, header)
+    if not limits and leaving.header == header:
+        return request, leaving.plan
+    extensions = dict(request.extensions)
+    if limits:
+        asked: dict[str, float | None] = request.extensions.get("timeout", {})
+        extensions["timeout"] = {what: min(limits) if asked.get(what) is None else min(asked[what] or 0.0, *limits) for what in _LIMITS}
     # A copy: what the caller holds, and what redirects are made of, says nothing of it.
     copied = httpx.Request(request.method, request.url, headers=request.headers, stream=request.stream, extensions=extensions)
     if isinstance(request.stream, httpx.ByteStream):
@@ -246,7 +280,11 @@ def outgoing(request: httpx.Request, limit: float | None) -> httpx.Request:
     told = header_value()
     if told is not None:
         copied.headers.setdefault(HEADER, told)
-    return copied
+    if leaving.header is None:
+        copied.headers.pop(HEADER_OF_PLANS, None)
+    elif leaving.header != header:
+        copied.headers[HEADER_OF_PLANS] = leaving.header
+    return copied, leaving.plan
 
 
 def _rewinds(stream: object) -> bool:

@@ -218,6 +218,12 @@ FAMILIES: Final = {
             "Headers that could not be read.",
         ),
         Family(
+            "somaresil_request_plans",
+            "counter",
+            ("result",),
+            "Request plans that were accepted, or ignored by reason; rules of them that nobody has approved as unknown_rule.",
+        ),
+        Family(
             "http_server_request_duration_seconds",
             "histogram",
             _HTTP_LABELS,
@@ -353,6 +359,7 @@ class Reader:
         self._try("recoveries", self._read_recoveries, reading)
         self._try("faults", self._read_faults, reading)
         self._try("ignored headers", self._read_ignored, reading)
+        self._try("request plans", self._read_plans, reading)
         for name in resilience.slos.names:
             self._try(f"objective {name}", self._read_slo, reading, name)
         for key, view in resilience.routes.views().items():
@@ -375,6 +382,10 @@ class Reader:
     def _read_faults(self, reading: Reading) -> None:
         for labels, count in self._resilience.chaos.faults().items():
             reading.rows["somaresil_faults_injected"][labels] = count
+
+    def _read_plans(self, reading: Reading) -> None:
+        for result, count in self._resilience.chaos.requests.counts().items():
+            reading.rows["somaresil_request_plans"][result,] = count
 
     def _read_ignored(self, reading: Reading) -> None:
         for header, count in self._resilience.ignored.counts().items():

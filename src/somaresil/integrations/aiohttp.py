@@ -12,28 +12,36 @@ Inside the guard a bad status is a :class:`BadStatus`, an ``aiohttp.ClientRespon
 ``Fallback(on=...)`` see; ``classify`` is shown the answer.
 
 aiohttp itself repeats an idempotent request once when its connection breaks: each of the two is a call of the guard then. The deadline of
-the request goes along in a header, unless the caller has set it.
+the request goes along in a header, unless the caller has set it; a request plan only to hosts that may have it.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp.base_protocol import BaseProtocol
+from multidict import CIMultiDict
 
+from somaresil.chaos.network.board import BOARD
 from somaresil.config import Checker
 from somaresil.deadline import HEADER, header_value
 from somaresil.errors import CallTimedOut, Rejected
 from somaresil.guard.call import Opened
+from somaresil.integrations._baggage import HEADER as HEADER_OF_PLANS
+from somaresil.integrations._baggage import joined, own_baggage
 from somaresil.integrations._client import AsyncClientCall, Ending, Guards, anext_item, as_theirs, blame
 from somaresil.integrations._http import BAD_STATUSES, FIELDS, RETRY_STATUSES, Statuses, fields, is_idempotent, kept_length
+from somaresil.integrations._partition import REFUSED, cut_off
 from somaresil.resilience import Resilience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from somaresil.chaos.requests import RequestPlans
     from somaresil.guard import Guard
     from somaresil.outcome import Outcome
 
@@ -81,11 +89,24 @@ def guard_middleware(
         if guard is None:
             if (told := header_value()) is not None:
                 request.headers.setdefault(HEADER, told)
-            return await handler(request)
-        exchange = _Exchange(handler, guard, request, statuses)
+            with own_baggage(_leaving(request, guards.plans)):
+                return await handler(request)
+        exchange = _Exchange(handler, guard, request, statuses, guards.plans)
         return await exchange.through(AsyncClientCall(guard, exchange, request))
 
     return guarded
+
+
+def _leaving(request: aiohttp.ClientRequest, plans: RequestPlans) -> str | None:
+    """Take a request plan out of the headers, or put it there; gives what goes along."""
+    header = joined(request.headers.getall(HEADER_OF_PLANS, ()))
+    leaving = plans.outgoing(request.url.host, header)
+    if leaving.header is None:
+        request.headers.popall(HEADER_OF_PLANS, None)
+    elif leaving.header != header:
+        # Its headers are made for this request alone: redirects have their own.
+        request.headers[HEADER_OF_PLANS] = leaving.header
+    return leaving.plan
 
 
 class BadStatus(aiohttp.ClientResponseError):
@@ -106,11 +127,14 @@ class BadStatus(aiohttp.ClientResponseError):
 class _Exchange:
     """One request."""
 
-    __slots__ = ("_guard", "_handler", "_kept", "_statuses", "_told", "_unsent", "call", "request")
+    __slots__ = ("_guard", "_handler", "_kept", "_plans", "_statuses", "_told", "_unsent", "call", "request")
     call: Any
 
-    def __init__(self, handler: aiohttp.ClientHandlerType, guard: Guard, request: aiohttp.ClientRequest, statuses: Statuses) -> None:
+    def __init__(
+        self, handler: aiohttp.ClientHandlerType, guard: Guard, request: aiohttp.ClientRequest, statuses: Statuses, plans: RequestPlans
+    ) -> None:
         self.request = request
+        self._plans = plans
         self._handler = handler
         self._guard = guard
         self._statuses = statuses
@@ -154,7 +178,10 @@ class _Exchange:
             # Its headers are made for this request alone: redirects have their own.
             self.request.headers[HEADER] = left
         try:
-            response = await self._handler(self.request)
+            if BOARD.cuts:
+                await self._cross()
+            with own_baggage(_leaving(self.request, self._plans)):
+                response = await self._handler(self.request)
         except _NEVER_SENT:
             self._unsent = True
             raise
@@ -167,6 +194,23 @@ class _Exchange:
                 await response.content.wait_eof()
             raise BadStatus(response)
         return Opened(_Chunks(response), response)
+
+    async def _cross(self) -> None:
+        """Fail in aiohttp's own words when an experiment has cut its host off. A total time-out ends the waiting by itself."""
+        request = self.request
+        limits: Any = getattr(getattr(request, "session", None), "timeout", None)
+        limit = getattr(limits, "sock_connect", None) or getattr(limits, "connect", None)
+        told = await cut_off(request.url.host or "", request.url.port or 0, self.call.runtime, limit)
+        if told == REFUSED:
+            refused = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            raise aiohttp.ClientConnectorError(request.connection_key, refused)
+        if told is not None:
+            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url.host}")
+
+    async def answered(self, status: int, headers: list[tuple[str, str]], body: bytes) -> Opened:  # noqa: ARG002 - an error has no body
+        """What an experiment says in place of the server, as ``raise_for_status`` would: a response is made by a connection alone."""
+        message = "fault injected by a chaos experiment"
+        raise aiohttp.ClientResponseError(self.request.request_info, (), status=status, message=message, headers=CIMultiDict(headers))
 
     def shown(self, answer: Any, error: BaseException | None) -> tuple[Any, BaseException | None]:
         """A bad status is an answer."""

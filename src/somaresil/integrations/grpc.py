@@ -36,6 +36,7 @@ from somaresil.integrations._grpc import (
     Answer,
     Desk,
     Ended,
+    Lost,
     Refused,
     Rpc,
     guard_limit,
@@ -66,17 +67,22 @@ def guard_channel(
     bad_codes: Collection[Any] = BAD_CODES,
     retry_codes: Collection[Any] = RETRY_CODES,
     most_guards: int = MOST_GUARDS,
+    host: str | None = None,
+    target: str | None = None,
     **options: Any,
 ) -> grpc.Channel:
     """The channel with every RPC guarded; for channels of ``grpc.aio`` see :func:`aio_interceptors`.
 
     ``name`` is the name of the guard: a template (``{service}``, ``{method}``), or a function of gRPC's call details, whose None lets the
     RPC pass unguarded. The guard of a name is made with ``options``, those of :meth:`Resilience.guard`; one that exists is used as it is.
-    After ``most_guards`` the rest share one, ``grpc.other`` for the usual template.
+    After ``most_guards`` the rest share one, ``grpc.other`` for the usual template. ``host`` says where the channel leads, which gRPC does
+    not tell: to a host that may have request plans they go along; None: they never do. ``target`` is what the channel was made with
+    (``host:port``): partitions of the network are met by it, for gRPC connects past all hooks of Python. None: the channel is asked.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
-    interceptor = GuardInterceptor(resilience, name=name, bad_codes=bad_codes, retry_codes=retry_codes, most_guards=most_guards, **options)
+    given: dict[str, Any] = {"bad_codes": bad_codes, "retry_codes": retry_codes, "most_guards": most_guards, "host": host, **options}
+    interceptor = GuardInterceptor(resilience, name=name, target=_target_of(channel) if target is None else target, **given)
     return grpc.intercept_channel(channel, interceptor)
 
 
@@ -87,14 +93,27 @@ def aio_interceptors(
     bad_codes: Collection[Any] = BAD_CODES,
     retry_codes: Collection[Any] = RETRY_CODES,
     most_guards: int = MOST_GUARDS,
+    host: str | None = None,
+    target: str | None = None,
     **options: Any,
 ) -> list[grpc.aio.ClientInterceptor]:
-    """The ``interceptors=`` of a channel of ``grpc.aio``, one for each kind of RPC. The options are those of :func:`guard_channel`.
+    """The ``interceptors=`` of a channel of ``grpc.aio``, one for each kind of RPC.
+
+    The options are those of :func:`guard_channel`; partitions of the network are met only when ``target`` is given.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
-    desk = Desk("aio_interceptors", resilience, name, bad_codes, retry_codes, most_guards, options, suspends=True)
+    desk = Desk("aio_interceptors", resilience, name, bad_codes, retry_codes, most_guards, options, host=host, suspends=True, target=target)
     return [AioUnaryUnary(desk), AioUnaryStream(desk), AioStreamUnary(desk), AioStreamStream(desk)]
+
+
+def _target_of(channel: Any) -> str | None:
+    """What a channel was made with, as far as it says."""
+    try:
+        target = channel._channel.target()  # noqa: SLF001 - nothing public says it; without it partitions are met below
+        return target.decode() if isinstance(target, bytes) else str(target)
+    except Exception:  # noqa: BLE001 - a channel of another kind
+        return None
 
 
 class _Details(NamedTuple):
@@ -132,9 +151,13 @@ class GuardInterceptor(
         bad_codes: Collection[Any] = BAD_CODES,
         retry_codes: Collection[Any] = RETRY_CODES,
         most_guards: int = MOST_GUARDS,
+        host: str | None = None,
+        target: str | None = None,
         **options: Any,
     ) -> None:
-        self._desk = Desk("GuardInterceptor", resilience, name, bad_codes, retry_codes, most_guards, options, suspends=False)
+        self._desk = Desk(
+            "GuardInterceptor", resilience, name, bad_codes, retry_codes, most_guards, options, host=host, suspends=False, target=target
+        )
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         """One message for another."""
@@ -153,12 +176,14 @@ class GuardInterceptor(
         return self._many(continuation, client_call_details, request_iterator, whole=False)
 
     def _one(self, continuation: Callable[..., Any], details: Any, request: Any, *, whole: bool) -> Any:
-        guard = self._desk.guard(details)
+        guard, continuation = self._desk.guard(details), self._desk.sending(continuation)
         if guard is None:
             return continuation(_details(details), request)
 
         async def begin(rpc: Rpc) -> Opened:
-            rpc.last = made = continuation(_details(details, guard_limit(guard, rpc.call, stream=False)), request)
+            told = _details(details, guard_limit(guard, rpc.call, stream=False))
+            cut = await self._desk.cross(rpc.call, told.timeout, patient=bool(told.wait_for_ready))
+            rpc.last = made = continuation(told, request) if cut is None else Lost(*cut)
             if not made.done():
                 # The caller asked for a future.
                 return Opened(None, made, ended=True)
@@ -183,12 +208,14 @@ class GuardInterceptor(
         return opened.first.rpc if isinstance(opened.first, Ended) else Answer(opened.first)
 
     def _many(self, continuation: Callable[..., Any], details: Any, request: Any, *, whole: bool) -> Any:
-        guard = self._desk.guard(details)
+        guard, continuation = self._desk.guard(details), self._desk.sending(continuation)
         if guard is None:
             return continuation(_details(details), request)
 
         async def begin(rpc: Rpc) -> Opened:
-            rpc.last = made = continuation(_details(details, guard_limit(guard, rpc.call, stream=True)), request)
+            told = _details(details, guard_limit(guard, rpc.call, stream=True))
+            cut = await self._desk.cross(rpc.call, told.timeout, patient=bool(told.wait_for_ready))
+            rpc.last = made = continuation(told, request) if cut is None else Lost(*cut)
             source = _Source(made)
             error = source.look() if rpc.eager else None
             if error is not None:

@@ -22,7 +22,8 @@ request that never left, since no connection was made, may be sent again whateve
 answer.
 
 The deadline of the request goes along in a header, unless the caller has set it, and no limit of httpx is longer than what is left. A
-blocking client cannot be interrupted: there the guard's timeout is kept by the limits of httpx too, which raise its own exceptions.
+blocking client cannot be interrupted: there the guard's timeout is kept by the limits of httpx too, which raise its own exceptions. A
+request plan goes along only to hosts that may have it (:meth:`ChaosEngine.pass_plans_to`); other baggage is left as it is.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import httpx
 
 from somaresil.config import Checker
+from somaresil.integrations._baggage import own_baggage
 from somaresil.integrations._client import AsyncClientCall, ClientCall, Guards
 from somaresil.integrations._http import BAD_STATUSES, FIELDS, RETRY_STATUSES, Statuses, fields
 from somaresil.integrations._httpx import BadStatus, Blocking, HttpxExchange, Suspending, outgoing
@@ -150,8 +152,10 @@ class GuardedTransport(_Guarded, httpx.BaseTransport):
         """Send the request through its guard."""
         guard = self._guard(request)
         if guard is None:
-            return self.inner.handle_request(outgoing(request, None))
-        exchange = HttpxExchange(Blocking(self.inner), guard, request, self._statuses)
+            told, plan = outgoing(request, None, self._guards.plans)
+            with own_baggage(plan):
+                return self.inner.handle_request(told)
+        exchange = HttpxExchange(Blocking(self.inner), guard, request, self._statuses, self._guards.plans)
         return run_sync(exchange.through(ClientCall(guard, exchange, request)))
 
     def close(self) -> None:
@@ -195,8 +199,10 @@ class AsyncGuardedTransport(_Guarded, httpx.AsyncBaseTransport):
         """Send the request through its guard."""
         guard = self._guard(request)
         if guard is None:
-            return await self.inner.handle_async_request(outgoing(request, None))
-        exchange = HttpxExchange(Suspending(self.inner), guard, request, self._statuses)
+            told, plan = outgoing(request, None, self._guards.plans)
+            with own_baggage(plan):
+                return await self.inner.handle_async_request(told)
+        exchange = HttpxExchange(Suspending(self.inner), guard, request, self._statuses, self._guards.plans)
         return await exchange.through(AsyncClientCall(guard, exchange, request))
 
     async def aclose(self) -> None:

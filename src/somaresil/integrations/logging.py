@@ -39,6 +39,10 @@ def _panic_level(event: events.PoolPanicked) -> int:
     return logging.WARNING if event.began else logging.INFO
 
 
+def _run_level(event: events.ScheduledRunEnded) -> int:
+    return logging.INFO if event.outcome == "done" else logging.WARNING
+
+
 DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.CallEnded: logging.DEBUG,
     events.AttemptFailed: logging.DEBUG,
@@ -58,7 +62,14 @@ DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.IncidentClosed: _recovery_level,
     events.ExperimentStarted: logging.WARNING,
     events.ExperimentEnded: logging.INFO,
+    events.ResourceExhausted: logging.WARNING,
+    events.ResourceReleased: logging.INFO,
+    events.ScheduledRunStarted: logging.INFO,
+    events.ScheduledRunEnded: _run_level,
+    events.ScheduledRunSkipped: logging.INFO,
+    events.LeadershipChanged: logging.INFO,
     events.Reconfigured: logging.WARNING,
+    events.PlanIgnored: logging.WARNING,
     events.SharedStateLost: logging.WARNING,
     events.SharedStateRestored: logging.INFO,
     events.DefectFound: logging.ERROR,
@@ -84,7 +95,14 @@ _TEXTS: Final[dict[type, str]] = {
     events.ExperimentStarted: "experiment {experiment} strikes {component} with {fault}, rate {rate:g}, for at most {duration:g} s",
     events.ExperimentEnded: "experiment {experiment} is over ({reason}); {injected} calls were struck",
     events.ShadowDecision: "{policy} of {guard} is in shadow mode and would have decided: {decision} ({detail})",
+    events.ResourceExhausted: "experiment {experiment} holds {reached} of {asked} {unit} of {component} {limited}",
+    events.ResourceReleased: "experiment {experiment} has given back {reached} {unit} of {component} after {seconds} s",
+    events.ScheduledRunStarted: "{occurrence} is run, {late:.3f} s late",
+    events.ScheduledRunEnded: "{occurrence} is {outcome} after {duration:.1f} s: {error}",
+    events.ScheduledRunSkipped: "{occurrence} is not run: {reason} ({count})",
+    events.LeadershipChanged: "this process leads {name}: {leads} (fence {fence})",
     events.Reconfigured: "options were changed: {changes} ({by})",
+    events.PlanIgnored: "request plans were ignored: {reason} ({times} times)",
     events.SharedStateLost: "shared state at {backend} is lost ({error}); local state decides",
     events.SharedStateRestored: "shared state at {backend} is back after {lost_for:.1f} s",
     events.DefectFound: "{where} raised {error}; the call went on",

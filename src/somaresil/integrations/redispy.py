@@ -18,15 +18,19 @@ told that they are ``idempotent``: True, or a function of the command (``("SET",
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import redis
 import redis.asyncio
 from redis import exceptions
 
+from somaresil.chaos.network.board import BOARD
 from somaresil.config import Checker
 from somaresil.errors import CallTimedOut, Rejected
 from somaresil.integrations._client import AsyncWholeCall, Guards, WholeCall, as_theirs
+from somaresil.integrations._partition import REFUSED, cut_off
 from somaresil.outcome import Outcome
 from somaresil.resilience import Resilience
 
@@ -127,6 +131,9 @@ class _Seam:
 
     def __init__(self, client: Any, guards: Guards) -> None:
         self._place = _place(client)
+        pool = getattr(client, "connection_pool", None)
+        known: dict[str, Any] = {} if pool is None or "path" in pool.connection_kwargs else pool.connection_kwargs
+        self._known = known
         self._guards = guards
 
     def guard(self, args: tuple[Any, ...]) -> Guard | None:
@@ -135,6 +142,18 @@ class _Seam:
         if command in _WAITS or (command in _MAY_WAIT and any(part in {"BLOCK", b"BLOCK"} for part in args)):
             return None
         return self._guards.of(args, lambda: {**self._place, "command": command})
+
+    async def cross(self, runtime: Any) -> None:
+        """Fail in redis-py's own words when an experiment has cut its server off."""
+        known = self._known
+        if not known:
+            return
+        host, port = str(self._place["host"]), int(str(self._place["port"]))
+        told = await cut_off(host, port, runtime, known.get("socket_connect_timeout") or known.get("socket_timeout"))
+        if told == REFUSED:
+            raise exceptions.ConnectionError(f"Error {errno.ECONNREFUSED} connecting to {host}:{port}. {os.strerror(errno.ECONNREFUSED)}.")
+        if told is not None:
+            raise exceptions.TimeoutError("Timeout connecting to server")
 
     def command(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``execute_command``, guarded."""
@@ -181,7 +200,7 @@ class _Blocking(_Seam):
         if guard is None:
             return work()
         try:
-            return guard.drive(WholeCall(guard, _Work(work, suspends=False, reads=reads, whole=whole), args))
+            return guard.drive(WholeCall(guard, _Work(self, work, suspends=False, reads=reads, whole=whole), args))
         except (Rejected, CallTimedOut) as error:
             if error.guard != guard.name:
                 raise
@@ -210,7 +229,7 @@ class _Suspending(_Seam):
         if guard is None:
             return await work()
         try:
-            return await guard.adrive(AsyncWholeCall(guard, _Work(work, suspends=True, reads=reads, whole=whole), args))
+            return await guard.adrive(AsyncWholeCall(guard, _Work(self, work, suspends=True, reads=reads, whole=whole), args))
         except (Rejected, CallTimedOut) as error:
             if error.guard != guard.name:
                 raise
@@ -230,7 +249,8 @@ class _Work:
 
     call: Any
 
-    def __init__(self, work: Callable[[], Any], *, suspends: bool, reads: bool, whole: bool) -> None:
+    def __init__(self, seam: _Seam, work: Callable[[], Any], *, suspends: bool, reads: bool, whole: bool) -> None:
+        self._seam = seam
         self._work = work
         self._suspends = suspends
         self._reads = reads
@@ -242,6 +262,8 @@ class _Work:
 
     async def attempt(self) -> Any:
         """Make it once."""
+        if BOARD.cuts:
+            await self._seam.cross(self.call.runtime)
         result = self._work()
         return await result if self._suspends else result
 

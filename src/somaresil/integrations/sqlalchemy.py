@@ -24,9 +24,11 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from somaresil.chaos.network.board import BOARD
 from somaresil.config import Checker
 from somaresil.errors import CallTimedOut, Rejected
 from somaresil.integrations._client import AsyncWholeCall, Guards, WholeCall, as_theirs
+from somaresil.integrations._partition import REFUSED, cut_off
 from somaresil.outcome import Outcome
 from somaresil.resilience import Resilience
 
@@ -43,6 +45,10 @@ NAME: Final = "sql.{database}"
 """The usual name of a guard."""
 FIELDS: Final = frozenset({"database", "host", "port", "dialect"})
 """What a template for names may have in braces."""
+
+_UNSEEN: Final = frozenset({"psycopg", "psycopg_async", "psycopg2", "psycopg2cffi", "mysqldb", "mariadbconnector", "pymssql"})
+"""Drivers that connect in C. The others connect by sockets of Python, where partitions are met anyway."""
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
 
 _ANSWERS: Final = ("IntegrityError", "DataError", "ProgrammingError", "NotSupportedError")
 """Errors by which a database answers (PEP 249)."""
@@ -110,7 +116,7 @@ class _Seam:
         self._dialect = dialect
 
     def connect(self, dialect: Dialect, record: object, cargs: Any, cparams: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
-        return self._through(lambda: dialect.connect(*cargs, **cparams), repeats=True)
+        return self._through(lambda: dialect.connect(*cargs, **cparams), repeats=True, place=cparams)
 
     def execute(self, cursor: Any, statement: Any, parameters: Any, context: Any) -> bool:
         self._through(lambda: self._dialect.do_execute(cursor, statement, parameters, context))
@@ -124,9 +130,9 @@ class _Seam:
         self._through(lambda: self._dialect.do_execute_no_params(cursor, statement, context))
         return True
 
-    def _through(self, work: Callable[[], Any], *, repeats: bool = False) -> Any:
+    def _through(self, work: Callable[[], Any], *, repeats: bool = False, place: Any = None) -> Any:
         guard, suspends = self._guard, self._dialect.is_async
-        exchange = _Work(work, self._dialect, suspends=suspends, repeats=repeats)
+        exchange = _Work(work, self._dialect, suspends=suspends, repeats=repeats, place=place)
         ours: Rejected | CallTimedOut
         try:
             if suspends:
@@ -147,7 +153,8 @@ class _Work:
 
     call: Any
 
-    def __init__(self, work: Callable[[], Any], dialect: Dialect, *, suspends: bool, repeats: bool) -> None:
+    def __init__(self, work: Callable[[], Any], dialect: Dialect, *, suspends: bool, repeats: bool, place: Any) -> None:
+        self._place = place
         self._work = work
         self._dialect = dialect
         self._suspends = suspends
@@ -159,7 +166,20 @@ class _Work:
 
     async def attempt(self) -> Any:
         """Do it once; in a greenlet of its own, which may await, when the engine is asynchronous."""
+        if BOARD.cuts and self._place is not None and self._dialect.driver in _UNSEEN:
+            await self._cross(self._place)
         return await greenlet_spawn(self._work) if self._suspends else self._work()
+
+    async def _cross(self, place: Any) -> None:
+        """Fail as the driver does when an experiment has cut the server off: these connect in C, where no hook of Python is."""
+        host = str(place.get("hostaddr") or place.get("host") or "localhost")
+        port = int(place.get("port") or _PORTS.get(self._dialect.name, 0))
+        limit = place.get("connect_timeout")
+        told = await cut_off(host, port, self.call.runtime, None if limit is None else float(limit), unseen=True)
+        if told is not None:
+            driver: Any = self._dialect.loaded_dbapi
+            said = "Connection refused" if told == REFUSED else "timeout expired"
+            raise driver.OperationalError(f'connection to server at "{host}", port {port} failed: {said}')
 
     def shown(self, answer: Any, error: BaseException | None) -> tuple[Any, BaseException | None]:
         """As it is."""

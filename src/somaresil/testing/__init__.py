@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         no_hidden_outage,
         recovers_within,
     )
+    from somaresil.testing.leaks import Leak, LeakDetector, no_leaks
     from somaresil.testing.loop import VirtualLoop
     from somaresil.testing.machine import ChaosStateMachine
     from somaresil.testing.marks import NothingStruck
@@ -42,6 +43,8 @@ __all__ = [
     "History",
     "Invariant",
     "InvariantBroken",
+    "Leak",
+    "LeakDetector",
     "NothingStruck",
     "Point",
     "Recovery",
@@ -67,6 +70,7 @@ __all__ = [
     "inject_plan",
     "never_lost",
     "no_hidden_outage",
+    "no_leaks",
     "recovers_within",
     "run",
     "scenario",
@@ -88,6 +92,7 @@ _HOMES = {
         "no_hidden_outage",
         "recovers_within",
     ),
+    "leaks": ("Leak", "LeakDetector", "no_leaks"),
     "loop": ("VirtualLoop",),
     "machine": ("ChaosStateMachine",),
     "marks": ("NothingStruck",),

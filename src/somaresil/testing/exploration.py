@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from somaresil.chaos.plan import KINDS, ChaosPlan, FaultWindow
+from somaresil.chaos.vocabulary import FAULTS
 from somaresil.config import Checker
 from somaresil.events import CallEnded
 from somaresil.model.selector import matches
@@ -19,7 +20,7 @@ from somaresil.testing.faults import can_have
 from somaresil.testing.simulation import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from somaresil.guard import Guard
     from somaresil.testing.simulation import Simulation
@@ -154,14 +155,14 @@ def explore(
 
     ``test`` is a :class:`Scenario`, whose invariants must hold, or a function of a :class:`World` that raises when something is wrong, and
     that has to end within ``horizon`` seconds. A scenario that ends without faults has to end with them too.
-    ``delay`` is for ``latency``, ``error`` the name of the error to raise, ``after_items`` for streams; ``guards`` is a pattern of those to
+    ``delay`` is for the kinds that need one, ``error`` the name of the error to raise, ``after_items`` for streams; ``guards`` is a pattern of those to
     be faulted. It must behave alike in equal runs: no draw of its own, no wall clock, no order of a set.
 
     With ``prune`` a set is not built upon when its run was equal to that of the set without its last fault: the same calls, the same ends,
     the same deeds, so whatever is added does the same. (Filibuster's dynamic reduction.)
 
     Raises :class:`~somaresil.errors.ConfigurationError`.
-    """
+    """  # noqa: E501
     check = Checker("explore")
     check.count("max_faults", max_faults, maximum=5)
     check.count("max_runs", max_runs, maximum=1_000_000)
@@ -197,13 +198,8 @@ class _Explorer:
         self._ends = ends
         """Whether it has to end before the horizon."""
         self._kinds = tuple(map(str, kinds))
-        self._options: dict[str, dict[str, Any]] = {
-            "latency": {"delay": delay},
-            "error": {"error": error},
-            "lost_reply": {"error": error},
-            "stream_cut": {"error": error, "after_items": after_items},
-            "stream_truncate": {"after_items": after_items},
-        }
+        given = {"delay": delay, "error": error, "after_items": after_items, "items_per_second": 1.0}
+        self._options = {kind: _options_of(kind, given) for kind in self._kinds}
         self._guards = guards
         self._prune = prune
         self._max_runs = max_runs
@@ -297,6 +293,13 @@ class _Explorer:
             counterexamples=tuple(self._found),
             complete=complete,
         )
+
+
+def _options_of(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a kind looks at; a delay only where nothing happens without one."""
+    takes = next(iter(FAULTS[kind].realms.values()))
+    wanted = (takes.options - {"delay"}) | takes.needs
+    return {name: value for name, value in given.items() if name in wanted}
 
 
 def _wrong(simulation: Simulation, *, ends: bool) -> str | None:

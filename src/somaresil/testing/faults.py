@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 from weakref import WeakKeyDictionary
 
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig
 from somaresil.chaos.permission import SWITCH
-from somaresil.config import Checker
+from somaresil.chaos.vocabulary import FAULTS, LONG_NAMES, SHORT_NAMES, WHY_NOT, Realm
+from somaresil.config import Checker, did_you_mean
 from somaresil.testing.figures import count
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from somaresil.chaos.config import ChaosExperiment
-    from somaresil.chaos.plan import ChaosPlan, ErrorMakers, PlanRun
+    from somaresil.chaos.plan import ChaosPlan, Corrupters, ErrorMakers, PlanRun
     from somaresil.chaos.run import ExperimentRun
     from somaresil.guard import Guard
     from somaresil.resilience import Resilience
@@ -171,16 +173,17 @@ class Injection(_Block):
 class PlanInjection(_Block):
     """A plan for the time of a block. See :func:`inject_plan`."""
 
-    def __init__(self, resilience: Resilience, plan: ChaosPlan, errors: ErrorMakers | None) -> None:
+    def __init__(self, resilience: Resilience, plan: ChaosPlan, errors: ErrorMakers | None, corrupters: Corrupters | None = None) -> None:
         """Begin when the block does."""
         super().__init__(resilience)
         self.plan = plan
         self._errors = errors
+        self._corrupters = corrupters
         self.run: PlanRun | None = None
         """The plan at work; None before it began."""
 
     def _begin(self) -> None:
-        self.run = self._resilience.chaos.arm_plan(self.plan, errors=self._errors)
+        self.run = self._resilience.chaos.arm_plan(self.plan, errors=self._errors, corrupters=self._corrupters)
 
     def stop(self) -> None:
         """End all windows, before the block does."""
@@ -193,19 +196,12 @@ class PlanInjection(_Block):
         return 0 if self.run is None else self.run.injected
 
 
-WHY_NOT: Final = {
-    "circuit_trip": "it has no breaker",
-    "stream_cut": "it guards no generator, so there are no items to cut off",
-    "stream_truncate": "it guards no generator, so there are no items to cut off",
-}
-"""Kinds of faults that not every guard can have, and why not."""
-
-
 def can_have(guard: Guard, kind: str) -> bool:
     """Whether a fault of this kind can strike a guard."""
-    if kind == "circuit_trip":
-        return guard.breaker is not None
-    return guard.has_streams or kind not in WHY_NOT
+    realms = FAULTS[kind].realms
+    return (
+        Realm.GUARD in realms or (Realm.STREAM in realms and guard.has_streams) or (Realm.BREAKER in realms and guard.breaker is not None)
+    )
 
 
 def inject(
@@ -215,40 +211,30 @@ def inject(
     *,
     rate: float = 1.0,
     duration: float | timedelta = 3_600.0,
-    delay: float | timedelta = 0.0,
-    error: Any = None,
-    after_items: int = 1,
-    status: int = 503,
-    calls: tuple[int, ...] | None = None,
-    path: str | None = None,
-    max_injections: int | None = None,
+    **options: Any,
 ) -> Injection:
     """Make a fault for the time of a ``with`` or ``async with`` block.
 
     For example ``with inject(resilience, "llm.*", "error", error=LLMError):``.
 
-    ``kind`` is ``latency``, ``error``, ``circuit_trip``, ``lost_reply``, ``stream_cut`` or ``stream_truncate``; the options are those of
-    :class:`~somaresil.chaos.config.ChaosConfig` by the names of :class:`~somaresil.chaos.plan.FaultWindow`, and ``error`` may be a type, an
-    exception or a function that makes one. Chaos is allowed for the block (:func:`allow_chaos`).
+    ``kind`` is one of :data:`~somaresil.chaos.vocabulary.FAULTS`; the options are those of :class:`~somaresil.chaos.config.ChaosConfig` by
+    the names of :class:`~somaresil.chaos.plan.FaultWindow`, and ``error`` may be a type, an exception or a function that makes one. Chaos is
+    allowed for the block (:func:`allow_chaos`).
 
     Raises :class:`~somaresil.errors.ConfigurationError`, also for a target that no guard matches, with the names that come near.
-    """
-    config = ChaosConfig(
-        cast("ChaosExperiment", kind),  # a word becomes its member there
-        target,
-        rate,
-        duration,
-        delay_seconds=delay,
-        error=error,
-        status=status,
-        after_items=after_items,
-        max_injections=max_injections,
-        calls=calls,
-        path=path,
-    )
+    """  # noqa: E501
+    check = Checker("inject")
+    known = {SHORT_NAMES.get(option.name, option.name) for option in fields(ChaosConfig)}
+    for name in options.keys() - known:
+        check.problem(name, options[name], f"one of {', '.join(sorted(known))}", did_you_mean(name, known))
+    check.finish()
+    given = {LONG_NAMES.get(name, name): value for name, value in options.items()}
+    config = ChaosConfig(cast("ChaosExperiment", kind), target, rate, duration, **given)  # a word becomes its member there
     return Injection(resilience, config)
 
 
-def inject_plan(resilience: Resilience, plan: ChaosPlan, *, errors: ErrorMakers | None = None) -> PlanInjection:
+def inject_plan(
+    resilience: Resilience, plan: ChaosPlan, *, errors: ErrorMakers | None = None, corrupters: Corrupters | None = None
+) -> PlanInjection:
     """The windows of a plan, from the beginning of a ``with`` or ``async with`` block until its end at the latest."""
-    return PlanInjection(resilience, plan, errors)
+    return PlanInjection(resilience, plan, errors, corrupters)

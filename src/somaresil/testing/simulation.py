@@ -38,7 +38,7 @@ from somaresil.testing.watch import capture_events
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Hashable, Iterator, Mapping, Sequence
 
-    from somaresil.chaos.plan import ErrorMakers, FaultWindow
+    from somaresil.chaos.plan import Corrupters, ErrorMakers, FaultWindow
     from somaresil.chaos.run import ExperimentRun
     from somaresil.guard import Guard
     from somaresil.testing.invariants import About, Invariant
@@ -183,6 +183,7 @@ class Scenario:
         *,
         horizon: float = 900.0,
         errors: ErrorMakers | None = None,
+        corrupters: Corrupters | None = None,
     ) -> None:
         """``function`` is given a :class:`World`; it may be a coroutine function or a plain one that moves ``world.clock`` itself."""
         check = Checker("scenario")
@@ -196,6 +197,7 @@ class Scenario:
         self.function = function
         self.invariants = tuple(invariants)
         self.errors = dict(errors or {})
+        self.corrupters = dict(corrupters or {})
         self.name = getattr(function, "__qualname__", "scenario").rpartition("<locals>.")[2]
         self.reference = f"{function.__module__}:{function.__qualname__}" if "<locals>" not in function.__qualname__ else None
         """How it can be imported: ``module:name``; None when it cannot, being made inside a function."""
@@ -239,7 +241,7 @@ class Scenario:
         with allow_chaos(resilience), capture_events(resilience) as history:
             if seen is not None:
                 resilience.chaos.track(seen, self.horizon + 1.0)
-            runs = resilience.chaos.arm_plan(plan, errors=self.errors, await_guards=True).runs
+            runs = resilience.chaos.arm_plan(plan, errors=self.errors, corrupters=self.corrupters, await_guards=True).runs
             try:
                 running = self.function(world)
                 if inspect.iscoroutine(running):
@@ -358,7 +360,7 @@ class Scenario:
 
 
 def scenario(
-    *invariants: Invariant, horizon: float = 900.0, errors: ErrorMakers | None = None
+    *invariants: Invariant, horizon: float = 900.0, errors: ErrorMakers | None = None, corrupters: Corrupters | None = None
 ) -> Callable[[Callable[[World], Any]], Scenario]:
     """Make a scenario of a function of one :class:`World`, with what must hold.
 
@@ -370,7 +372,7 @@ def scenario(
     check.finish()
 
     def decorate(function: Callable[[World], Any]) -> Scenario:
-        return Scenario(function, invariants, horizon=horizon, errors=errors)
+        return Scenario(function, invariants, horizon=horizon, errors=errors, corrupters=corrupters)
 
     return decorate
 

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from somaresil.chaos.engine import unknown_target
 from somaresil.chaos.plan import KINDS, LONGEST, ChaosPlan, FaultWindow
+from somaresil.chaos.transforms import CORRUPTIONS
+from somaresil.chaos.vocabulary import FAULTS
 from somaresil.config import Checker
 from somaresil.model.selector import matches
 from somaresil.resilience import Resilience
@@ -84,9 +86,9 @@ def faults(
 ) -> SearchStrategy[dict[str, Any]]:
     """What is done to calls: a kind with the options that go with it, as keywords of :class:`~somaresil.chaos.plan.FaultWindow`.
 
-    ``errors`` are names that the plan may use, None the usual :class:`~somaresil.errors.InjectedFault`; ``delays`` is for ``latency``;
-    ``rates`` are shares of calls that are struck; streams end after at most ``items`` items.
-    """
+    ``errors`` are names that the plan may use, None the usual :class:`~somaresil.errors.InjectedFault`; ``delays`` is for the kinds that
+    need a delay, and may draw shapes as well as seconds; ``rates`` are shares of calls that are struck; streams end after at most ``items`` items.
+    """  # noqa: E501
     check = Checker("faults")
     _check_kinds(check, kinds)
     check.count("items", items, minimum=0, maximum=1_000_000)
@@ -96,15 +98,29 @@ def faults(
     delays = latencies() if delays is None else delays
     share = st.sampled_from(list(rates))
     error = st.sampled_from(list(errors))
-    options: dict[str, dict[str, SearchStrategy[Any]]] = {
-        "latency": {"delay": delays, "rate": share},
-        "error": {"error": error, "rate": share},
-        "circuit_trip": {},
-        "lost_reply": {"error": error, "rate": share},
-        "stream_cut": {"error": error, "rate": share, "after_items": st.integers(0, items)},
-        "stream_truncate": {"rate": share, "after_items": st.integers(0, items)},
+    drawn: dict[str, SearchStrategy[Any]] = {
+        "delay": delays,
+        "error": error,
+        "rate": share,
+        "after_items": st.integers(0, items),
+        "status": st.sampled_from((503, 500, 429, 404)),
+        "retry_after": st.integers(0, 60),
+        "items_per_second": st.sampled_from((1, 10, 0.1)),
+        "corrupt": st.sampled_from(tuple(CORRUPTIONS)),
     }
-    return st.one_of([st.fixed_dictionaries({"kind": st.just(str(kind)), **options[str(kind)]}) for kind in kinds])
+    return st.one_of([_fault_of(str(kind), drawn) for kind in kinds])
+
+
+_OF_ITSELF: Final = frozenset({"delay", "bytes_per_second"})
+"""Drawn only for kinds that need it: before an error it says nothing new, and what is measured in bytes is for text alone."""
+
+
+def _fault_of(kind: str, drawn: dict[str, SearchStrategy[Any]]) -> SearchStrategy[dict[str, Any]]:
+    """One kind, with a value for each of its options that is worth a search: what it takes is for the vocabulary to say."""
+    # Where it strikes guards and nothing needs more of it, the options are those of guards.
+    takes = next(iter(FAULTS[kind].realms.values()))
+    wanted = (takes.options - _OF_ITSELF) | takes.needs | ({"rate"} if takes.options else set())
+    return st.fixed_dictionaries({"kind": st.just(kind), **{name: drawn[name] for name in drawn if name in wanted}})
 
 
 def fault_windows(

@@ -16,7 +16,10 @@ from somaresil.recorder import Recorder
 from somaresil.slo.series import Series
 from tests.unit.asgi.kit import START, Stand, body, says
 
-GUARDS = {"__call__", "_faulted", "_in_time", "_limited", "_limit", "_rest_of", "_too_much", "_refuse", "send", "receive", "end", "report"}
+GUARDS = {
+    *("__call__", "_arrived", "_faulted", "_in_time", "_limited", "_limit", "_rest_of", "_too_much", "_refuse"),
+    *("send", "receive", "end", "report"),
+}
 """What stands between our steps and the request: these consist of nothing but calls of the others and what catches their failures."""
 
 
@@ -40,7 +43,7 @@ def steps():
         if inspect.isfunction(value) and value.__module__ == templates.__name__ and not hasattr(asgi, name):
             yield templates, name
     yield asgi, "Asyncio"
-    yield asgi, "InjectedFault"
+    yield from ((asgi._Struck, name) for name in ("__init__", "touch"))
     yield from ((routes.Routes, name) for name in ("cell", "_make"))
     yield from ((routes.RouteCell, name) for name in ("__init__", "add", "_sum_up"))
     yield from ((Recorder, name) for name in ("__init__", "add", "settle", "counts"))
@@ -58,7 +61,7 @@ async def whole_app(scope, receive, send):
     scope.update(root_path="/t/acme/7", path_params={"tenant": "acme", "n": 7.0, "id": "1"}, route=Routed(), fastapi={})
     await receive()
     if scope["type"] == "http":
-        for message in (START, body(b"a", more=True), body(b"b", more=True), body()):
+        for message in ({"type": "http.response.debug", "info": {}}, START, body(b"a", more=True), body(b"b", more=True), body()):
             await send(message)
     else:
         for message in ({"type": "websocket.accept"}, {"type": "websocket.send", "text": "x"}, {"type": "websocket.close"}):
@@ -83,7 +86,7 @@ def allowed(monkeypatch):
 def test_the_steps_are_found():
     """By name; the list grows by itself."""
     found = {name for owner, name in STEPS}
-    assert {"__init__", "said", "heard", "judged", "struck", "cut", "refusal", "count", "route_template"} <= found
+    assert {"__init__", "said", "heard", "judged", "struck", "touch", "refusal", "count", "route_template"} <= found
     assert len(STEPS) > 25
 
 
@@ -149,7 +152,7 @@ async def test_a_report_that_fails_is_not_noticed_either(monkeypatch):
 
     monkeypatch.setattr(Listeners, "defect", fails)
     await stand.ask()
-    assert len(stand.sent) == 4
+    assert len(stand.sent) == 5
 
 
 @pytest.mark.asyncio
@@ -166,7 +169,7 @@ async def test_a_clock_that_fails_is_not_noticed():
 
         stand.app._monotonic = monotonic
         await stand.ask()
-        assert len(stand.sent) == 4
+        assert len(stand.sent) == 5
 
 
 @pytest.mark.asyncio

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from somaresil import CallTimedOut, ChaosConfig, ChaosPlan, CircuitOpen, FaultWindow, InjectedFault, ManualClock, Outcome, Resilience, Retry
-from somaresil.chaos.answers import StreamEnd
-from somaresil.chaos.run import ExperimentRun
+from somaresil.chaos.answers import StreamFault
+from somaresil.chaos.run import Decision, ExperimentRun
 from somaresil.events import AttemptFailed, CallEnded, DefectFound, FaultInjected
 from somaresil.guard.call import Opened
 from somaresil.runtime import run_sync
@@ -595,7 +595,7 @@ def opened(stand, kind, source, first=0, **options):
     guard = stand.guard.suspending if hasattr(source, "__anext__") else stand.guard.blocking
     made = SimpleNamespace(block=False, injected=False, runtime=guard, listeners=stand.resilience.listeners, clock=stand.clock)
     made.touch = lambda: setattr(made, "injected", True)
-    end = StreamEnd(run, "llm.invoke", run.config.after_items, truncate=kind == TRUNCATE)
+    end = StreamFault(run, "llm.invoke", Decision("llm.invoke", 0))
     return run_sync(end(made, Opened(source, first))), made
 
 

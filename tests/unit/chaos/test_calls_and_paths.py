@@ -356,7 +356,7 @@ def test_a_scope_follows_tasks_and_threads_of_asyncio(stand):
 
 def test_there_is_no_end_of_scopes_but_of_sequences(stand, monkeypatch):
     """Names made of user input cost no memory without end: what comes late shares the numbers of the guard, and those known go on."""
-    monkeypatch.setattr("somaresil.chaos.run._MOST_SEQUENCES", 2)
+    monkeypatch.setattr("somaresil.chaos.triggers._MOST_SEQUENCES", 2)
     stand.arm(calls=(2, 5))
     found = []
     for name in ("a", "b", "c", "d", "e", "a", "f", "g", "b"):

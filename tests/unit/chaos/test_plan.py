@@ -60,11 +60,12 @@ def test_a_kind_that_is_misspelt_is_recognised():
     assert all(kind in problem.allowed for kind in KINDS)
 
 
-@pytest.mark.parametrize("kind", ["resource_exhaust", "network_partition"])
-def test_a_kind_that_this_version_cannot_do_is_refused(kind):
-    """Although it has a name already."""
-    (problem,) = found(lambda: window(kind=kind))
-    assert (problem.path, problem.hint) == ("kind", "this version cannot do it yet")
+@pytest.mark.parametrize(("kind", "target"), [("resource_exhaust", "resource:memory"), ("network_partition", "net:10.0.0.0/8")])
+def test_faults_of_the_process_have_targets_of_their_own(kind, target):
+    """A resource or a part of the network; a guard has neither."""
+    assert window(kind=kind, target=target).kind == kind
+    (problem,) = found(lambda: window(kind=kind, target="llm.invoke"))
+    assert (problem.path, problem.hint) == ("target", f"aim at {target.partition(':')[0]}:")
 
 
 WRONG = {
@@ -122,7 +123,7 @@ def test_a_target_that_is_no_text_is_one_problem_whatever_else_is_asked(options,
         ({"kind": "latency", "delay": 1, "error": "OSError"}, "error"),
         ({"kind": "stream_truncate", "error": "OSError"}, "error"),
         ({"target": "http:/x", "kind": "lost_reply"}, "kind"),
-        ({"target": "http:/x", "kind": "stream_truncate"}, "kind"),
+        ({"target": "http:/x", "kind": "fake_result"}, "kind"),
         ({"target": "http:/x", "path": "a"}, "path"),
         ({"target": "http:/x", "error": "OSError"}, "error"),
     ],

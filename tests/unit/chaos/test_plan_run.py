@@ -203,7 +203,6 @@ def half(*args, **options):
         (half("http:/v1/*", "error", 0, 10), {"target": "no ResilienceMiddleware is mounted"}),
         (half("lmm.invoke", "latency", 0, 61, delay=6, rate=0.6), {"rate": "", "duration": "", "delay": "", "target": ""}),
         (half("lmm.invoke", "error", 0, 61, error="x"), {"error": "", "duration": "", "target": ""}),
-        (half("http:/x", "circuit_trip", 0, 10), {"rate": "", "target": "", "kind": "routes have no breaker"}),
     ],
 )
 def test_a_window_that_cannot_be_run_here_is_refused(make, window, expected):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from somaresil import ChaosConfig, ChaosExperiment, ChaosPlan, ConfigurationError, FaultWindow, SystemClock
-from somaresil.chaos import config, engine, plan
+from somaresil.chaos import engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ class Lamp:
         self.gone = threading.Event()
         self.begun = threading.Event()
         self.breaks = False
+        self.thread = 0
 
     def check(self, check: Any, config: Any, ceilings: Any, target: str) -> None:
         if config.target_component == "resource:nothing":
@@ -37,6 +38,7 @@ class Lamp:
         if self.breaks:
             raise OSError("no bulb")
         self.lit.append(run.id)
+        self.thread = threading.get_ident()
         run.claim()
         self.begun.set()
 
@@ -52,8 +54,6 @@ def lamps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the lamp be the resource that is exhausted."""
     monkeypatch.setattr(engine, "_PROCESS_FAULTS", {EXHAUST: f"{__name__}:Lamp"})
     monkeypatch.setattr(engine, "import_module", lambda _: __import__("sys").modules[__name__])
-    monkeypatch.setattr(config, "AVAILABLE", tuple(ChaosExperiment))
-    monkeypatch.setattr(plan, "KINDS", tuple(ChaosExperiment))
 
 
 def lamp(stand: Stand) -> Lamp:
@@ -66,6 +66,19 @@ def test_it_begins_with_its_lease_and_is_released_when_it_is_stopped(stand: Stan
     assert run.injected == 1
     run.end()
     assert lamp(stand).released == [run.id]
+
+
+def test_it_has_begun_when_the_arming_returns_however_quick_the_warden_is(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    warden = stand.chaos._warden
+
+    def look_at_once() -> None:
+        looking = threading.Thread(target=lambda: [warden._look(held) for held in warden._held])
+        looking.start()
+        looking.join(20)
+
+    monkeypatch.setattr(warden, "_start", look_at_once)
+    run = stand.arm(EXHAUST, "resource:lamp")
+    assert (lamp(stand).lit, lamp(stand).thread) == ([run.id], threading.get_ident())
 
 
 def test_the_kill_switch_releases_it(stand: Stand) -> None:

@@ -8,6 +8,7 @@ import io
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from somaresil import (
     BulkheadFull,
@@ -375,7 +376,7 @@ def aiohttp_request(session, url):
 
     from yarl import URL
 
-    return SimpleNamespace(url=URL(url), method="GET", headers={}, body=b"", session=session)
+    return SimpleNamespace(url=URL(url), method="GET", headers=CIMultiDict(), body=b"", session=session)
 
 
 # -- refusals, timeouts, deadlines --------------------------------------------------------------------------------------------------------

@@ -49,9 +49,10 @@ class Inner(httpx.AsyncBaseTransport):
 
 
 def call_of(inner, request, **options):
-    guard = Resilience("tests").guard("http.api", **options)
+    resilience = Resilience("tests")
+    guard = resilience.guard("http.api", **options)
     check = Checker("tests")
-    exchange = HttpxExchange(Suspending(inner), guard, request, Statuses(check, {503}, {503}))
+    exchange = HttpxExchange(Suspending(inner), guard, request, Statuses(check, {503}, {503}), resilience.chaos.requests)
     return exchange, AsyncClientCall(guard, exchange, request)
 
 

@@ -266,6 +266,7 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
         guard.keyed("key").call(int)
         guard.shadow.note("timeout", "time_out")
         resilience.ignored.note("grpc-timeout")
+        assert resilience.chaos.requests.carried("no plan") is None
         if number < 50:
             resilience.pool(f"pool{number}", [Endpoint("eu", 1)])
         fail_through(guard)

@@ -1,0 +1,399 @@
+"""The control app itself: pure ASGI, no framework.
+
+The order in which a request is looked at is the order in which nothing is given away: who it is, where it goes, what it wants, where it
+comes from, what it says. Whoever is not known gets the same answer to everything. What changes something is a POST that no page of another
+site can make a browser send: it needs a JSON content type or a header of ours, both of which make browsers ask first, and they are never
+answered; and an ``Origin`` of this site or of a list.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from somaresil.chaos.config import AVAILABLE
+from somaresil.chaos.plan import VERSION, ChaosPlan
+from somaresil.config import Checker
+from somaresil.control.auth import FailureLimit, is_principal
+from somaresil.control.document import LONGEST_REASON, document
+from somaresil.control.views import capabilities_of, experiment, status
+from somaresil.control.wire import Answer, Refused, body_of, parse, problem, within
+from somaresil.errors import ConfigurationError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+
+    from somaresil.chaos.plan import ErrorMakers
+    from somaresil.chaos.run import ExperimentRun
+    from somaresil.control.auth import Authenticator
+    from somaresil.resilience import Resilience
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+
+__all__ = ["HEADER", "ControlApp", "chaos_control"]
+
+_log = logging.getLogger("somaresil")
+
+HEADER: Final = "x-somaresil-control"
+"""A request header, with any value, that stands for a JSON content type where there is no body."""
+_SLOWEST_AUTHENTICATOR: Final = 10.0
+_MOST_STARTERS: Final = 256
+_MOST_ROOTS: Final = 16
+_LONGEST_RECORD: Final = 2_000
+_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}")
+_DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
+_OF_THE_PROCESS: Final = frozenset({"opt_in", "environment", "experiments", "SOMARESIL_CHAOS"})
+"""Problems that are not about what was sent: the same request may be accepted later."""
+
+_ROUTES: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
+    (re.compile(r"/experiments"), "GET", "list_experiments"),
+    (re.compile(r"/experiments"), "POST", "start_experiments"),
+    (re.compile(r"/experiments/([^/]{1,200})"), "GET", "show_experiment"),
+    (re.compile(r"/experiments/([^/]{1,200})/stop"), "POST", "stop_experiment"),
+    (re.compile(r"/stop"), "POST", "stop_all"),
+    (re.compile(r"/status"), "GET", "show_status"),
+    (re.compile(r"/capabilities"), "GET", "show_capabilities"),
+    (re.compile(r"/openapi\.json"), "GET", "show_document"),
+)
+
+
+def chaos_control(
+    resilience: Resilience,
+    *,
+    auth: Authenticator,
+    at: str = "/_soma/chaos",
+    origins: Iterable[str] = (),
+    errors: ErrorMakers | None = None,
+) -> ControlApp:
+    """An ASGI application that starts, shows and ends experiments of this process. Mount it in yours.
+
+    ``auth`` says who sent a request: a function of the ASGI scope that gives a name or None, also a coroutine function;
+    :class:`~somaresil.control.auth.BearerToken` is ours. There is no app without one. ``at`` is where it is mounted: experiments on
+    requests leave what is below it alone. ``origins`` are those of other sites whose pages may use it, such as ``https://ops.example``.
+    ``errors`` adds to the errors that a request may name, as in :meth:`~somaresil.chaos.engine.ChaosEngine.arm_plan`.
+
+    It allows nothing by itself: experiments need the same permission as in code, and stay below the same ceilings.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+    """
+    return ControlApp(resilience, auth=auth, at=at, origins=origins, errors=errors)
+
+
+class ControlApp:
+    """See :func:`chaos_control`."""
+
+    def __init__(self, resilience: Resilience, *, auth: Authenticator, at: str, origins: Iterable[str], errors: ErrorMakers | None) -> None:
+        """Check everything."""
+        check = Checker("chaos_control")
+        if not callable(auth):
+            hint = "whoever can reach an open control app can stop the service: BearerToken(secret), or a function of the scope"
+            check.problem("auth", auth, "an authenticator", hint)
+        if not isinstance(at, str) or not at.startswith("/") or any(character in at for character in "*?[]"):
+            check.problem("at", at, "a path that begins with /", "where the app is mounted")
+        listed: list[Any] = [origins] if isinstance(origins, str) else list(origins)
+        for origin in listed:
+            if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
+                check.problem("origins", origin, "origins such as https://ops.example", "no path, no wildcard, no slash at the end")
+        if errors is not None and not hasattr(errors, "keys"):
+            check.problem("errors", errors, "names of errors and what they mean, or None")
+        check.finish()
+        self._resilience = resilience
+        self._auth = auth
+        self._origins = frozenset(_normal(origin) for origin in listed)
+        self._errors = errors
+        self._limit = FailureLimit(resilience.clock)
+        self._roots: set[str] = set()
+        self._protect(at)
+        self._starters: OrderedDict[str, str] = OrderedDict()
+        self._seeds = resilience.chance.sequence("control.seed")
+        self.denied = 0
+        """How many requests came from nobody who is known."""
+
+    def __repr__(self) -> str:
+        """Which process it controls."""
+        return f"<ControlApp of {self._resilience.service!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http":
+            answer = await self._answer(scope, receive)
+            for message in answer.messages(head=scope["method"] == "HEAD"):
+                await send(message)
+        elif scope["type"] == "websocket":
+            # There is none here, for anybody.
+            await send({"type": "websocket.close", "code": 1000})
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
+
+    # -- who ----------------------------------------------------------------------------------------------------------------------------
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        try:
+            actor = await self._authenticate(scope)
+            if actor is None:
+                self.denied += 1
+                return Answer(404, "Not Found")
+            return await self._authorized(_Request(scope, receive, actor))
+        except Refused as refused:
+            return refused.answer
+        except Exception as defect:  # noqa: BLE001 - never into the server: what it would say to that is not ours
+            self._resilience.listeners.defect("control app", defect, self._resilience.clock.time(), "the request was answered with 500")
+            return problem(500, "a defect of the control app; it was reported, and nothing is known about what was done")
+
+    async def _authenticate(self, scope: Scope) -> str | None:
+        """Who sent it; None: nobody who is known. Never raises an ``Exception``: in doubt it was nobody."""
+        try:
+            if self._limit.blocks(scope):
+                return None
+            said: Any = self._auth(scope)
+            if inspect.isawaitable(said):
+                said = await within(said, _SLOWEST_AUTHENTICATOR, self._resilience.clock)
+        except Exception as broken:  # noqa: BLE001 - an authenticator that fails lets nobody in
+            self._report(broken)
+            said = None
+        if said is not None and not is_principal(said):
+            self._report(TypeError(f"an authenticator gives a name or None, not a {type(said).__name__}"))
+            said = None
+        if said is None:
+            self._limit.failed(scope)
+            self._limit.revoke(scope)
+            return None
+        self._limit.succeeded(scope)
+        return str(said)
+
+    def _report(self, broken: Exception) -> None:
+        self._resilience.listeners.defect("authenticator of the control app", broken, self._resilience.clock.time(), "nobody was let in")
+
+    # -- what -----------------------------------------------------------------------------------------------------------------------------
+
+    async def _authorized(self, request: _Request) -> Answer:
+        self._protect(request.root)
+        found = [(route, match) for route in _ROUTES if (match := route[0].fullmatch(request.path))]
+        if not found:
+            return problem(404, "there is no such resource")
+        methods = {route[1] for route, _ in found}
+        allowed = ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+        if request.method == "OPTIONS":
+            # No word about other origins: browsers take that for a no.
+            return Answer(204, headers=[(b"allow", allowed.encode())])
+        wanted = "GET" if request.method == "HEAD" else request.method
+        chosen = next(((route, match) for route, match in found if route[1] == wanted), None)
+        if chosen is None:
+            return problem(405, f"{allowed} here", headers=[(b"allow", allowed.encode())])
+        (_, method, name), match = chosen
+        if method == "POST":
+            self._check_sender(request)
+        answer: Answer = await getattr(self, name)(request, *match.groups())
+        return answer
+
+    def _check_sender(self, request: _Request) -> None:
+        """Refuse what a page of another site may have made a browser send."""
+        origin = request.header("origin")
+        site = request.header("sec-fetch-site")
+        if origin is None:
+            if request.header("authorization") is None or site not in {None, "same-origin", "none"}:
+                raise Refused(problem(403, "without an Origin it needs an Authorization header, and may not come from another site"))
+        elif _normal(origin) not in self._origins | {_normal(f"{request.scope.get('scheme', 'http')}://{request.header('host')}")}:
+            raise Refused(
+                problem(403, "it comes from a page of another site", [Problem("origin", origin, "this site, or one of origins=")])
+            )
+
+    @staticmethod
+    def _check_type(request: _Request, *, optional: bool) -> None:
+        kind = request.header("content-type")
+        if not (optional and kind is None and request.header(HEADER) is not None) and not (kind is not None and _is_json(kind)):
+            raise Refused(problem(415, f"content-type: application/json{f', or a header {HEADER}' if optional else ''}"))
+        if request.header("content-encoding") not in {None, "identity"}:
+            raise Refused(problem(415, "a body as it is, without an encoding"))
+
+    async def _body(self, request: _Request, *, optional: bool) -> Any:
+        """The JSON of the body; None, where it is optional: there is none."""
+        self._check_type(request, optional=optional)
+        body = await body_of(request.scope["headers"], request.receive, self._resilience.clock)
+        if optional and not body.strip():
+            return None
+        if request.header("content-type") is None:
+            raise Refused(problem(415, "content-type: application/json for a body"))
+        return parse(body)
+
+    # -- the resources --------------------------------------------------------------------------------------------------------------------
+
+    async def list_experiments(self, _: _Request) -> Answer:
+        """``GET /experiments``."""
+        runs = self._resilience.chaos.history
+        return Answer(200, {"running": len(self._resilience.chaos.runs), "experiments": [self._view(run) for run in reversed(runs)]})
+
+    async def start_experiments(self, request: _Request) -> Answer:
+        """``POST /experiments``: a window of a plan, or a plan."""
+        data = await self._body(request, optional=False)
+        engine = self._resilience.chaos
+        single = not (isinstance(data, dict) and ("windows" in data or "somaresil_plan" in data))
+        try:
+            if single:
+                if not isinstance(data, dict):
+                    raise Refused(problem(422, "nothing was armed", [Problem("", data, "a window or a plan, as an object")]))
+                plan = ChaosPlan.from_dict({"somaresil_plan": VERSION, "seed": self._seed(), "windows": [{"start": 0, **data}]})
+            else:
+                plan = ChaosPlan.from_dict(data)
+            if not plan.windows:
+                raise Refused(problem(422, "nothing was armed", [Problem("plan.windows", [], "at least one window")]))
+            plan_run = engine.arm_plan(plan, errors=self._errors)
+        except ConfigurationError as wrong:
+            found = [_renamed(each, single=single) for each in wrong.problems]
+            conflict = all(each.path in _OF_THE_PROCESS for each in found)
+            raise Refused(problem(409 if conflict else 422, "nothing was armed", found)) from None
+        runs: tuple[ExperimentRun, ...] = plan_run.runs
+        for run in runs:
+            self._starters[run.id] = request.actor
+        while len(self._starters) > _MOST_STARTERS:
+            self._starters.popitem(last=False)
+        record(self._resilience, "start", actor=request.actor, experiments=[run.id for run in runs], plan=plan.as_dict())
+        ids = [run.id for run in runs]
+        told: dict[str, Any] = {"ids": ids, "seed": plan.seed, "experiments": [self._view(run) for run in runs]}
+        where = [(b"location", f"{request.root}/experiments/{ids[0]}".encode())] if single else []
+        return Answer(201, {"id": ids[0], **told} if single else told, headers=where)
+
+    async def show_experiment(self, _: _Request, identity: str) -> Answer:
+        """``GET /experiments/{id}``."""
+        return Answer(200, self._view(self._run(identity)))
+
+    async def stop_experiment(self, request: _Request, identity: str) -> Answer:
+        """``POST /experiments/{id}/stop``. One that has ended stays as it is."""
+        reason = self._reason(await self._body(request, optional=True))
+        run = self._run(identity)
+        self._resilience.chaos.stop(run)
+        record(self._resilience, "stop", actor=request.actor, experiments=[run.id], reason=reason)
+        return Answer(200, self._view(run))
+
+    async def stop_all(self, request: _Request) -> Answer:
+        """``POST /stop``: the kill switch. It has stopped everything before the body is read: that says why, and decides nothing."""
+        self._check_type(request, optional=True)
+        stopped = [run.id for run in self._resilience.chaos.history if not run.over]
+        self._resilience.chaos.stop_all()
+        try:
+            reason = self._reason(await self._body(request, optional=True))
+        except Refused:
+            reason = None
+        record(self._resilience, "stop_all", actor=request.actor, experiments=stopped, reason=reason)
+        return Answer(200, {"stopped": stopped, "reason": reason})
+
+    async def show_status(self, _: _Request) -> Answer:
+        """``GET /status``."""
+        return Answer(200, {**status(self._resilience), "failed_authentications": self.denied})
+
+    async def show_capabilities(self, _: _Request) -> Answer:
+        """``GET /capabilities``."""
+        found = capabilities_of(self._resilience)
+        if found is None:
+            return problem(404, "this version does not say what it can do here")
+        return Answer(200, {"capabilities": found})
+
+    async def show_document(self, request: _Request) -> Answer:
+        """``GET /openapi.json``."""
+        return Answer(200, document(request.root, tuple(kind.value for kind in AVAILABLE)))
+
+    # -- inside ---------------------------------------------------------------------------------------------------------------------------
+
+    def _protect(self, root: str) -> None:
+        """Keep experiments on requests away from where this is mounted. Only who is known can say where that is."""
+        root = root.rstrip("/")
+        if root and root not in self._roots and len(self._roots) < _MOST_ROOTS and not any(c in root for c in "*?[]"):
+            self._roots.add(root)
+            self._resilience.chaos.protect(root)
+            self._resilience.chaos.protect(f"{root}/*")
+
+    def _run(self, identity: str) -> ExperimentRun:
+        for run in self._resilience.chaos.history:
+            if run.id == identity:
+                return run
+        raise Refused(problem(404, "there is no such experiment, or it has been forgotten"))
+
+    def _view(self, run: ExperimentRun) -> dict[str, Any]:
+        return experiment(run, self._starters.get(run.id))
+
+    def _seed(self) -> int:
+        """Another one for each window: two of the same kind must not strike the same calls."""
+        return int(self._seeds.next() * 2**53)
+
+    @staticmethod
+    def _reason(data: Any) -> str | None:
+        check = Checker()
+        if data is None:
+            return None
+        if not isinstance(data, dict):
+            check.problem("", data, 'nothing, or an object with "reason"')
+        else:
+            for name in data:
+                if name != "reason":
+                    check.problem(name, data[name], "reason")
+            said = data.get("reason", "")
+            if not isinstance(said, str) or len(said) > LONGEST_REASON or not said.isprintable():
+                check.problem("reason", said, f"at most {LONGEST_REASON} printable characters")
+        if check.problems:
+            raise Refused(problem(422, "nothing was stopped", check.problems))
+        return None if "reason" not in data else str(data["reason"])
+
+
+class _Request:
+    """A request of somebody who is known."""
+
+    __slots__ = ("actor", "method", "path", "receive", "root", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, actor: str) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.actor = actor
+        self.method: str = scope["method"]
+        root, path = str(scope.get("root_path", "")).rstrip("/"), str(scope["path"])
+        self.root = root
+        # Servers put the root path before the path of the app; frameworks of some years ago took it away.
+        self.path = path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+    def header(self, name: str) -> str | None:
+        """The value of a header; several of one name are one that nothing allows."""
+        given = [value for known, value in self.scope["headers"] if known == name.encode()]
+        return b", ".join(given).decode("latin-1") if given else None
+
+
+def record(resilience: Resilience, action: str, *, actor: str, **about: Any) -> None:
+    """Who did what: the one place at which an audit log joins."""
+    _log.info("chaos control of %s: %s by %s %s", resilience.service, action, actor, json.dumps(about)[:_LONGEST_RECORD])
+
+
+def _normal(origin: str) -> str:
+    """An origin as all of them are compared: small letters, no port that goes without saying."""
+    origin = origin.lower()
+    return origin.removesuffix(_DEFAULT_PORT.get(origin.partition("://")[0], " "))
+
+
+def _is_json(kind: str) -> bool:
+    name, *parameters = (part.strip().lower() for part in kind.split(";"))
+    return name == "application/json" and all(part in {"", "charset=utf-8", 'charset="utf-8"'} for part in parameters)
+
+
+def _renamed(found: Problem, *, single: bool) -> Problem:
+    """A problem by the path that it has in what was sent."""
+    path = found.path.removeprefix("chaos.")
+    path = _WINDOW.sub("", path) if single else path
+    return Problem(path, found.value, found.allowed, found.hint)
+
+
+_WINDOW: Final = re.compile(r"plan\.windows\[0\]\.?")
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Served by itself, it has nothing to begin and nothing to end."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,262 @@
+"""The control app described as OpenAPI 3.1. Written by hand; what a window of a plan may say is read from its fields."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final
+
+from somaresil.chaos.plan import LONGEST, MOST_WINDOWS, VERSION, FaultWindow
+from somaresil.config import LONGEST_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["document"]
+
+LONGEST_REASON: Final = 200
+_NUMBER: Final[dict[str, Any]] = {"type": "number"}
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_TEXT_OR_NULL: Final[dict[str, Any]] = {"type": ["string", "null"]}
+_COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
+
+_KNOWN: Final[dict[str, dict[str, Any]]] = {
+    "target": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_NAME,
+        "description": "A guard, a pattern over guards, or http:/path/*",
+    },
+    "start": {"type": "number", "minimum": 0, "maximum": LONGEST, "default": 0, "description": "Seconds from now"},
+    "duration": {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST, "description": "Seconds"},
+    "rate": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of the calls that are struck"},
+    "delay": {"type": "number", "minimum": 0, "description": "Seconds"},
+    "error": {"type": ["string", "null"], "description": "Name of an error that the service allows"},
+    "status": {"type": "integer", "minimum": 400, "maximum": 599},
+    "after_items": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+    "calls": {"type": ["array", "null"], "items": {"type": "integer", "minimum": 1}, "minItems": 1, "maxItems": 1_000},
+    "path": {"type": ["string", "null"], "minLength": 1, "maxLength": 1_000},
+}
+"""What the fields of a window are. One that is not here is described by its annotation."""
+_ANNOTATED: Final[dict[str, Any]] = {"float": "number", "int": "integer", "str": "string", "bool": "boolean", "None": "null"}
+
+
+def _window(kinds: Sequence[str]) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for field in dataclasses.fields(FaultWindow):
+        properties[field.name] = (
+            {"type": "string", "enum": list(kinds)} if field.name == "kind" else _KNOWN.get(field.name) or _guess(field)
+        )
+    return {
+        "type": "object",
+        "required": ["target", "kind", "duration"],
+        "properties": properties,
+        "additionalProperties": False,
+        "description": "A window of a fault plan. What does not go together is refused with 422.",
+    }
+
+
+def _guess(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    types = [_ANNOTATED.get(part.strip()) for part in str(field.type).split("|")]
+    return {"type": types} if all(types) else {}
+
+
+def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
+    listed = {"type": "array", "items": _ref("Experiment")}
+    return {
+        "FaultWindow": _window(kinds),
+        "ChaosPlan": {
+            "type": "object",
+            "required": ["somaresil_plan", "windows"],
+            "properties": {
+                "somaresil_plan": {"type": "integer", "const": VERSION},
+                "seed": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+                "scenario": {"type": ["string", "null"]},
+                "windows": {"type": "array", "minItems": 1, "maxItems": MOST_WINDOWS, "items": _ref("PlannedWindow")},
+            },
+            "additionalProperties": False,
+        },
+        "PlannedWindow": {**_window(kinds), "required": ["target", "kind", "start", "duration"]},
+        "Experiment": _object(
+            id=_TEXT,
+            kind=_TEXT,
+            target=_TEXT,
+            rate=_NUMBER,
+            duration={**_NUMBER, "description": "Seconds of its lease"},
+            options={"type": "object"},
+            state={"type": "string", "enum": ["scheduled", "running", "ended"]},
+            starts_at={**_NUMBER, "description": "Seconds since the epoch"},
+            remaining={**_NUMBER, "minimum": 0, "description": "Seconds until it ends by itself"},
+            end_reason=_TEXT_OR_NULL,
+            injected=_COUNT,
+            struck={"type": "object", "additionalProperties": _COUNT},
+            delaying=_COUNT,
+            selected={"type": "boolean", "description": "Whether this process lies inside the blast radius"},
+            by={**_TEXT_OR_NULL, "description": "Who started it here"},
+        ),
+        "Experiments": _object(running=_COUNT, experiments=listed),
+        "Started": {
+            "type": "object",
+            "required": ["ids", "seed", "experiments"],
+            "properties": {"id": _TEXT, "ids": {"type": "array", "items": _TEXT}, "seed": _COUNT, "experiments": listed},
+            "additionalProperties": False,
+        },
+        "Stopped": _object(stopped={"type": "array", "items": _TEXT}, reason=_TEXT_OR_NULL),
+        "Reason": {
+            "type": "object",
+            "properties": {"reason": {"type": "string", "maxLength": LONGEST_REASON}},
+            "additionalProperties": False,
+        },
+        "Status": _object(
+            service=_TEXT,
+            instance=_TEXT,
+            zone=_TEXT_OR_NULL,
+            region=_TEXT_OR_NULL,
+            environment=_TEXT_OR_NULL,
+            process=_COUNT,
+            allowed={"type": "boolean", "description": "Whether an experiment may be started"},
+            problems={"type": "array", "items": _ref("Flaw")},
+            ceilings={"type": ["object", "null"]},
+            protected_paths={"type": "array", "items": _TEXT},
+            running=_COUNT,
+            targets={"type": "array", "items": _TEXT, "description": "Names of guards, at most 200"},
+            breakers={"type": "object", "additionalProperties": _TEXT, "description": "States by guard"},
+            objectives={
+                "type": "object",
+                "additionalProperties": _object(burn_rate={"type": ["number", "null"]}, budget_left={"type": ["number", "null"]}),
+                "description": "Burn rate of the last hour and the share of the budget that is left; null: no event was seen",
+            },
+            failed_authentications=_COUNT,
+        ),
+        "Flaw": _object(path=_TEXT, value=_TEXT, allowed=_TEXT, hint=_TEXT),
+        "Problem": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail"],
+            "properties": {
+                "type": _TEXT,
+                "title": _TEXT,
+                "status": {"type": "integer"},
+                "detail": _TEXT,
+                "problems": {"type": "array", "items": _ref("Flaw")},
+            },
+            "additionalProperties": False,
+        },
+    }
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties, "additionalProperties": False}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    return {kind: {"schema": schema}}
+
+
+_SAYS: Final = {
+    400: "What was sent is no JSON that everybody reads alike",
+    403: "It comes from a page of another site",
+    404: "There is no such thing. Who is not known gets this for everything, as plain text",
+    405: "Not this method",
+    408: "The body came too slowly",
+    409: "What was sent is right, and is not allowed here or now",
+    413: "More than 65536 bytes",
+    415: "No JSON, or an encoded body",
+    422: "What was sent is wrong; nothing was done",
+}
+
+
+def _answers(good: int, says: str, schema: dict[str, Any], *bad: int) -> dict[str, Any]:
+    answers: dict[str, Any] = {str(good): {"description": says, "content": _json(schema)}}
+    for status in (404, 405, *bad):
+        content = _json(_ref("Problem"), "application/problem+json")
+        if status == 404:  # noqa: PLR2004
+            content |= _json(_TEXT, "text/plain")
+        answers[str(status)] = {"description": _SAYS[status], "content": content}
+    return dict(sorted(answers.items()))
+
+
+_STOPPING: Final = (400, 403, 408, 413, 415, 422)
+_WHY: Final = {"required": False, "content": _json(_ref("Reason"))}
+_IDENTITY: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 200}}
+
+
+def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
+    """What the app understands and what it answers, below ``root``; ``kinds``: the faults that a window may name."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "somaresil chaos control",
+            "version": str(VERSION),
+            "description": "Experiments of one process. What changes something is a POST with a JSON content type.",
+        },
+        "servers": [{"url": root or "/"}],
+        "security": [{"bearer": []}],
+        "paths": {
+            "/experiments": {
+                "get": {
+                    "operationId": "listExperiments",
+                    "summary": "Experiments that run, that will, and that have ended, the newest first",
+                    "responses": _answers(200, "Experiments", _ref("Experiments")),
+                },
+                "post": {
+                    "operationId": "startExperiments",
+                    "summary": "Start a window of a fault plan, or a plan",
+                    "requestBody": {"required": True, "content": _json({"anyOf": [_ref("FaultWindow"), _ref("ChaosPlan")]})},
+                    "responses": _answers(201, "Armed; each ends by itself", _ref("Started"), 400, 403, 408, 409, 413, 415, 422),
+                },
+            },
+            "/experiments/{id}": {
+                "parameters": [_IDENTITY],
+                "get": {
+                    "operationId": "showExperiment",
+                    "summary": "One experiment",
+                    "responses": _answers(200, "The experiment", _ref("Experiment")),
+                },
+            },
+            "/experiments/{id}/stop": {
+                "parameters": [_IDENTITY],
+                "post": {
+                    "operationId": "stopExperiment",
+                    "summary": "End an experiment; one that has ended stays as it is",
+                    "requestBody": _WHY,
+                    "responses": _answers(200, "It has ended", _ref("Experiment"), *_STOPPING),
+                },
+            },
+            "/stop": {
+                "post": {
+                    "operationId": "stopAll",
+                    "summary": "The kill switch. It has stopped everything before the body is read, which decides nothing",
+                    "requestBody": _WHY,
+                    "responses": _answers(200, "Everything has ended", _ref("Stopped"), 403, 415),
+                },
+            },
+            "/status": {
+                "get": {
+                    "operationId": "showStatus",
+                    "summary": "Where this is, and what may be done here",
+                    "responses": _answers(200, "The status", _ref("Status")),
+                },
+            },
+            "/capabilities": {
+                "get": {
+                    "operationId": "showCapabilities",
+                    "summary": "Which faults are possible in this process",
+                    "responses": _answers(200, "What is possible", _object(capabilities={})),
+                },
+            },
+            "/openapi.json": {
+                "get": {
+                    "operationId": "showDocument",
+                    "summary": "This document",
+                    "responses": _answers(200, "The document", {"type": "object"}),
+                },
+            },
+        },
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(kinds),
+        },
+    }
