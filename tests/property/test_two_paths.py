@@ -136,10 +136,10 @@ class Rule:
         self.live = True
         self.over = False
 
-    def decide(self) -> bool:
+    def decide(self, _call=None) -> bool:
         return True
 
-    def strike(self) -> Struck | None:
+    def strike(self, _decided=None) -> Struck | None:
         return Struck(0.25, Oops("injected")) if self.left and self.left.pop(0) else None
 
     async def hold(self, runtime: Any, seconds: float) -> bool:

@@ -165,5 +165,6 @@ class FaultPoint:
                 call.listeners.defect("delay of the fault point", error, call.clock.time())
         if strike.error is not None:
             raise strike.error
-        if strike.instead is not None:
-            answers.append(strike.instead)
+        instead = getattr(strike, "instead", None)
+        if instead is not None:
+            answers.append(instead)

@@ -297,10 +297,10 @@ class Fault:
         self.delay = delay
         self.error = error
 
-    def decide(self):
+    def decide(self, _call=None):
         return True
 
-    def strike(self):
+    def strike(self, _decided=None):
         return self
 
     async def hold(self, runtime, seconds):

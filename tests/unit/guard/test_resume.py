@@ -180,11 +180,11 @@ class Strikes:
     def __init__(self, count):
         self.left = count
 
-    def decide(self):
+    def decide(self, _call=None):
         self.left -= 1
         return self.left >= 0
 
-    def strike(self):
+    def strike(self, _decided=None):
         return type("Strike", (), {"delay": 0.25, "error": None, "after": None})()
 
     async def hold(self, runtime, seconds):

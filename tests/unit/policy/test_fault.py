@@ -29,11 +29,11 @@ class Rule:
         self.over = not live
         self.asked = 0
 
-    def decide(self) -> bool:
+    def decide(self, _call=None) -> bool:
         """Whoever strikes says so there."""
         return True
 
-    def strike(self) -> Strike | None:
+    def strike(self, _decided=None) -> Strike | None:
         """Take the next of the strikes."""
         self.asked += 1
         return self.strikes.pop(0) if self.strikes else None

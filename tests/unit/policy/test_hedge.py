@@ -457,10 +457,10 @@ def test_an_injected_fault_marks_the_call_whichever_attempt_it_struck():
     class Rule:
         live, over = True, False
 
-        def decide(self):
+        def decide(self, _call=None):
             return strikes.pop(0)
 
-        def strike(self):
+        def strike(self, _decided=None):
             return type("Strike", (), {"delay": 30.0, "error": None, "after": None})()
 
         async def hold(self, runtime, seconds):

@@ -355,10 +355,10 @@ def test_an_injected_fault_costs_what_a_call_costs():
     class Rule:
         live, over = True, False
 
-        def decide(self):
+        def decide(self, _call=None):
             return True
 
-        def strike(self):
+        def strike(self, _decided=None):
             return SimpleNamespace(delay=0.0, error=InjectedFault("dependency", "x"), after=None)
 
     stand.guard.faults.arm(Rule())

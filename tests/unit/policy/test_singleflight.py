@@ -207,10 +207,10 @@ def test_the_mark_of_an_experiment_is_shared():
     class Rule:
         live, over = True, False
 
-        def decide(self):
+        def decide(self, _call=None):
             return True
 
-        def strike(self):
+        def strike(self, _decided=None):
             return type("Strike", (), {"delay": 1.0, "error": None, "after": None})()
 
         async def hold(self, runtime, seconds):

@@ -222,10 +222,10 @@ def test_what_an_experiment_has_touched_is_not_remembered(suspends):
     class Rule:
         live, over = True, False
 
-        def decide(self):
+        def decide(self, _call=None):
             return True
 
-        def strike(self):
+        def strike(self, _decided=None):
             return type("Strike", (), {"delay": 0.25, "error": None, "after": None})()
 
         async def hold(self, runtime, seconds):

@@ -377,10 +377,10 @@ def test_what_an_experiment_does_to_an_endpoint_is_marked_at_the_pool():
     class Rule:
         live, over = True, False
 
-        def decide(self):
+        def decide(self, _call=None):
             return True
 
-        def strike(self):
+        def strike(self, _decided=None):
             return self
 
         delay, error, after = 0.0, Boom("drill"), None
