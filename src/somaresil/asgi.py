@@ -398,10 +398,10 @@ class _Exchange:
         if hit.body is None:
             self.experiment = run
         else:
-            self._send = hit.body.on(self._send, _Struck(self, run), self.delivered)
+            self._send = hit.body.on(self._send, _Struck(self, run))
 
     def delivered(self) -> None:
-        """The first of the body goes out now: what held it back is felt by the client."""
+        """The first of the body goes out only now."""
         if self._first_byte is not None and self._first_byte is not _WITH_THE_LAST:
             self._first_byte = self.middleware.monotonic()
 
@@ -592,6 +592,20 @@ class _Struck:
     def touch(self) -> None:
         """It is struck now."""
         self._exchange.experiment = self._run
+
+    def delivered(self) -> None:
+        """The first of the body goes out now: what held it back is felt by the client."""
+        self._exchange.delivered()
+
+    def broken_off(self, cut: BaseException) -> None:
+        """It ends here, and badly: that the client hears of it and leaves is our doing."""
+        self._exchange.last = False
+        self._exchange.end(cut)
+
+    def complete(self) -> None:
+        """For its client it is complete: what the server says from here on, a disconnect too, is about nothing that is missing."""
+        self._exchange.last = True
+        self._exchange.end(None)
 
 
 def _injected(experiment: str, reply: Reply, kind: str) -> list[Message]:

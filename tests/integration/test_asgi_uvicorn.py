@@ -226,6 +226,48 @@ def test_a_stream_is_cut(service):
     assert service.counted("/sse", injected=True) == {BAD: 1}
 
 
+def heard(service, path="/sse"):
+    """What a client reads of a stream, and the error with which that ends."""
+    text = []
+    with httpx.Client(base_url=f"http://{HOST}:{service.port}", trust_env=False, timeout=PATIENCE) as client:
+        try:
+            with client.stream("GET", path) as response:
+                text.extend(response.iter_text())
+        except httpx.TransportError as error:
+            return "".join(text), type(error)
+    return "".join(text), None
+
+
+def test_a_connection_is_reset(service):
+    """The client gets an RST in the middle of the stream, not an incomplete answer."""
+    run = service.arm("stream_cut", "http:/sse", after_items=2, reset=True)
+    text, error = heard(service)
+    assert (error, run.unreset) == (httpx.ReadError, 0)
+    assert "data: 0\n\ndata: 1\n\n".startswith(text)
+    assert service.counted("/sse", injected=True) == {BAD: 1}
+
+
+def test_a_chunk_is_torn(service):
+    """Half of an event arrives, and the connection breaks."""
+    service.arm("stream_tear", "http:/sse", after_items=1)
+    assert heard(service) == ("data: 0\n\ndata", httpx.RemoteProtocolError)
+
+
+def test_a_truncated_stream_is_whole_for_its_client(service):
+    """It raises nothing: that is the fault."""
+    service.arm("stream_truncate", "http:/sse", after_items=1)
+    assert heard(service) == ("data: 0\n\n", None)
+    assert service.counted("/sse", injected=True) == {GOOD: 1}
+
+
+def test_a_body_is_damaged_and_can_be_read(service):
+    """The length is that of what is sent."""
+    service.arm("corrupt_result", "http:/items/*", corrupt="truncate")
+    response = service.get("/items/7")
+    assert len(response.text) < len("item") == 4
+    assert int(response.headers["content-length"]) == len(response.content)
+
+
 def test_the_kill_switch_frees_a_blocked_loop(service):
     """The loop of the server stands still in a delayed call; another thread stops the experiment, and the answer arrives."""
     run = service.arm("latency", "llm.invoke", delay_seconds=30.0)

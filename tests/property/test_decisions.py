@@ -30,6 +30,9 @@ PLAN = ChaosPlan(
         FaultWindow("*", "error", 0, 60, rate=0.3),
         FaultWindow("llm.*", "lost_reply", 0, 60, rate=0.4, error="ConnectionError"),
         FaultWindow("db.query", "error", 0, 60, calls=(2,), error="TimeoutError"),
+        FaultWindow("agent.turn", "http_status", 0, 60, rate=0.6, every=2),
+        FaultWindow("llm.*", "rate_limit", 0, 60, rate=0.5, first=1, where={"scope": "request-*"}),
+        FaultWindow("agent.*", "latency", 0, 60, rate=0.5, delay={"uniform": [0.001, 0.002]}),
     ],
     seed=7,
 )
@@ -182,7 +185,13 @@ def differences(runs):
 def test_the_plan_strikes_in_every_way_and_lets_calls_pass():
     """Or the other tests here would prove nothing: each kind is there, and no two scopes or guards are decided alike."""
     found = in_turn()
-    assert set(found.values()) == {("good", True), ("InjectedFault", False), ("ConnectionError", True), ("TimeoutError", False)}
+    assert set(found.values()) == {
+        ("good", True),
+        ("InjectedFault", False),
+        ("InjectedAnswer", False),
+        ("ConnectionError", True),
+        ("TimeoutError", False),
+    }
     rows = {(where, name): tuple(found[where, name, number] for number in range(1, CALLS + 1)) for where in SCOPES for name in GUARDS}
     assert len({tuple(rows[where, name] for name in GUARDS) for where in SCOPES}) == len(SCOPES)
     assert len({tuple(rows[where, name] for where in SCOPES) for name in GUARDS}) == len(GUARDS)

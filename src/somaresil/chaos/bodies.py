@@ -10,27 +10,42 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from somaresil.chaos.streams import END, SKIP, Drip, Shaping, shaping_of, tell
+from somaresil.chaos.streams import END, SKIP, Drip, Shaping, Touched, shaping_of, tell
 from somaresil.errors import InjectedFault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from somaresil.chaos.run import ExperimentRun
-    from somaresil.chaos.streams import Touched
     from somaresil.chaos.strikes import Decision
 
     Message = MutableMapping[str, Any]
     Send = Callable[[Message], Awaitable[None]]
 
-__all__ = ["Body", "BodyFault"]
+__all__ = ["Body", "BodyFault", "Request"]
 
 _SAME_LENGTH: Final = frozenset({"stream_cut", "stream_slow_start", "stream_stall", "stream_drip", "stream_throttle", "stream_tear"})
 """Kinds that leave the length of a body as it was announced: what they break off is seen to be incomplete by that, too."""
 _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 _NORMAL: Final = 1000
+
+
+class Request(Touched, Protocol):
+    """A request whose body is struck."""
+
+    def delivered(self) -> None:
+        """The first of its body goes out."""
+        ...
+
+    def broken_off(self, cut: BaseException) -> None:
+        """It is broken off with this error."""
+        ...
+
+    def complete(self) -> None:
+        """Its client has been told that this is all."""
+        ...
 
 
 class BodyFault:
@@ -44,19 +59,20 @@ class BodyFault:
         self._component = component
         self._decision = decision
 
-    def on(self, send: Send, touched: Touched, delivered: Callable[[], None]) -> Send:
-        """Stand before ``send`` of a server; ``delivered`` is called when the first of the body goes out."""
-        return Body(shaping_of(self._run, self._component, self._decision, touched), send, delivered).send
+    def on(self, send: Send, request: Request) -> Send:
+        """Stand before ``send`` of a server."""
+        return Body(shaping_of(self._run, self._component, self._decision, request), send, request).send
 
 
 class Body:
     """The body of one response, or one websocket, while a fault is on it."""
 
-    def __init__(self, shaping: Shaping, send: Send, delivered: Callable[[], None]) -> None:
+    def __init__(self, shaping: Shaping, send: Send, request: Request) -> None:
         """Pass to ``send`` what is left of it."""
         self._shaping = shaping
         self._send = send
-        self._delivered: Callable[[], None] | None = delivered
+        self._request = request
+        self._delivered = False
         self._held: Message | None = None
         """The start of the response, while it is not known how long that will be."""
         self._over = False
@@ -92,6 +108,7 @@ class Body:
             await self._let_go(None)
             self._over = True
             await self._send({**message, "body": b"", "more_body": False})
+            self._completed()
             return
         body = b"" if made is SKIP else made if isinstance(made, bytes) else str(made).encode()
         await self._let_go(None if more else len(body), keep=not more and body == chunk)
@@ -121,6 +138,7 @@ class Body:
         if made is END:
             self._over = True
             await self._send({"type": "websocket.close", "code": _NORMAL})
+            self._completed()
         elif made is not SKIP:
             await self._send({**message, "text" if text is not None else "bytes": made})
             await self._broken()
@@ -143,6 +161,10 @@ class Body:
     def _break_off(self, cut: BaseException) -> None:
         """Reset the connection, when that is wanted. The error that follows ends the response in any case."""
         self._cut = cut
+        try:
+            self._request.broken_off(cut)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            tell(self._request, "end of a struck response", defect)
         run = self._shaping.run
         if not run.config.reset:
             return
@@ -155,13 +177,20 @@ class Body:
             run.unreset += 1
             tell(self._shaping.call, "reset of a connection", why, "it was closed without a reset")
 
+    def _completed(self) -> None:
+        try:
+            self._request.complete()
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            tell(self._request, "end of a struck response", defect)
+
     def _out(self) -> None:
-        delivered, self._delivered = self._delivered, None
-        if delivered is not None:
-            try:
-                delivered()
-            except Exception as defect:  # noqa: BLE001 - never into a request
-                tell(self._shaping.call, "first byte of a struck response", defect)
+        if self._delivered:
+            return
+        self._delivered = True
+        try:
+            self._request.delivered()
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            tell(self._request, "first byte of a struck response", defect)
 
     async def _let_go(self, length: int | None, *, keep: bool = False) -> None:
         """Send the start of the response that was held, with the length that it has now; None: nobody knows yet. ``keep`` it as it is."""

@@ -155,8 +155,8 @@ def explore(
 
     ``test`` is a :class:`Scenario`, whose invariants must hold, or a function of a :class:`World` that raises when something is wrong, and
     that has to end within ``horizon`` seconds. A scenario that ends without faults has to end with them too.
-    ``delay`` is for the kinds that need one, ``error`` the name of the error to raise, ``after_items`` for streams; ``guards`` is a pattern of those to
-    be faulted. It must behave alike in equal runs: no draw of its own, no wall clock, no order of a set.
+    ``delay`` is for the kinds that need one, ``error`` the name of the error to raise, ``after_items`` for streams; ``guards`` is a pattern
+    of those to be faulted. It must behave alike in equal runs: no draw of its own, no wall clock, no order of a set.
 
     With ``prune`` a set is not built upon when its run was equal to that of the set without its last fault: the same calls, the same ends,
     the same deeds, so whatever is added does the same. (Filibuster's dynamic reduction.)

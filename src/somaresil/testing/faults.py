@@ -218,8 +218,8 @@ def inject(
     For example ``with inject(resilience, "llm.*", "error", error=LLMError):``.
 
     ``kind`` is one of :data:`~somaresil.chaos.vocabulary.FAULTS`; the options are those of :class:`~somaresil.chaos.config.ChaosConfig` by
-    the names of :class:`~somaresil.chaos.plan.FaultWindow`, and ``error`` may be a type, an exception or a function that makes one. Chaos is
-    allowed for the block (:func:`allow_chaos`).
+    the names of :class:`~somaresil.chaos.plan.FaultWindow`, and ``error`` may be a type, an exception or a function that makes one. Chaos
+    is allowed for the block (:func:`allow_chaos`).
 
     Raises :class:`~somaresil.errors.ConfigurationError`, also for a target that no guard matches, with the names that come near.
     """  # noqa: E501

@@ -87,8 +87,9 @@ def faults(
     """What is done to calls: a kind with the options that go with it, as keywords of :class:`~somaresil.chaos.plan.FaultWindow`.
 
     ``errors`` are names that the plan may use, None the usual :class:`~somaresil.errors.InjectedFault`; ``delays`` is for the kinds that
-    need a delay, and may draw shapes as well as seconds; ``rates`` are shares of calls that are struck; streams end after at most ``items`` items.
-    """  # noqa: E501
+    need a delay, and may draw shapes as well as seconds; ``rates`` are shares of calls that are struck; streams end after at most
+    ``items`` items.
+    """
     check = Checker("faults")
     _check_kinds(check, kinds)
     check.count("items", items, minimum=0, maximum=1_000_000)

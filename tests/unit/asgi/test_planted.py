@@ -43,7 +43,7 @@ def steps():
         if inspect.isfunction(value) and value.__module__ == templates.__name__ and not hasattr(asgi, name):
             yield templates, name
     yield asgi, "Asyncio"
-    yield from ((asgi._Struck, name) for name in ("__init__", "touch"))
+    yield from ((asgi._Struck, name) for name in ("__init__", "touch", "delivered", "broken_off"))
     yield from ((routes.Routes, name) for name in ("cell", "_make"))
     yield from ((routes.RouteCell, name) for name in ("__init__", "add", "_sum_up"))
     yield from ((Recorder, name) for name in ("__init__", "add", "settle", "counts"))

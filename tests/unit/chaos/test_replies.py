@@ -117,7 +117,10 @@ def test_a_prompt_is_too_long(stand, suspends):
 def test_an_answer_is_given_again_to_the_same_arguments(stand, suspends):
     """The first struck call is answered as it should be; the callee is called each time."""
     run, count = arm(stand, "stale_result"), iter(range(100))
-    ask = lambda name: (name, next(count))  # noqa: E731
+
+    def ask(name):
+        return name, next(count)
+
     found = [call(stand.guard, ask, suspends, name) for name in ("a", "a", "b", "a", "b")]
     assert found == [("a", 0), ("a", 0), ("b", 2), ("a", 0), ("b", 2)]
     assert run.injected == 3

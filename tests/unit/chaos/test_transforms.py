@@ -69,7 +69,7 @@ def test_an_answer_in_the_shape_of_openai():
     assert REPEATED(answer(), 0)["choices"][0]["message"]["content"].split()[-40:] == ["world"] * 40
     broken = MALFORMED(answer(), 0)["choices"][0]["message"]["tool_calls"][0]["function"]
     assert broken["name"] == "weather"
-    with pytest.raises(ValueError, match="Unterminated|Expecting|Invalid"):  # noqa: RUF043
+    with pytest.raises(ValueError, match=r"Unterminated|Expecting|Invalid"):
         json.loads(broken["arguments"])
 
 

@@ -833,3 +833,44 @@ def test_rejections_of_others_are_left_alone(mode):
     desk = Desk(mode, Script(inner))
     assert desk.ask("http://api") is inner
     assert desk.count(BAD, name="http.api") == 1
+
+
+# -- answers of experiments -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_status_of_an_experiment_is_an_answer(mode):
+    """As the server would give it: it is judged by its status, has a body, and the server is not asked."""
+    script = Script(AssertionError("it was asked"))
+    desk = Desk(mode, script, name="http.api")
+    desk.resilience.guard("http.api")
+    with inject(desk.resilience, "http.api", "http_status", status=502) as fault:
+        answer = desk.ask("http://api/x")
+    assert (answer.status_code, answer.read(), fault.injected, script.requests) == (502, b"", 1, [])
+    assert desk.guard("http.api").recorder.counts().total(BAD, injected=True) == 1
+
+
+def test_a_rate_limit_of_an_experiment_is_tried_again_when_it_says(mode):
+    """The retry of the guard reads it off the answer."""
+    desk = Desk(mode, Script(lambda: httpx.Response(200, text="fine")), name="http.api")
+    desk.resilience.guard("http.api", retry=Retry(attempts=2, wait=0.5))
+    with inject(desk.resilience, "http.api", "rate_limit", retry_after=7, first=1):
+        began = desk.clock.monotonic()
+        answer = desk.ask("http://api/x")
+    assert (answer.status_code, desk.clock.monotonic() - began) == (200, 7.0)
+
+
+def test_a_prompt_that_is_too_long_is_an_answer_of_its_model(mode):
+    """400, with JSON that says so."""
+    desk = Desk(mode, Script(AssertionError()), name="http.api")
+    desk.resilience.guard("http.api")
+    with inject(desk.resilience, "http.api", "context_length"):
+        answer = desk.ask("http://api/x")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_a_body_is_torn_on_its_way_to_the_client(mode):
+    """The answer itself is the first item."""
+    desk = Desk(mode, Script(lambda: httpx.Response(200, stream=Flow(b"abcd", b"efgh"))), name="http.api")
+    desk.resilience.guard("http.api").has_streams = True
+    with inject(desk.resilience, "http.api", "stream_tear", after_items=1, error=httpx.ReadError("torn")):
+        assert isinstance(desk.ask("http://api/x"), httpx.ReadError)
