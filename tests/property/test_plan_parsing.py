@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from somaresil import ChaosPlan, ConfigurationError, FaultWindow
 from somaresil.chaos.plan import ERRORS, KINDS, LONGEST
+from somaresil.chaos.vocabulary import FAULTS, Realm
 
 usual = settings(max_examples=60)
 
@@ -20,26 +21,58 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_.]{0,9}(\*|\?|\[ab\])?", fullmatch=True)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(" > ".join) | st.text(min_size=1, max_size=20)
 
 
+TARGETS = {Realm.HTTP: "http:/", Realm.RESOURCE: "resource:", Realm.NETWORK: "net:"}
+SECONDS = st.floats(0.001, 80_000.0) | st.integers(1, 30)
+SHAPES = st.one_of(
+    st.tuples(SECONDS, SECONDS).map(lambda pair: {"uniform": sorted(pair)}),
+    st.fixed_dictionaries({"median": st.floats(0.001, 10.0), "sigma": st.floats(0.0, 2.0)}).map(lambda made_of: {"lognormal": made_of}),
+    st.lists(SECONDS, min_size=1, max_size=4).map(lambda samples: {"empirical": samples}),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=5
+)
+OPTIONS = {
+    "delay": st.floats(0.001, 1e12) | st.integers(1, 30) | SHAPES,
+    "error": st.none() | st.sampled_from(sorted(ERRORS)) | NAMES.filter(lambda name: not set(name) & set("*?[")),
+    "status": st.integers(400, 599),
+    "after_items": st.integers(0, 1_000_000),
+    "calls": st.none() | st.lists(st.integers(1, 10**6), min_size=1, max_size=5),
+    "path": st.none() | PATHS,
+    "every": st.none() | st.integers(1, 100),
+    "first": st.none() | st.integers(1, 100),
+    "after": st.none() | NAMES.map("call:{}".format) | NAMES.map("event:BreakerChanged:{}".format),
+    "ramp": st.integers(0, 600),
+    "where": st.none() | st.dictionaries(st.sampled_from(["tenant", "host", "header:X-A"]), NAMES, min_size=1),
+    "result": JSON,
+    "corrupt": st.sampled_from(["any", "truncate", "mine"]),
+    "retry_after": st.floats(0.0, 600.0) | st.integers(0, 60),
+    "bytes_per_second": st.floats(0.001, 1e9),
+    "items_per_second": st.floats(0.001, 1e9),
+    "chunk_bytes": st.integers(1, 1_000_000),
+    "reset": st.booleans(),
+    "amount": st.none() | st.floats(0.0, 1e9),
+    "mode": st.none() | st.just("refuse"),
+    "loss": st.none() | st.floats(0.01, 1.0),
+}
+
+
 @st.composite
 def windows(draw):
     """A window of any kind, with any of the options that go with it."""
-    kind = draw(st.sampled_from(["latency", "error", "circuit_trip", "lost_reply", "stream_cut", "stream_truncate"]))
-    on_http = kind in {"latency", "error", "stream_cut"} and draw(st.booleans())
-    options = {
-        "rate": st.floats(0.0, 1.0) | st.sampled_from([0, 1, 0.5]),
-        "status": st.integers(400, 599),
-        "after_items": st.integers(0, 1_000_000),
-    }
-    if kind in {"latency", "error", "lost_reply"}:
-        options["delay"] = st.floats(0.001, 1e12) | st.integers(1, 30)
-    if kind in {"error", "lost_reply", "stream_cut"} and not on_http:
-        options["error"] = st.none() | st.sampled_from(sorted(ERRORS)) | NAMES.filter(lambda name: not set(name) & set("*?["))
-    if kind != "circuit_trip":
-        options["calls"] = st.none() | st.lists(st.integers(1, 10**6), min_size=1, max_size=5)
-        options["path"] = st.none() if on_http else st.none() | PATHS
-    chosen = draw(st.sets(st.sampled_from(sorted(options)))) | ({"delay"} if kind == "latency" else set())
-    target = "http:/" + draw(NAMES) if on_http else draw(NAMES)
-    return FaultWindow(target, kind, draw(TIMES), draw(LENGTHS), **{name: draw(options[name]) for name in sorted(chosen)})
+    kind = draw(st.sampled_from(list(FAULTS)))
+    realm = draw(st.sampled_from(list(FAULTS[kind].realms)))
+    takes = FAULTS[kind].realms[realm]
+    taken = sorted((takes.options - takes.one_of) & OPTIONS.keys())
+    chosen = {*takes.needs, *(draw(st.sets(st.sampled_from(taken))) if taken else ()), *draw(st.permutations(sorted(takes.one_of)))[:1]}
+    rate = draw(st.floats(0.0, 1.0) | st.sampled_from([0, 1, 0.5]))
+    target = TARGETS.get(realm, "") + draw(NAMES)
+    return FaultWindow(target, kind, draw(TIMES), draw(LENGTHS), rate=rate, **{name: draw(OPTIONS[name]) for name in sorted(chosen)})
+
+
+def test_every_option_of_the_vocabulary_is_drawn_here():
+    """A new one cannot be forgotten."""
+    told = {option for fault in FAULTS.values() for takes in fault.realms.values() for option in takes.options}
+    assert told - OPTIONS.keys() == {"max_injections", "ramp_from"}
 
 
 plans = st.builds(ChaosPlan, st.lists(windows(), max_size=5), seed=st.integers(0, 2**63 - 1))
