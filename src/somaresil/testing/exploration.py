@@ -162,7 +162,7 @@ def explore(
     the same deeds, so whatever is added does the same. (Filibuster's dynamic reduction.)
 
     Raises :class:`~somaresil.errors.ConfigurationError`.
-    """  # noqa: E501
+    """
     check = Checker("explore")
     check.count("max_faults", max_faults, maximum=5)
     check.count("max_runs", max_runs, maximum=1_000_000)

@@ -222,7 +222,7 @@ def inject(
     is allowed for the block (:func:`allow_chaos`).
 
     Raises :class:`~somaresil.errors.ConfigurationError`, also for a target that no guard matches, with the names that come near.
-    """  # noqa: E501
+    """
     check = Checker("inject")
     known = {SHORT_NAMES.get(option.name, option.name) for option in fields(ChaosConfig)}
     for name in options.keys() - known:
