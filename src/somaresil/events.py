@@ -18,6 +18,7 @@ __all__ = [
     "AttemptFailed",
     "BreakerChanged",
     "CallEnded",
+    "ChaosAudited",
     "DefectFound",
     "EndpointEjected",
     "EndpointReturned",
@@ -26,6 +27,7 @@ __all__ = [
     "ExperimentStarted",
     "FallbackUsed",
     "FaultInjected",
+    "FaultWithheld",
     "HedgeStarted",
     "HedgeWon",
     "IncidentClosed",
@@ -241,6 +243,16 @@ class FaultInjected:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultWithheld:
+    """A dry run would have struck one call. Fields as in :class:`FaultInjected`."""
+
+    component: str
+    at: float
+    fault: str
+    experiment: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentStarted:
     """An experiment was armed; it ends by itself after ``duration`` seconds."""
 
@@ -250,11 +262,16 @@ class ExperimentStarted:
     experiment: str
     rate: float
     duration: float
+    dry_run: bool = False
+    """It strikes nothing, and counts what it would have struck."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentEnded:
-    """An experiment is over; ``reason`` is ``expired``, ``stopped``, ``stop_all``, ``used up`` or ``failed``."""
+    """An experiment is over; ``reason`` is ``expired``, ``stopped``, ``stop_all``, ``used up``, ``failed`` or ``safety lever``.
+
+    When a stop condition has ended it, that is ``condition `` and its name.
+    """
 
     component: str
     at: float
@@ -262,6 +279,19 @@ class ExperimentEnded:
     experiment: str
     reason: str
     injected: int
+    would_have_injected: int = 0
+    """What a dry run would have struck."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChaosAudited:
+    """Somebody did something with experiments, or tried to: see :class:`somaresil.chaos.audit.AuditEntry`, which has more of it."""
+
+    at: float
+    who: str
+    what: str
+    experiment: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +448,7 @@ Event = (
     | IncidentOpened
     | IncidentClosed
     | FaultInjected
+    | FaultWithheld
     | ExperimentStarted
     | ExperimentEnded
     | ResourceExhausted
@@ -426,6 +457,7 @@ Event = (
     | ScheduledRunEnded
     | ScheduledRunSkipped
     | LeadershipChanged
+    | ChaosAudited
     | ShadowDecision
     | Reconfigured
     | PlanIgnored

@@ -78,6 +78,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if session.reference:
         # Read when the service is imported, by its Resilience: so that a test can take it through virtual time.
         _set_variable(config, "SOMARESIL_CLOCK", "steered")
+    if not os.environ.get("SOMARESIL_CHAOS_SWITCH"):
+        # A test that stops everything means its own experiments, not those of another process that has the same name for its service.
+        _set_variable(config, "SOMARESIL_CHAOS_SWITCH", "off")
     folder = config.getoption("somaresil_plans")
     if folder:
         _set_variable(config, "SOMARESIL_PLANS", str(folder))

@@ -148,6 +148,7 @@ class Resilience:
             chance=self.chance,
             listeners=self.listeners,
         )
+        self.chaos.safety.objectives = self.slos
         self._pools = Pools(self.guard, lambda: self.guards, clock=self.clock, chance=self.chance, listeners=self.listeners)
         _alive.add(self)
 

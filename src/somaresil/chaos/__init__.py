@@ -1,6 +1,8 @@
 """Chaos engineering in process: faults as leases, inside a declared blast radius, off until somebody opts in twice."""
 
 from somaresil.callpath import scope
+from somaresil.chaos.audit import AuditEntry, acting
+from somaresil.chaos.conditions import BreakerOpen, BudgetBelow, BurnRateAbove, Condition, StopCondition
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig, ChaosExperiment
 from somaresil.chaos.engine import ChaosEngine
 from somaresil.chaos.findings import Grade
@@ -11,12 +13,17 @@ from somaresil.chaos.run import ExperimentRun
 from somaresil.chaos.token import ChaosKeys, Lower, RequestPlan
 
 __all__ = [
+    "AuditEntry",
+    "BreakerOpen",
+    "BudgetBelow",
+    "BurnRateAbove",
     "ChaosCeilings",
     "ChaosConfig",
     "ChaosEngine",
     "ChaosExperiment",
     "ChaosKeys",
     "ChaosPlan",
+    "Condition",
     "Constant",
     "Empirical",
     "ExperimentRun",
@@ -29,6 +36,8 @@ __all__ = [
     "Percentiles",
     "PlanRun",
     "RequestPlan",
+    "StopCondition",
     "Uniform",
+    "acting",
     "scope",
 ]

@@ -45,7 +45,7 @@ class LostReply:
         """The answer when the experiment ends before it is lost; else raises. The body of a ``with`` block has no answer."""
         if call.block:
             return answer
-        struck, error = strike(self._run, self._component, call, raises=True)
+        struck, error = strike(self._run, self._component, call, raises=True, delays=self._delay > 0.0)
         if not struck:
             return answer
         try:

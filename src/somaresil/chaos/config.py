@@ -9,6 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.chaos.bounds import check_bounds
 from somaresil.chaos.latency import Constant, distribution_of
 from somaresil.chaos.transforms import CORRUPTIONS
 from somaresil.chaos.triggers import check_after, check_where
@@ -19,6 +20,7 @@ from somaresil.errors import InjectedFault, describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from somaresil.chaos.conditions import StopCondition
     from somaresil.chaos.latency import Distribution
     from somaresil.chaos.transforms import Corrupter
 
@@ -157,6 +159,14 @@ class ChaosConfig:
     """In pieces of how many bytes ``stream_drip`` sends a body."""
     reset: bool = False
     """Break a connection off with a TCP reset, where the server lets us at it."""
+    max_active_faults: int | None = None
+    """So many calls may be held up by it at once, and no more; what is too much passes unharmed and is counted. None: up to the ceiling."""
+    allow_overlap: bool = False
+    """Whether it may strike what another experiment strikes at the same time."""
+    stop_when: tuple[StopCondition | str | Callable[[], object], ...] = ()
+    """What ends it early (:mod:`somaresil.chaos.conditions`): conditions, names of those that the engine knows, or plain functions."""
+    dry_run: bool = False
+    """Strike nothing, and count what would have been struck."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -181,6 +191,7 @@ class ChaosConfig:
         self._check_calls(check)
         self._check_triggers(check)
         self._check_contents(check)
+        check_bounds(check, self)
         if self.amount is not None:
             keep(self, "amount", check.number("amount", self.amount, minimum=0.0, maximum=1e15))
         if self.mode is not None:
@@ -334,6 +345,8 @@ class ChaosCeilings:
     """File descriptors; None: all that are free but a reserve."""
     block: float | timedelta = 2.0
     """Seconds for which an event loop may be blocked in one piece."""
+    active_faults: int = 1_000
+    """How many calls all experiments together may hold up at once; what is too much passes unharmed and is counted."""
     protected_paths: tuple[str, ...] = ()
     """Paths of the ASGI middleware that are never touched, besides health, readiness, metrics and control routes."""
 
@@ -350,6 +363,7 @@ class ChaosCeilings:
         check.count("threads", self.threads, minimum=0, maximum=10_000)
         check.count("descriptors", self.descriptors, minimum=0, optional=True)
         object.__setattr__(self, "block", check.seconds("block", self.block, maximum=60.0))
+        check.count("active_faults", self.active_faults, maximum=1_000_000)
         if isinstance(self.protected_paths, str) or not all(isinstance(path, str) and path for path in self.protected_paths):
             check.problem("protected_paths", self.protected_paths, "path patterns", "a tuple such as ('/admin/*',), also for a single one")
         check.finish()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from importlib import import_module
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chance import Chance
@@ -18,12 +19,14 @@ from somaresil.chaos.clienterrors import known_errors, unknown_error
 from somaresil.chaos.config import PROCESS_TARGETS, ChaosCeilings, ChaosConfig, ChaosExperiment
 from somaresil.chaos.flight import RequestRun
 from somaresil.chaos.grading import Grader
+from somaresil.chaos.overlap import overlap
 from somaresil.chaos.permission import NOTHING, Permission, Place
 from somaresil.chaos.plan import ERRORS, ChaosPlan, FaultWindow, PlanRun
-from somaresil.chaos.process import Warden
+from somaresil.chaos.process import Warden, begins_nothing
 from somaresil.chaos.requests import RequestPlans
 from somaresil.chaos.resources.registry import Registry
 from somaresil.chaos.run import ExperimentRun, Tracker, TripRule, trip
+from somaresil.chaos.safety import LEVER, STOP_ALL, Safety
 from somaresil.chaos.transforms import CORRUPTIONS
 from somaresil.chaos.triggers import aims_at
 from somaresil.chaos.vocabulary import short_path
@@ -38,7 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import timedelta
 
+    from somaresil.chaos.audit import AuditLog
     from somaresil.chaos.capabilities import Capability
+    from somaresil.chaos.conditions import StopCondition
+    from somaresil.chaos.killswitch import SharedSwitch
     from somaresil.chaos.plan import Corrupters, ErrorMakers
     from somaresil.chaos.process import ProcessFault
     from somaresil.chaos.run import Hit
@@ -51,6 +57,7 @@ __all__ = ["ChaosEngine"]
 
 _KEPT: Final = 64
 _MOST_PAIRS: Final = 200
+_COUNTS: Final = ("struck", "withheld", "overflowed")
 
 _PROCESS_FAULTS: Final[Mapping[ChaosExperiment, str]] = {
     ChaosExperiment.RESOURCE_EXHAUSTION: "somaresil.chaos.resources:ResourceExhaustion",
@@ -75,7 +82,7 @@ class ChaosEngine:
         self._allowed = NOTHING
         self._number = 0
         self._runs: tuple[ExperimentRun, ...] = ()
-        self._forgotten: dict[tuple[str, str], int] = {}
+        self._forgotten: dict[str, dict[tuple[str, str], int]] = {counts: {} for counts in _COUNTS}
         self._warden = Warden(listeners)
         self._process_faults: dict[ChaosExperiment, ProcessFault] = {}
         self.resources = Registry()
@@ -91,6 +98,16 @@ class ChaosEngine:
         """Experiments on requests; the middleware looks at this and nothing else."""
         self.requests = RequestPlans(self, clock=clock, listeners=listeners)
         """Request plans: what was approved, what is in flight, what was counted."""
+        self.safety = Safety(
+            place,
+            guards,
+            lambda: (*self._runs, *self.requests.runs),
+            lambda: self._allowed.limits.active_faults,
+            self.requests.kill,
+            clock=clock,
+            listeners=listeners,
+        )
+        """Kill switches, lever, conditions and audit log, for the other parts of the process."""
         self.approve = self.requests.approve
         self.revoke = self.requests.revoke
         self.accept_plans = self.requests.accept_plans
@@ -103,18 +120,31 @@ class ChaosEngine:
 
     # -- permission -------------------------------------------------------------------------------------------------------------------
 
-    def opt_in(self, ceilings: ChaosCeilings | None = None, *, production: bool = False) -> None:
+    def opt_in(
+        self,
+        ceilings: ChaosCeilings | None = None,
+        *,
+        production: bool = False,
+        switch: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Allow experiments in this process, up to ``ceilings``.
 
         ``production=True`` is one half of the second key; the other is the environment variable ``SOMARESIL_CHAOS_PRODUCTION`` with the
         name of the service. The environment variable ``SOMARESIL_CHAOS=1`` is needed as well, and asked for at each start, so an
         operator can forbid what the code allows.
+
+        ``switch``: the file of the kill switch of the host (:mod:`somaresil.chaos.killswitch`), or ``off``; None: what the environment
+        variable ``SOMARESIL_CHAOS_SWITCH`` says, or the usual place.
         """
         check = Checker("chaos.opt_in")
+        if switch is not None and not (isinstance(switch, str | PathLike) and str(switch)):
+            check.problem("switch", switch, "a path, off, or None")
         check.type("ceilings", ceilings, (ChaosCeilings, type(None)), "ChaosCeilings(...) or None")
         check.type("production", production, bool, "True or False")
         check.finish()
         self._allowed = Permission(ceilings or ChaosCeilings(), production)
+        self.safety.path = switch if switch is not None else self.safety.path
+        self.audit.note("opt_in", "production too" if production else "not in production")
 
     def permission(self) -> Permission:
         """What :meth:`opt_in` has allowed. :meth:`permit` takes it back."""
@@ -138,11 +168,20 @@ class ChaosEngine:
 
     # -- starting ---------------------------------------------------------------------------------------------------------------------
 
-    def arm(self, config: ChaosConfig) -> ExperimentRun:
+    def arm(self, config: ChaosConfig, *, actor: str | None = None) -> ExperimentRun:
         """Start an experiment. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, and then nothing is armed.
 
-        Outside the blast radius nothing is armed either, and the run says so (:attr:`ExperimentRun.selected`).
+        Outside the blast radius nothing is armed either, and the run says so (:attr:`ExperimentRun.selected`). ``actor``: who does it, for
+        the audit log; None: who :func:`~somaresil.chaos.audit.acting` says, or the environment.
         """
+        try:
+            run = self._armed(config, actor)
+        except ConfigurationError as refused:
+            self._note_refusal(refused, config if isinstance(config, ChaosConfig) else None, actor)
+            raise
+        return run
+
+    def _armed(self, config: ChaosConfig, actor: str | None) -> ExperimentRun:
         check = Checker("chaos")
         self._check_permission(check)
         if not isinstance(config, ChaosConfig):
@@ -156,29 +195,39 @@ class ChaosEngine:
         )
         self._check_target(check, config.target_component, config.experiment)
         self._check_process(check, config, "experiment", "target_component")
+        self.safety.prepare(check)
+        conditions = self.safety.conditions(check, config.stop_when)
         now = self._clock.monotonic()
         _ = self.runs  # ends the leases that are over, with no lock held: listeners hear of it
+        span = (now, now + float(config.duration_seconds))  # type: ignore[arg-type]
         with self._lock:
-            self._check_number(check, [(now, now + float(config.duration_seconds))])  # type: ignore[arg-type]
+            self._check_number(check, [span])
+            self._check_overlap(check, config, span)
             check.finish()
             self._number += 1
             run = self._run(f"{config.experiment.value}-{self._number}", config, self._chance)
-            if not run.selected:
-                return run
-            self._runs = (*self._forget_old(), run)
-        self._place(run)
+            if run.selected:
+                self._runs = (*self._forget_old(), run)
+        self._note_start(run, actor)
+        if run.selected:
+            self.safety.keep(run, conditions)
+            self._place(run)
         return run
 
     def check_plan(
         self, plan: ChaosPlan, *, errors: ErrorMakers | None = None, corrupters: Corrupters | None = None, split: bool = False
     ) -> None:
-        """Raise what :meth:`arm_plan` would raise now, but for the number of experiments at once; nothing is armed."""
+        """Raise what :meth:`arm_plan` would raise now, but for experiments that run: their number, and their targets. Nothing is armed."""
         check = Checker("chaos")
         self._check_permission(check)
         _ = self.runs
         known, ways = known_errors({**ERRORS, **(errors or {})}), dict(corrupters or {})
         for i, window in enumerate(plan.windows):
-            self._planned(check.child(f"plan.windows[{i}]"), window, known, ways, await_guards=False)
+            place = check.child(f"plan.windows[{i}]")
+            config = self._planned(place, window, known, ways, await_guards=False)
+            if config is not None:
+                self.safety.conditions(place, config.stop_when)
+        self.safety.prepare(check)
         self._check_split(check, plan, split)
         check.finish()
 
@@ -200,16 +249,36 @@ class ChaosEngine:
         corrupters: Corrupters | None = None,
         await_guards: bool = False,
         split: Split | None = None,
+        allow_overlap: bool = False,
+        actor: str | None = None,
     ) -> PlanRun:
         """Start a plan now: each of its windows is a lease that begins and ends by the clock, with no task, thread or timer.
 
         ``errors`` adds to the errors that the plan may name (:data:`~somaresil.chaos.plan.ERRORS` and those of client libraries,
         :mod:`somaresil.chaos.clienterrors`), ``corrupters`` to the ways to damage an answer. ``await_guards`` takes targets that no guard
         matches yet. With a ``split`` its experiment group alone is struck. The plan draws by its own seed: which calls are struck depends
-        on the plan and on the calls, and on nothing that was started before.
+        on the plan and on the calls, and on nothing that was started before. ``allow_overlap``: its windows may strike what is struck
+        already, whatever they say themselves. ``actor`` as in :meth:`arm`.
 
         Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, and then nothing is armed.
         """
+        try:
+            return self._armed_plan(plan, errors, corrupters, split, actor, await_guards=await_guards, allow_overlap=allow_overlap)
+        except ConfigurationError as refused:
+            self._note_refusal(refused, None, actor)
+            raise
+
+    def _armed_plan(
+        self,
+        plan: ChaosPlan,
+        errors: ErrorMakers | None,
+        corrupters: Corrupters | None,
+        split: Split | None,
+        actor: str | None,
+        *,
+        await_guards: bool,
+        allow_overlap: bool,
+    ) -> PlanRun:
         check = Checker("chaos")
         self._check_permission(check)
         if not isinstance(plan, ChaosPlan):
@@ -225,11 +294,20 @@ class ChaosEngine:
         configs = [
             self._planned(check.child(f"plan.windows[{i}]"), window, known, ways, await_guards) for i, window in enumerate(plan.windows)
         ]
+        self.safety.prepare(check)
+        conditions: list[list[StopCondition]] = []
+        for index, config in enumerate(configs):
+            place = check.child(f"plan.windows[{index}]")
+            conditions.append([] if config is None else self.safety.conditions(place, config.stop_when))
         now = self._clock.monotonic()
         chance = Chance(plan.seed)
         _ = self.runs
         with self._lock:
             self._check_number(check, [(now + window.start, now + window.end) for window in plan.windows])
+            for index, (window, config) in enumerate(zip(plan.windows, configs, strict=True)):
+                if config is not None and not allow_overlap:
+                    place = check.child(f"plan.windows[{index}]")
+                    self._check_overlap(place, config, (now + window.start, now + window.end), name="target")
             self._check_split(check, plan, split is not None)
             check.finish()
             self.split = split or self.split
@@ -244,7 +322,9 @@ class ChaosEngine:
         try:
             if split is not None:
                 self._attend(split, plan_run)
-            for run in runs:
+            for run, stops in zip(runs, conditions, strict=True):
+                self._note_start(run, actor)
+                self.safety.keep(run, stops)
                 self._place(run)
         except BaseException:
             plan_run.stop()
@@ -283,7 +363,7 @@ class ChaosEngine:
             for run in plan_run.runs:
                 while not run.over:
                     # Woken when it is stopped; a call that it delays waits in the same way.
-                    await run.hold(Asyncio(self._clock), run.span[1] - self._clock.monotonic())
+                    await run.hold(Asyncio(self._clock), run.span[1] - self._clock.monotonic(), counts=False)
         finally:
             plan_run.stop()
         return plan_run
@@ -327,6 +407,8 @@ class ChaosEngine:
             starts_in=starts_in,
             draws=draws,
             seen=seen,
+            look=self.safety.look,
+            active=self.safety.active,
         )
 
     def _place(self, run: ExperimentRun) -> None:
@@ -339,7 +421,8 @@ class ChaosEngine:
                 run.on_end(lambda: self._forget_http(run))
             elif run.config.on_process:
                 if run.selected:
-                    self._warden.take(run, self._process_fault(run.config.experiment))
+                    fault = self._process_fault(run.config.experiment)
+                    self._warden.take(run, begins_nothing(fault) if run.config.dry_run else fault)
             else:
                 # Asked for after the experiment can be seen: a guard that is made meanwhile is found here or arms itself.
                 for guard in self._guards().values():
@@ -351,9 +434,9 @@ class ChaosEngine:
             run.end("failed")
             raise
 
-    async def start(self, config: ChaosConfig) -> ExperimentRun:
+    async def start(self, config: ChaosConfig, *, actor: str | None = None) -> ExperimentRun:
         """See :meth:`arm`."""
-        return self.arm(config)
+        return self.arm(config, actor=actor)
 
     async def inject_latency(
         self, component: str, delay_ms: float | timedelta, rate: float = 1.0, duration_seconds: float | timedelta = 60.0, **options: Any
@@ -436,24 +519,81 @@ class ChaosEngine:
 
     def faults(self) -> dict[tuple[str, str], int]:
         """How many calls were struck since the process began, by component and kind of fault; at most 200 pairs, then ``_other``."""
-        with self._lock:
-            counts = dict(self._forgotten)
-            for run in (*self._runs, *self.requests.runs):
-                _add(counts, run)
-        return counts
+        return self._counted("struck")
 
-    def stop(self, run: ExperimentRun) -> None:
+    def withheld(self) -> dict[tuple[str, str], int]:
+        """How many calls dry runs would have struck, as in :meth:`faults`."""
+        return self._counted("withheld")
+
+    def overflows(self) -> dict[tuple[str, str], int]:
+        """How many calls passed unharmed because too many were held up already, as in :meth:`faults`."""
+        return self._counted("overflowed")
+
+    @property
+    def active_faults(self) -> int:
+        """How many calls are being held up by faults at this moment."""
+        return self.safety.active.total
+
+    def stop(self, run: ExperimentRun, *, actor: str | None = None) -> None:
         """End one experiment, from any thread, at once; calls that it delays go on."""
-        run.end("stopped")
+        run.end("stopped", by=actor)
 
-    def stop_all(self) -> None:
-        """The kill switch: end everything, from any thread, at once. No event loop is needed; calls that are being delayed go on.
+    def stop_all(self, *, here_only: bool = False, actor: str | None = None) -> bool:
+        """The kill switch: end everything, from any thread and any signal handler, at once. Calls that are being delayed go on.
 
-        Request plans are ignored from then on, until :meth:`accept_plans` is called again.
+        In this process that needs nothing but this call. The other processes of the service on this host, and those behind a switch that
+        was added (:meth:`add_switch`), see it within a second, unless ``here_only``. Request plans are ignored from then on, until
+        :meth:`accept_plans` is called again.
+
+        False: the switch cannot be thrown; here all has ended anyway.
         """
-        self.requests.kill()
-        for run in self._runs:
-            run.end("stop_all")
+        self._end_all(STOP_ALL, actor)
+        told = here_only or self.safety.throw(actor or "")
+        self.audit.note("stop_all", "here" if here_only else "everywhere" if told else "here; the switch cannot be thrown", who=actor)
+        return told
+
+    def engage(self, reason: str = "", *, actor: str | None = None) -> bool:
+        """Engage the safety lever: end everything as :meth:`stop_all` does, and let nothing start, here or in another process.
+
+        That holds until :meth:`disengage`, also for processes that start later. False: the switch of the host is off or cannot be
+        written, and the lever is engaged in this process only.
+        """
+        self._end_all(LEVER, actor)
+        entry = self.audit.note("engage", reason or "no reason given", who=actor)
+        return self.safety.move_lever(True, f"{entry.who}: {reason}" if reason else entry.who) and self.safety.host is not None  # noqa: FBT003
+
+    def disengage(self, reason: str = "", *, actor: str | None = None) -> bool:
+        """Let experiments start again. What was stopped stays stopped. False: the switch cannot be written, and its lever is as it was."""
+        entry = self.audit.note("disengage", reason or "no reason given", who=actor)
+        return self.safety.move_lever(False, entry.who)  # noqa: FBT003 - a position
+
+    @property
+    def engaged(self) -> str | None:
+        """Who has engaged the safety lever, and why; None: it is released. Raises ``OSError`` when the switch cannot be read."""
+        return self.safety.engaged
+
+    def add_switch(self, switch: SharedSwitch) -> Callable[[], None]:
+        """Obey one more kill switch, such as that of a fleet in Redis; returns a function that ends it.
+
+        Whatever is started looks at it first: while nobody knows what it says nothing may begin.
+        """
+        return self.safety.add_switch(switch)
+
+    def condition(self, name: str, condition: StopCondition | Callable[[], object]) -> None:
+        """Give a stop condition the name by which plans, files and requests may ask for it. The last one counts.
+
+        Raises :class:`~somaresil.errors.ConfigurationError`.
+        """
+        self.safety.name_condition(Checker("chaos.condition"), name, condition)
+
+    def stop_when(self, *conditions: StopCondition | str | Callable[[], object]) -> None:
+        """Stop every experiment that starts from now on by these conditions too, whatever it says itself. Replaces those set before."""
+        self.safety.always(Checker("chaos.stop_when"), conditions)
+
+    @property
+    def audit(self) -> AuditLog:
+        """Who did what, and when."""
+        return self.safety.audit
 
     # -- resources of the process -----------------------------------------------------------------------------------------------------
 
@@ -552,10 +692,10 @@ class ChaosEngine:
     # -- for request plans ------------------------------------------------------------------------------------------------------------
 
     def permits(self) -> bool:
-        """Whether an experiment may be started here and now."""
+        """Whether an experiment may be started here and now, as far as the kill switch said lately."""
         check = Checker()
         self._check_permission(check)
-        return not check.problems
+        return not check.problems and self.safety.allows()
 
     def checked(
         self, check: Checker, fault: ChaosConfig | FaultWindow, errors: ErrorMakers | None, *, await_guards: bool
@@ -577,7 +717,15 @@ class ChaosEngine:
     def request_run(self, identity: str, config: ChaosConfig, chance: Chance, draws: str) -> RequestRun:
         """One rule of a request plan, as an experiment that nobody has armed."""
         return RequestRun(
-            identity, config, selected=self._selected(config), clock=self._clock, chance=chance, listeners=self._listeners, draws=draws
+            identity,
+            config,
+            selected=self._selected(config),
+            clock=self._clock,
+            chance=chance,
+            listeners=self._listeners,
+            draws=draws,
+            look=self.safety.look,
+            active=self.safety.active,
         )
 
     def place_run(self, run: RequestRun) -> None:
@@ -589,7 +737,8 @@ class ChaosEngine:
         """Keep of these what they have struck."""
         with self._lock:
             for run in runs:
-                _add(self._forgotten, run)
+                for counts in _COUNTS:
+                    _add(self._forgotten[counts], run, counts)
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
@@ -609,7 +758,45 @@ class ChaosEngine:
             self._allowed.check_ceilings(check, **{name: 0.0 if name in wrong_names else given[name] for name in given})
             if "target_component" not in named:
                 self._check_target(check, component, experiment)
-            raise ConfigurationError([*wrong.problems, *check.problems]) from None
+            refused = ConfigurationError([*wrong.problems, *check.problems])
+            self._note_refusal(refused, None, None)
+            raise refused from None
+
+    def _end_all(self, reason: str, actor: str | None) -> None:
+        self.requests.kill()
+        for run in self._runs:
+            run.end(reason, by=actor)
+
+    def _note_start(self, run: ExperimentRun, actor: str | None) -> None:
+        self.audit.note("arm", "armed" if run.selected else "outside the blast radius", experiment=run.id, config=run.config, who=actor)
+
+    def _note_refusal(self, refused: ConfigurationError, config: ChaosConfig | None, actor: str | None) -> None:
+        # Paths and what is allowed there: a value that was refused may be anything, a secret too.
+        problems = "; ".join(f"{problem.path}: expected {problem.allowed}" for problem in refused.problems)
+        self.audit.note("refuse", problems, config=config, who=actor)
+
+    def _counted(self, counts: str) -> dict[tuple[str, str], int]:
+        with self._lock:
+            found = dict(self._forgotten[counts])
+            for run in (*self._runs, *self.requests.runs):
+                _add(found, run, counts)
+        return found
+
+    def _check_overlap(self, check: Checker, config: ChaosConfig, span: tuple[float, float], *, name: str = "target_component") -> None:
+        """Note an experiment that strikes the same at the same time. One outside its blast radius strikes nothing."""
+        if config.allow_overlap or not self._selected(config):
+            return
+        for run in self._runs:
+            if (
+                run.end_reason is None
+                and not run.tracks
+                and run.span[0] < span[1]
+                and span[0] < run.span[1]
+                and overlap(config, run.config)
+            ):
+                allowed = f"a target that {run.id} on {run.config.target_component!r} does not strike"
+                check.problem(name, config.target_component, allowed, "stop that first, or say allow_overlap=True")
+                return
 
     def _check_number(self, check: Checker, spans: list[tuple[float, float]]) -> None:
         """Note when more would run at once than may."""
@@ -717,7 +904,8 @@ class ChaosEngine:
         """The experiments to keep beside new ones. One that is not over is never forgotten: the kill switch must find it."""
         surplus = [run for run in self._runs if run.end_reason is not None and not run.delaying][: max(0, len(self._runs) + new - _KEPT)]
         for run in surplus:
-            _add(self._forgotten, run)
+            for counts in _COUNTS:
+                _add(self._forgotten[counts], run, counts)
         return tuple(run for run in self._runs if run not in surplus)
 
     def _process_fault(self, kind: ChaosExperiment) -> ProcessFault:
@@ -740,8 +928,8 @@ def paths_of(path: str, root: str) -> list[str]:
     return [path, path.removeprefix(prefix) or "/"] if prefix and (path == prefix or path.startswith(f"{prefix}/")) else [path]
 
 
-def _add(counts: dict[tuple[str, str], int], run: ExperimentRun) -> None:
-    for component, struck in run.struck.items():
+def _add(counts: dict[tuple[str, str], int], run: ExperimentRun, what: str) -> None:
+    for component, struck in getattr(run, what).items():
         key = (component, run.config.experiment.value)
         if key not in counts and len(counts) >= _MOST_PAIRS:
             key = ("_other", "_other")

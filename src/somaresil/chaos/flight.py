@@ -73,9 +73,9 @@ class RequestRun(ExperimentRun):
         """Decide about a request, if it is ours."""
         return super().strike_request(scope) if current() is self.flight else None
 
-    def claim(self, component: str | None = None) -> bool:
+    def claim(self, component: str | None = None, *, delays: bool = False) -> bool:
         """Count one strike, and mark the answer with it."""
-        claimed = super().claim(component)
+        claimed = super().claim(component, delays=delays)
         if claimed:
             self.flight.struck.setdefault(self.id)
         return claimed

@@ -121,6 +121,14 @@ class FaultWindow:
     """In pieces of how many bytes ``stream_drip`` sends a body."""
     reset: bool = False
     """Whether ``stream_cut`` and ``stream_tear`` reset the connection of a request."""
+    max_active_faults: int | None = None
+    """So many calls are held up at once, and no more."""
+    allow_overlap: bool = False
+    """Whether it may strike what runs beside the plan strikes too; the windows of one plan always may."""
+    stop_when: tuple[str, ...] = ()
+    """Names of conditions that end it early, as the engine knows them."""
+    dry_run: bool = False
+    """Strike nothing, and count what would have been struck."""
 
     def __post_init__(self) -> None:
         """Check everything, keep numbers as they are read best."""
@@ -152,6 +160,10 @@ class FaultWindow:
             keep(self, "retry_after", _plain(config.retry_after))  # type: ignore[arg-type]
             keep(self, "where", config.where)
             keep(self, "calls", config.calls)
+            keep(self, "stop_when", config.stop_when)
+            for condition in config.stop_when:
+                if not isinstance(condition, str):
+                    check.problem("stop_when", condition, "a name", "chaos.condition(name, ...) says what it means")
             if self.end > LONGEST:
                 check.problem("duration", self.duration, f"an end within {LONGEST:.0f} seconds of the start of the plan")
         check.finish()
@@ -373,8 +385,9 @@ def _window(check: Checker, data: object) -> FaultWindow | None:
     # A stand-in lets the other fields be checked too; the problem of the missing one is told already.
     given: dict[str, Any] = {"target": "x", "kind": "error", "start": 0.0, "duration": 1.0}
     given |= {name: data[name] for name in _FIELDS if name in data}
-    if isinstance(given.get("calls"), list):
-        given["calls"] = tuple(given["calls"])
+    for name in ("calls", "stop_when"):
+        if isinstance(given.get(name), list):
+            given[name] = tuple(given[name])
     try:
         return FaultWindow(**given)
     except ConfigurationError as wrong:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from somaresil.config import Checker
     from somaresil.events import Listeners
 
-__all__ = ["ProcessFault", "Warden"]
+__all__ = ["ProcessFault", "Warden", "begins_nothing"]
 
 _LOOK_EVERY: Final = 0.25
 """Seconds between two looks at what is held: a clock that a test moves by hand wakes nobody."""
@@ -49,6 +49,24 @@ class ProcessFault(Protocol):
         failed, and must leave nothing behind. It says through ``run.claim()`` what it has struck.
         """
         ...
+
+
+class _Dry:
+    def __init__(self, fault: ProcessFault) -> None:
+        self.check = fault.check
+
+    def begin(self, run: ExperimentRun) -> Callable[[], None]:
+        run.claim()
+        return _nothing
+
+
+def begins_nothing(fault: ProcessFault) -> ProcessFault:
+    """The same fault for a dry run: it is checked as ever, counted when its time has come, and not begun."""
+    return _Dry(fault)
+
+
+def _nothing() -> None:
+    """What undoes nothing."""
 
 
 class _Held:

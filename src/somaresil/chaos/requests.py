@@ -156,6 +156,7 @@ class RequestPlans:
         check.count("most_in_flight", most_in_flight, maximum=1_000)
         check.count("most_remembered", most_remembered, maximum=1_000_000)
         check.finish()
+        self._engine.safety.note()
         with self._lock:
             if self._terms is None or self._nonces.most != most_remembered:
                 self._nonces = Nonces(most_remembered)

@@ -15,13 +15,14 @@ from somaresil.chaos.config import ChaosConfig, ChaosExperiment
 from somaresil.chaos.split import Side
 from somaresil.chaos.strikes import Decision, Hit, hit_of
 from somaresil.chaos.triggers import Numbers, Prerequisite, Where, rate_at, wants
-from somaresil.events import ExperimentEnded, ExperimentStarted, FaultInjected
+from somaresil.events import ExperimentEnded, ExperimentStarted, FaultInjected, FaultWithheld
 from somaresil.model.breaker import IllegalTransition, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
     from somaresil.chance import Chance
+    from somaresil.chaos.active import ActiveFaults
     from somaresil.chaos.effect import Effect
     from somaresil.chaos.split import Split
     from somaresil.events import Listeners
@@ -50,6 +51,8 @@ class ExperimentRun:
         starts_in: float = 0.0,
         draws: str | None = None,
         seen: Callable[[str], object] | None = None,
+        look: Callable[[], None] | None = None,
+        active: ActiveFaults | None = None,
     ) -> None:
         """Begin the lease ``starts_in`` seconds after ``now`` on the monotonic clock (None: its reading).
 
@@ -57,6 +60,7 @@ class ExperimentRun:
 
         ``draws`` names the rule by which it draws; None: by its id. The windows of a plan draw by their place in the plan, so that a plan
         decides alike whatever was started before it. ``seen`` is told the path of every call that comes by, and nothing is struck then.
+        ``look`` is called by whoever asks whether it runs: it may end it. ``active`` has the places for calls that are held up.
         """
         self.id = identity
         self.config = config
@@ -97,6 +101,16 @@ class ExperimentRun:
         """What must have been seen before it strikes; None: nothing."""
         self._counts = config.calls is not None or config.every is not None or config.first is not None
         self._ramps = bool(config.ramp_seconds)
+        self._look, self._places = look, active
+        self._reserved = self._onlookers = 0
+        """Calls that are struck with a delay that has not begun yet."""
+        self.would_have_injected = 0
+        """How many calls a dry run would have struck so far."""
+        self._withheld, self._overflowed = dict[str, int](), dict[str, int]()
+        self.end_detail = ""
+        """Why it was ended, where its reason has more to say: what a stop condition has found."""
+        self.ended_by: str | None = None
+        """Who has ended it, if somebody has."""
 
     def __repr__(self) -> str:
         """What it does to whom, and how it stands."""
@@ -108,6 +122,8 @@ class ExperimentRun:
     @property
     def live(self) -> bool:
         """Whether it runs. Ends the lease when its time is over."""
+        if self._ended is None and self._look is not None:
+            self._look()
         if self._ended is not None:
             return False
         now = self._clock.monotonic()
@@ -142,7 +158,11 @@ class ExperimentRun:
 
     @property
     def end_reason(self) -> str | None:
-        """``expired``, ``stopped``, ``stop_all``, ``used up`` (its last injection was made) or ``failed``; None while it runs."""
+        """None while it runs; then one of these.
+
+        ``expired``, ``stopped``, ``stop_all``, ``used up`` (its last injection was made), ``failed``, ``safety lever``, or ``condition``
+        and the name of the condition that has stopped it, with :attr:`end_detail`.
+        """
         return self._ended
 
     @property
@@ -152,14 +172,38 @@ class ExperimentRun:
             return dict(self._struck)
 
     @property
+    def withheld(self) -> dict[str, int]:
+        """How many calls a dry run would have struck so far, as in :attr:`struck`."""
+        with self._lock:
+            return dict(self._withheld)
+
+    @property
+    def overflowed(self) -> dict[str, int]:
+        """How many calls passed unharmed because too many were held up already, as in :attr:`struck`."""
+        with self._lock:
+            return dict(self._overflowed)
+
+    @property
     def delaying(self) -> int:
         """How many calls it is holding up at the moment."""
         return len(self._waiters)
 
-    def end(self, reason: str = "stopped") -> None:
-        """End it now, from any thread: delayed calls go on, no further call is struck."""
+    @property
+    def active(self) -> int:
+        """How many calls it is holding up, or about to."""
+        return 0 if self._halted else max(0, self._reserved + len(self._waiters) - self._onlookers)
+
+    def reserve(self) -> None:
+        """Take a place for a call, until :meth:`hold` begins. For :class:`~somaresil.chaos.active.ActiveFaults`."""
+        with self._lock:
+            self._reserved += 1
+
+    def end(self, reason: str = "stopped", detail: str = "", *, by: str | None = None) -> None:
+        """End it now, from any thread: delayed calls go on, no further call is struck. ``detail``: more of why; ``by``: who does it."""
         with self._lock:
             first = self._ended is None
+            if first:
+                self.end_detail, self.ended_by = detail, by
             self._end(reason)
             self._halted = True
             self.kept.clear()
@@ -221,7 +265,13 @@ class ExperimentRun:
         """
         component = component or self.config.target_component
         hit = self._hit(component, decision or Decision(component, 0))
-        return hit if hit.body is not None or hit.after is not None or self.claim(component) else None
+        if hit.body is not None and self.config.dry_run:
+            # Nobody looks at the response for it, so it counts now.
+            self.claim(component)
+            return None
+        if hit.body is not None or hit.after is not None:
+            return hit
+        return hit if self.claim(component, delays=hit.delay > 0.0) else None
 
     def strike_request(self, scope: Any = None) -> Hit | None:
         """Decide about a request; all of them share one sequence. ``scope`` is that of ASGI."""
@@ -267,34 +317,53 @@ class ExperimentRun:
         """Whether anything more may be done to a stream; one that was struck last of all is finished as it was begun."""
         return self.live if not struck else not self._halted and self._clock.monotonic() < self._deadline
 
-    def claim(self, component: str | None = None) -> bool:
-        """Count and report one strike. False when it is over, or its last injection was made; then there is none."""
+    def claim(self, component: str | None = None, *, delays: bool = False) -> bool:
+        """Count and report one strike. False when there is none: it is over, its last injection was made, it is a dry run.
+
+        ``delays``: the call is to be held up next, by :meth:`hold`. When too many are already it is counted as such, and not struck.
+        """
         config = self.config
         component = component or config.target_component
+        dry = config.dry_run
         if not self.live:
+            return False
+        reserved = delays and not dry and self._places is not None
+        if reserved and self._places is not None and not self._places.enter(self):
+            with self._lock:
+                self._overflowed[component] = self._overflowed.get(component, 0) + 1
             return False
         with self._lock:
             if self._ended is not None:
+                self._reserved -= reserved
                 return False
-            self.injected += 1
-            self._struck[component] = self._struck.get(component, 0) + 1
-            last = self.injected == config.max_injections
+            counts = self._withheld if dry else self._struck
+            counts[component] = counts.get(component, 0) + 1
+            self.would_have_injected += dry
+            self.injected += not dry
+            last = config.max_injections in {self.injected, self.would_have_injected}
             if last:
                 # Nobody else may slip in before it has ended.
                 self._end(USED_UP)
-        if self._listeners.wants(FaultInjected):
-            self._listeners.emit(FaultInjected(component, self._clock.time(), config.experiment.value, self.id))
+        kind = FaultWithheld if dry else FaultInjected
+        if self._listeners.wants(kind):
+            self._listeners.emit(kind(component, self._clock.time(), config.experiment.value, self.id))
         if last:
             self._let_go(USED_UP)
-        return True
+        return not dry
 
-    async def hold(self, runtime: Runtime, seconds: float) -> bool:
-        """Delay a call by ``seconds``, at most until the experiment ends; False when it ended first, and no fault may follow."""
+    async def hold(self, runtime: Runtime, seconds: float, *, counts: bool = True) -> bool:
+        """Delay a call by ``seconds``, at most until the experiment ends; False when it ended first, and no fault may follow.
+
+        ``counts``: whether it is one of the calls that are held up; whoever only waits for the end is not.
+        """
         waiter = runtime.waiter()
         with self._lock:
+            # The place that was reserved is the one that it takes now.
+            self._reserved = max(0, self._reserved - counts)
             if self._halted:
                 return False
             self._waiters.add(waiter)
+            self._onlookers += not counts
         try:
             left = max(0.0, self._deadline - self._clock.monotonic())
             woken = await waiter.wait(min(seconds, left))
@@ -302,6 +371,7 @@ class ExperimentRun:
         finally:
             with self._lock:
                 self._waiters.discard(waiter)
+                self._onlookers -= not counts
 
     def _hit(self, component: str, decision: Decision) -> Hit:
         return hit_of(self, component, decision)
@@ -325,7 +395,9 @@ class ExperimentRun:
             rate = 1.0 if config.experiment is ChaosExperiment.CIRCUIT_TRIP else config.failure_rate
             duration = float(config.duration_seconds)  # type: ignore[arg-type]
             self._listeners.emit(
-                ExperimentStarted(config.target_component, self.started_at, config.experiment.value, self.id, rate, duration)
+                ExperimentStarted(
+                    config.target_component, self.started_at, config.experiment.value, self.id, rate, duration, config.dry_run
+                )
             )
 
     def _let_go(self, reason: str) -> None:
@@ -334,8 +406,9 @@ class ExperimentRun:
         self._run_all(release)
         if self._seen is None and self._listeners.wants(ExperimentEnded):
             config = self.config
+            kind, ended_at = config.experiment.value, self._clock.time()
             self._listeners.emit(
-                ExperimentEnded(config.target_component, self._clock.time(), config.experiment.value, self.id, reason, self.injected)
+                ExperimentEnded(config.target_component, ended_at, kind, self.id, reason, self.injected, self.would_have_injected)
             )
 
     def _run_all(self, steps: Iterable[Callable[[], None]]) -> None:
@@ -426,6 +499,8 @@ class TripRule(Rule):
         """Refuse the call that finds the circuit tripped."""
         breaker = self._guard.breaker
         if breaker is None or not trip(self.run, self._guard):
+            # A dry run has counted it, once.
+            self._done = self._guard.name in self.run.withheld
             return None
         self._done = True
         return Hit(error=breaker.refused(breaker.retry_after() or 0.0))
@@ -439,6 +514,9 @@ def trip(run: ExperimentRun, guard: Guard) -> bool:
     """
     breaker = guard.breaker
     if breaker is None or breaker.state is not State.CLOSED or breaker.options.shadow or not run.live:
+        return False
+    if run.config.dry_run:
+        run.claim(guard.name)
         return False
     try:
         era = breaker.trip(run.remaining, injected=True)

@@ -51,11 +51,11 @@ class Touched(Protocol):
         ...
 
 
-def strike(run: ExperimentRun, component: str, call: Touched, *, raises: bool) -> tuple[bool, BaseException | None]:
+def strike(run: ExperimentRun, component: str, call: Touched, *, raises: bool, delays: bool = False) -> tuple[bool, BaseException | None]:
     """Count a strike and mark the call. False when the experiment is over, or when something of it is broken: that is no fault."""
     try:
         error = run.config.make_error(component, run.id) if raises else None
-        if not run.claim(component):
+        if not run.claim(component, delays=delays):
             return False, None
         call.touch()
     except Exception as defect:  # noqa: BLE001 - the engine fails open
@@ -103,10 +103,10 @@ class Shaping:
         """As :meth:`see`, while there is anything to do."""
         raise NotImplementedError
 
-    def claim(self, *, raises: bool = False) -> tuple[bool, BaseException | None]:
-        """Strike the stream, once."""
+    def claim(self, *, raises: bool = False, delays: bool = False) -> tuple[bool, BaseException | None]:
+        """Strike the stream, once. ``delays``: it is held up next."""
         if self.struck is None:
-            self.struck, error = strike(self.run, self.component, self.call, raises=raises)
+            self.struck, error = strike(self.run, self.component, self.call, raises=raises, delays=delays)
             return self.struck, error
         return self.struck, None
 
@@ -164,7 +164,7 @@ class SlowStart(Shaping):
 
     async def shape(self, item: Any) -> Any:
         """The item, later."""
-        if self.index == 0 and self.claim()[0]:
+        if self.index == 0 and self.claim(delays=True)[0]:
             await self.hold(self.delay())
             self.struck = False
         return item
@@ -175,7 +175,7 @@ class Stall(Shaping):
 
     async def shape(self, item: Any) -> Any:
         """The item; the one behind ``after_items`` later."""
-        if self.index == self.config.after_items and self.claim()[0]:
+        if self.index == self.config.after_items and self.claim(delays=True)[0]:
             await self.hold(self.delay())
             self.struck = False
         return item
@@ -186,7 +186,7 @@ class Drip(Shaping):
 
     async def shape(self, item: Any) -> Any:
         """The item, later."""
-        if self.index > 0 and self.claim()[0]:
+        if self.index > 0 and self.claim(delays=True)[0]:
             await self.hold(self.delay())
         return item
 
@@ -204,7 +204,7 @@ class Throttle(Shaping):
         # The first begins at once: it is what comes behind it that has to wait.
         begins = max(self.due, now)
         self.due = begins + cost
-        if begins > now and self.claim()[0]:
+        if begins > now and self.claim(delays=True)[0]:
             await self.hold(begins - now)
         return item
 

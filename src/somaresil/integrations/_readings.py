@@ -170,6 +170,18 @@ FAMILIES: Final = {
             "Calls struck by chaos experiments, by guard and kind.",
         ),
         Family(
+            "somaresil_faults_withheld",
+            "counter",
+            ("component", "fault"),
+            "Calls that dry runs of chaos experiments would have struck, by guard and kind.",
+        ),
+        Family(
+            "somaresil_faults_overflow",
+            "counter",
+            ("component", "fault"),
+            "Calls that chaos experiments let pass because too many were held up already, by guard and kind.",
+        ),
+        Family(
             "somaresil_sli_events",
             "counter",
             ("slo", "outcome"),
@@ -380,8 +392,10 @@ class Reader:
             rows[name,] = Histogram(RECOVERY_BOUNDS, tuple(counts), seconds)
 
     def _read_faults(self, reading: Reading) -> None:
-        for labels, count in self._resilience.chaos.faults().items():
-            reading.rows["somaresil_faults_injected"][labels] = count
+        chaos = self._resilience.chaos
+        for family, counts in (("injected", chaos.faults()), ("withheld", chaos.withheld()), ("overflow", chaos.overflows())):
+            for labels, count in counts.items():
+                reading.rows[f"somaresil_faults_{family}"][labels] = count
 
     def _read_plans(self, reading: Reading) -> None:
         for result, count in self._resilience.chaos.requests.counts().items():

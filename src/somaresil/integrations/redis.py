@@ -75,7 +75,7 @@ def share(
     check.type("resilience", resilience, Resilience, "a Resilience")
     if any(handle.resilience is resilience for handle in list(_open)):
         check.problem("resilience", resilience, "one that is not shared yet", "close() what share() gave for it first")
-    client = _client(check, url)
+    client = redis_client(check, url)
     check.name("prefix", prefix)
     check.count("quorum", quorum, maximum=10_000, optional=True)
     seconds = check.seconds("poll", poll, minimum=0.05, exclusive=False, maximum=60.0)
@@ -94,7 +94,7 @@ class SharedBreakers:
     ) -> None:
         """Start the thread."""
         self.resilience = resilience
-        self.backend = _shown(url)
+        self.backend = shown(url)
         """Where Redis is, without a password."""
         self._url = url
         self._client = client
@@ -257,7 +257,7 @@ class SharedBreakers:
             return
         self._bell.forget()
         self._fleet.begin()
-        self._client = _connect(self._url)
+        self._client = connect(self._url)
         self._begin()
         self._thread.start()
 
@@ -343,42 +343,44 @@ class _Bell:
 # -- configuration --------------------------------------------------------------------------------------------------------------------
 
 
-def _connect(url: str) -> redis.Redis:
+def connect(url: str) -> redis.Redis:
+    """A client that waits for a second, and tries nothing twice."""
     # Retries are ours: they are to be jittered, told once, and never in the way of the next answer.
     return redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=Retry(NoBackoff(), 0))
 
 
-def _client(check: Checker, url: object) -> Any:
+def redis_client(check: Checker, url: object) -> Any:
+    """A client that has opened nothing yet; notes what is wrong with the URL."""
     allowed = "redis://[[user]:password@]host[:port][/database], rediss://... or unix:///path"
     if not isinstance(url, str):
         check.problem("url", url, allowed)
         return None
     scheme, colon, _ = url.partition("://")
     if not colon or scheme not in _SCHEMES:
-        check.problem("url", _shown(url), allowed, did_you_mean(scheme, _SCHEMES) if colon else "it has no scheme")
+        check.problem("url", shown(url), allowed, did_you_mean(scheme, _SCHEMES) if colon else "it has no scheme")
         return None
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         # Its own text would show a piece of a password.
-        check.problem("url", _shown(url), allowed, "a / ? # @ or : in a name or password is written as %2F %3F %23 %40 %3A")
+        check.problem("url", shown(url), allowed, "a / ? # @ or : in a name or password is written as %2F %3F %23 %40 %3A")
         return None
     if scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
         # redis-py takes the first database when it cannot read the number.
-        check.problem("url", _shown(url), allowed, "what follows the host is no number of a database")
+        check.problem("url", shown(url), allowed, "what follows the host is no number of a database")
         return None
     try:
-        client = _connect(url)
+        client = connect(url)
         # Options that no connection knows are found only when one is made. None is opened here.
         client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     except (ValueError, TypeError, redis.RedisError) as error:
-        check.problem("url", _shown(url), allowed, str(error))
+        check.problem("url", shown(url), allowed, str(error))
         return None
     return client
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """Without user, password and options, where a password may stand too; what cannot be read is left out."""
     scheme, colon, _ = url.partition("://")
     if not colon:

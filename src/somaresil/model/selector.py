@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["chosen", "is_chosen", "matches", "weight"]
+__all__ = ["can_meet", "chosen", "is_chosen", "matches", "weight"]
 
 
 def weight(key: str, member: str) -> int:
@@ -49,3 +49,87 @@ def matches(pattern: str, name: str) -> bool:
     those listed, ``[!ab]`` for any other one.
     """
     return fnmatchcase(name, pattern)
+
+
+def can_meet(one: str, other: str) -> bool:
+    """Whether there is a name that fits both patterns. ``llm.*`` and ``*.invoke`` can meet, ``llm.*`` and ``db.*`` cannot."""
+    left, right = _tokens(one), _tokens(other)
+    # Which pairs of places can be reached after some characters: at most 120 x 120 for the longest patterns that are allowed.
+    seen, waiting = {(0, 0)}, [(0, 0)]
+    while waiting:
+        i, j = waiting.pop()
+        if i == len(left) and j == len(right):
+            return True
+        here, there = left[i] if i < len(left) else None, right[j] if j < len(right) else None
+        steps = []
+        if here is _ANY:
+            steps.append((i + 1, j))
+            if there is not None:
+                steps.append((i, j + 1))
+        if there is _ANY:
+            steps.append((i, j + 1))
+            if here is not None:
+                steps.append((i + 1, j))
+        if here and there and (here is _ANY or there is _ANY or _share(here, there)):
+            steps.append((i + (here is not _ANY), j + (there is not _ANY)))
+        for step in steps:
+            if step not in seen and step[0] <= len(left) and step[1] <= len(right):
+                seen.add(step)
+                waiting.append(step)
+    return False
+
+
+_Token = tuple[bool, frozenset[str]]
+"""Which characters fit one place: whether all *but* these, and these."""
+_ANY: _Token = (True, frozenset("*"))
+"""Any text; known by its identity."""
+
+
+def _share(one: _Token, other: _Token) -> bool:
+    if one[0] and other[0]:
+        # Both leave out some; there are more characters than a pattern can leave out.
+        return True
+    if one[0] or other[0]:
+        outside, inside = (one[1], other[1]) if one[0] else (other[1], one[1])
+        return bool(inside - outside)
+    return bool(one[1] & other[1])
+
+
+def _tokens(pattern: str) -> list[_Token]:
+    """The pattern place by place, read as ``fnmatch`` does: a bracket that is not closed is a bracket."""
+    found: list[_Token] = []
+    at = 0
+    while at < len(pattern):
+        character = pattern[at]
+        at += 1
+        if character == "*":
+            found.append(_ANY)
+        elif character == "?":
+            found.append((True, frozenset()))
+        elif character == "[" and (end := _bracket_end(pattern, at)) > 0:
+            inside = pattern[at:end]
+            at = end + 1
+            but = inside.startswith("!")
+            found.append((but, _listed(inside[but:])))
+        else:
+            found.append((False, frozenset(character)))
+    return found
+
+
+def _bracket_end(pattern: str, at: int) -> int:
+    start = at + (pattern[at : at + 1] == "!")
+    # A bracket that is closed at once has the closing one in it.
+    return pattern.find("]", start + 1)
+
+
+def _listed(inside: str) -> frozenset[str]:
+    found: set[str] = set()
+    at = 0
+    while at < len(inside):
+        if inside[at + 1 : at + 2] == "-" and at + 2 < len(inside):
+            found.update(chr(code) for code in range(ord(inside[at]), min(ord(inside[at + 2]), ord(inside[at]) + 0x100) + 1))
+            at += 3
+        else:
+            found.add(inside[at])
+            at += 1
+    return frozenset(found)

@@ -77,6 +77,17 @@ class Series:
             good, bad, overdue = self._totals()
         return good, bad + overdue
 
+    def totals_by(self, *, injected: bool) -> tuple[int, int]:
+        """As :meth:`totals`, with the calls that experiments have touched or without them, whatever the objective says of those.
+
+        From where it begins to count is not said: take differences. Incidents are counted as the objective counts them.
+        """
+        if self._recoveries is not None:
+            return self.totals()
+        with self._lock:
+            pairs = [self._of(recorder, injected=injected) for recorder in self._sources]
+        return sum(good for good, _ in pairs), sum(bad for _, bad in pairs)
+
     def counts(self, window: float) -> tuple[int, int]:
         """Good and bad events of the last ``window`` seconds, less than one slot at its far edge.
 
@@ -106,14 +117,16 @@ class Series:
             bad += more_bad
         return good, bad, 0
 
-    def _of(self, recorder: Recorder) -> tuple[int, int]:
+    def _of(self, recorder: Recorder, *, injected: bool | None = None) -> tuple[int, int]:
+        """``injected``: whether those count that experiments have touched; None: as the objective says."""
+        with_injected = self.slo.count_injected if injected is None else injected
         counts = recorder.counts()
         limit = self.slo.latency
         # A threshold is a bound of the recorder, and the bound belongs to its bucket.
         until = None if limit is None else counts.bounds.index(float(limit)) + 1  # type: ignore[arg-type]
         good = bad = 0
-        for (outcome, injected), cell in counts.cells.items():
-            if injected and not self.slo.count_injected:
+        for (outcome, mark), cell in counts.cells.items():
+            if mark and not with_injected:
                 continue
             if outcome is Outcome.GOOD:
                 in_time = sum(cell[:until])

@@ -94,6 +94,18 @@ class SLOTracker:
         good, bad = self.counts(name, window)
         return model.burn_rate(good, bad, self[name].target_percentage)
 
+    def totals(self, name: str, *, injected: bool) -> tuple[int, int]:
+        """Good and bad events so far, for differences: see :meth:`Series.totals_by`."""
+        return self.series(name).totals_by(injected=injected)
+
+    def target_percentage(self, name: str) -> float:
+        """What an objective promises."""
+        return self[name].target_percentage
+
+    def remaining_share(self, name: str) -> float | None:
+        """Share of the error budget that is left; None: no event."""
+        return self.error_budget(name).remaining_share
+
     def error_budget(self, name: str) -> ErrorBudget:
         """The budget over the measurement window of the objective."""
         series = self.series(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 from weakref import WeakKeyDictionary
 
@@ -157,7 +157,7 @@ class Injection(_Block):
         """The experiment; None before it began."""
 
     def _begin(self) -> None:
-        self.run = self._resilience.chaos.arm(self.config)
+        self.run = self._resilience.chaos.arm(replace(self.config, allow_overlap=True))
 
     @property
     def injected(self) -> int:

@@ -119,7 +119,7 @@ class ChaosStateMachine(RuleBasedStateMachine):
         fault = data.draw(faults(self.kinds, errors=(None, *self.errors)), "fault")
         window = FaultWindow(target=target, start=self.world.now, duration=min(duration, self.longest_fault), **fault)
         plan = ChaosPlan((FaultWindow(target=target, start=0, duration=window.duration, **fault),))
-        run = self.resilience.chaos.arm_plan(plan, errors=self.errors).runs[0]
+        run = self.resilience.chaos.arm_plan(plan, errors=self.errors, allow_overlap=True).runs[0]
         self._windows.append((window, run))
 
     @rule()

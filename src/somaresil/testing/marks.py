@@ -51,7 +51,7 @@ def arm(chaos: ChaosEngine, markers: Iterable[pytest.Mark], seed: int) -> list[P
     runs = []
     for marker in markers:
         window, errors = _window_of(marker)
-        runs.append(chaos.arm_plan(ChaosPlan((window,), seed=seed), errors=errors, await_guards=True))
+        runs.append(chaos.arm_plan(ChaosPlan((window,), seed=seed), errors=errors, await_guards=True, allow_overlap=True))
     return runs
 
 

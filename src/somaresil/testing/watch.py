@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from somaresil.events import BreakerChanged, CallEnded, ExperimentStarted, FallbackUsed, FaultInjected, IncidentClosed
+from somaresil.events import BreakerChanged, CallEnded, ChaosAudited, ExperimentStarted, FallbackUsed, FaultInjected, IncidentClosed
 from somaresil.model.selector import matches
 from somaresil.outcome import Outcome
 from somaresil.testing.timeline import render
@@ -233,10 +233,10 @@ class History:
             self._attempts.append((self._clock.monotonic() - self.began, guard))
 
     def hear(self, event: Any) -> None:
-        """Take an event in that is not told otherwise: the ends of calls come from observing."""
+        """Take an event in that is not told otherwise: the ends of calls come from observing, who arms faults is the test."""
         if isinstance(event, ExperimentStarted) and len(self._runs) < KEPT:
             self._runs.update((run.id, run) for run in self.resilience.chaos.history if run.id == event.experiment)
-        if not isinstance(event, CallEnded):
+        if not isinstance(event, CallEnded | ChaosAudited):
             self.tell(event)
 
     def close(self) -> None:

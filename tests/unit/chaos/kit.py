@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from somaresil import ChaosCeilings, ChaosConfig, ChaosExperiment, CircuitBreaker, InjectedFault, ManualClock, Resilience
+from somaresil.events import ChaosAudited
 
 LATENCY = ChaosExperiment.LATENCY_INJECTION
 ERROR = ChaosExperiment.ERROR_INJECTION
@@ -25,7 +26,12 @@ class Stand:
             self.chaos.opt_in(ceilings)
         self.guard = self.resilience.guard("llm.invoke")
         self.events: list[Any] = []
-        self.resilience.on(self.events.append)
+        self.resilience.on(self._note)
+
+    def _note(self, event: Any) -> None:
+        # What the audit log says is in the log itself.
+        if not isinstance(event, ChaosAudited):
+            self.events.append(event)
 
     def told(self, kind: type) -> list[Any]:
         """The events of one kind, in order."""
@@ -35,6 +41,8 @@ class Stand:
         """Start an experiment that strikes every call unless told otherwise."""
         if experiment is LATENCY:
             options.setdefault("delay_seconds", 2.0)
+        # What happens when several strike the same is asked on purpose in many tests; whether they may, in those of the overlap.
+        options.setdefault("allow_overlap", True)
         return self.chaos.arm(ChaosConfig(experiment, target, rate, options.pop("duration", 60.0), **options))
 
     def struck(self, times: int = 1, name: str = "llm.invoke", error: type[BaseException] = InjectedFault) -> list[bool]:

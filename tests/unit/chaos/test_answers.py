@@ -483,7 +483,7 @@ def test_what_is_no_stream_is_left_alone(stand, suspends, kind):
 @both
 def test_the_earlier_of_two_ends_is_the_end(stand, suspends):
     """The other one has nothing left to strike."""
-    cut, truncated = arm(stand, CUT, after_items=3), arm(stand, TRUNCATE, after_items=1)
+    cut, truncated = arm(stand, CUT, after_items=3), arm(stand, TRUNCATE, after_items=1, allow_overlap=True)
     source = Source(stand, 5)
     assert read(source.guarded(suspends)) == ([0], None)
     assert (cut.injected, truncated.injected, source.closed) == (0, 1, 1)
@@ -681,7 +681,7 @@ def test_a_defect_in_counting_lets_the_answer_pass(stand, monkeypatch, suspends,
     """As before a call: the caller gets what the callee gave, and the defect is reported once."""
     arm(stand, kind)
 
-    def breaks(*args):
+    def breaks(*args, **options):
         raise RuntimeError("planted")
 
     monkeypatch.setattr(ExperimentRun, "claim", breaks)

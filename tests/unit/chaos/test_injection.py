@@ -66,7 +66,7 @@ def test_milliseconds_are_milliseconds(stand):
     """A number is milliseconds, a timedelta is what it says."""
     run = asyncio.run(stand.chaos.inject_latency("llm.*", delay_ms=800, rate=0.2))
     assert (run.config.delay_seconds, run.config.failure_rate) == (0.8, 0.2)
-    run = asyncio.run(stand.chaos.inject_latency("llm.*", timedelta(milliseconds=800)))
+    run = asyncio.run(stand.chaos.inject_latency("llm.*", timedelta(milliseconds=800), allow_overlap=True))
     assert run.config.delay_seconds == 0.8
 
 
@@ -371,7 +371,7 @@ def test_a_defect_in_any_step_lets_the_call_pass(stand, monkeypatch, owner, step
     """The caller gets the callee's answer, and the defect is reported once."""
     stand.arm(LATENCY)
 
-    def breaks(*args):
+    def breaks(*args, **options):
         raise RuntimeError("planted")
 
     monkeypatch.setattr(owner, step, property(breaks) if step == "live" else breaks)

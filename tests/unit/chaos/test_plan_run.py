@@ -280,13 +280,17 @@ def test_what_runs_already_counts_for_as_long_as_it_runs(make):
     """An experiment and the windows of another plan, begun or not; what was stopped does not."""
     stand = make(ceilings=ChaosCeilings(experiments=2))
     first = stand.arm(duration=20.0)
-    arm(stand, W("llm.invoke", "error", start=10, duration=20))
-    for window in (W("llm.invoke", "error", 0, 11), W("llm.invoke", "error", 15, 10)):
+    arm(stand, W("llm.invoke", "error", start=10, duration=20, allow_overlap=True))
+    for window in (W("llm.invoke", "error", 0, 11, allow_overlap=True), W("llm.invoke", "error", 15, 10, allow_overlap=True)):
         with pytest.raises(ConfigurationError, match="at most 2 at once"):
             arm(stand, window)
-    arm(stand, W("llm.invoke", "error", start=30, duration=10), W("llm.invoke", "error", start=0, duration=10))
+    arm(
+        stand,
+        W("llm.invoke", "error", start=30, duration=10, allow_overlap=True),
+        W("llm.invoke", "error", start=0, duration=10, allow_overlap=True),
+    )
     stand.chaos.stop(first)
-    arm(stand, W("llm.invoke", "error", start=11, duration=9))
+    arm(stand, W("llm.invoke", "error", start=11, duration=9, allow_overlap=True))
     stand.clock.advance(15.0)
     with pytest.raises(ConfigurationError, match="at most 2 at once"):
         stand.arm(duration=1.0)

@@ -16,7 +16,8 @@ from somaresil import ConfigurationError, Resilience
 from somaresil.events import DefectFound, SharedStateLost
 
 pytest.importorskip("redis")
-from somaresil.integrations.redis import _Bell, _shown, share
+from somaresil.integrations.redis import _Bell, share
+from somaresil.integrations.redis import shown as _shown
 
 PATIENCE = 20.0
 NOWHERE = "redis://127.0.0.1:1/0"
