@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from somaresil.config import Checker
 
 __all__ = [
+    "BOUNDS",
     "FAULTS",
     "KINDS",
     "LONG_NAMES",
@@ -80,6 +81,9 @@ class Fault:
 
 TRIGGERS: Final = ("calls", "every", "first", "after", "ramp", "ramp_from", "where", "path", "max_injections")
 """Options that say which calls are struck, besides the rate."""
+
+BOUNDS: Final = ("max_active_faults", "allow_overlap", "stop_when", "dry_run")
+"""Options that keep an experiment in bounds: every kind takes them everywhere, so the table does not name them."""
 
 
 def _takes(options: str = "", *, needs: str = "", one_of: str = "", without: str = "") -> Takes:

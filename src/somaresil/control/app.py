@@ -49,7 +49,7 @@ _MOST_ROOTS: Final = 16
 _LONGEST_RECORD: Final = 2_000
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}")
 _DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
-_OF_THE_PROCESS: Final = frozenset({"opt_in", "environment", "experiments", "SOMARESIL_CHAOS"})
+_OF_THE_PROCESS: Final = frozenset({"opt_in", "environment", "experiments", "lever", "switch", "SOMARESIL_CHAOS"})
 """Problems that are not about what was sent: the same request may be accepted later."""
 
 _ROUTES: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
@@ -244,7 +244,7 @@ class ControlApp:
                 plan = ChaosPlan.from_dict(data)
             if not plan.windows:
                 raise Refused(problem(422, "nothing was armed", [Problem("plan.windows", [], "at least one window")]))
-            plan_run = engine.arm_plan(plan, errors=self._errors)
+            plan_run = engine.arm_plan(plan, errors=self._errors, actor=request.actor)
         except ConfigurationError as wrong:
             found = [_renamed(each, single=single) for each in wrong.problems]
             conflict = all(each.path in _OF_THE_PROCESS for each in found)
@@ -268,7 +268,7 @@ class ControlApp:
         """``POST /experiments/{id}/stop``. One that has ended stays as it is."""
         reason = self._reason(await self._body(request, optional=True))
         run = self._run(identity)
-        self._resilience.chaos.stop(run)
+        self._resilience.chaos.stop(run, actor=request.actor)
         record(self._resilience, "stop", actor=request.actor, experiments=[run.id], reason=reason)
         return Answer(200, self._view(run))
 
@@ -276,7 +276,7 @@ class ControlApp:
         """``POST /stop``: the kill switch. It has stopped everything before the body is read: that says why, and decides nothing."""
         self._check_type(request, optional=True)
         stopped = [run.id for run in self._resilience.chaos.history if not run.over]
-        self._resilience.chaos.stop_all()
+        self._resilience.chaos.stop_all(actor=request.actor)
         try:
             reason = self._reason(await self._body(request, optional=True))
         except Refused:

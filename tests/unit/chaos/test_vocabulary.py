@@ -8,7 +8,7 @@ import pytest
 
 from somaresil import ChaosConfig, ChaosExperiment, ConfigurationError, FaultWindow
 from somaresil.chaos import vocabulary
-from somaresil.chaos.vocabulary import FAULTS, KINDS, LONG_NAMES, PROCESS_KINDS, TRIGGERS, WHY_NOT, Realm, realm_of
+from somaresil.chaos.vocabulary import BOUNDS, FAULTS, KINDS, LONG_NAMES, PROCESS_KINDS, TRIGGERS, WHY_NOT, Realm, realm_of
 
 
 def test_the_table_has_every_kind_and_no_other():
@@ -31,7 +31,7 @@ def test_every_option_of_the_table_can_be_given(model):
 def test_no_option_is_left_out_of_the_table():
     """One that no kind takes would be refused everywhere."""
     told = {option for fault in FAULTS.values() for takes in fault.realms.values() for option in takes.options}
-    given = {field.name for field in dataclasses.fields(FaultWindow)} - {"target", "kind", "start", "duration", "rate", "_"}
+    given = {field.name for field in dataclasses.fields(FaultWindow)} - {"target", "kind", "start", "duration", "rate", "_", *BOUNDS}
     assert given <= told
     assert set(TRIGGERS) <= told
 

@@ -48,7 +48,7 @@ class Stand:
 
     async def start(self, **window: Any) -> dict[str, Any]:
         """Start an experiment; what was answered."""
-        answer = await self.post("/experiments", {**WINDOW, **window})
+        answer = await self.post("/experiments", {**WINDOW, "allow_overlap": True, **window})
         assert answer.status_code == 201, answer.text
         return answer.json()
 

@@ -162,7 +162,7 @@ async def test_what_is_not_allowed_here_is_a_conflict():
 async def test_what_is_too_much_now_is_a_conflict():
     stand = Stand(ceilings=ChaosCeilings(experiments=1))
     await stand.start()
-    answer = await stand.post("/experiments", WINDOW)
+    answer = await stand.post("/experiments", {**WINDOW, "allow_overlap": True})
     assert (answer.status_code, answer.json()["problems"][0]["path"]) == (409, "experiments")
 
 
