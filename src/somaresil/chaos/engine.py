@@ -786,6 +786,9 @@ class ChaosEngine:
         """Note an experiment that strikes the same at the same time. One outside its blast radius strikes nothing."""
         if config.allow_overlap or not self._selected(config):
             return
+        if any(problem.path.endswith(name) and problem.value == config.target_component for problem in check.problems):
+            # What is not there meets nobody.
+            return
         for run in self._runs:
             if (
                 run.end_reason is None

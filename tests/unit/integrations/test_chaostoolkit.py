@@ -92,7 +92,7 @@ def test_actions_start_and_end_faults(service):
     assert probes.experiment_status(identity, service=SERVICE) == "stopped"
     assert not call(service)
     actions.inject_latency("llm.*", 0.01, 60.0, configuration={"somaresil_service": SERVICE})
-    with pytest.raises(RuntimeError, match="allow_overlap"):
+    with pytest.raises(ConfigurationError, match="allow_overlap"):
         actions.start_plan(PLAN.as_dict(), service=SERVICE)
     assert len(service.chaos.runs) == 1
     actions.stop_all(service=SERVICE)
