@@ -333,6 +333,9 @@ class RequestPlans:
         plan = verify(text, terms.keys, audience=terms.audience, now=self._clock.time(), longest=terms.longest, leeway=terms.leeway)
         if not self._engine.permits():
             raise PlanRefused("not_permitted")
+        if self.stopped:
+            # Found out just now: another process has pulled it.
+            raise PlanRefused("stopped")
         approved = self._approved
         if unknown := sum(name not in approved for name in plan.rules):
             self._count(UNKNOWN_RULE, unknown)

@@ -178,8 +178,10 @@ class RedisKillSwitch:
         began = time.monotonic()
         try:
             self._say()
-            stamp, lever, by = self._client.hmget(self._key, "stop", "lever", "by")
-            reading = Reading(crc32(stamp or b"") if not (stamp or b"0").isdigit() else int(stamp or 0), lever == b"engaged", _text(by))
+            answer: Any = self._client.hmget(self._key, "stop", "lever", "by")
+            stamp, lever, by = (bytes(value or b"") for value in answer)
+            # A person may have written anything there; whatever it is, another one is another number.
+            reading = Reading(int(stamp) if stamp.isdigit() else crc32(stamp), lever == b"engaged", _text(by))
         except (redis.RedisError, OSError) as lost:
             error = lost
         except Exception as defect:  # noqa: BLE001 - whatever it is, nothing is known
@@ -200,7 +202,8 @@ class RedisKillSwitch:
         if stop is not None and time.monotonic() < stop[1]:
             said["stop"] = stop[0]
         if said:
-            self._client.hset(self._key, mapping=said)
+            client: Any = self._client
+            client.hset(self._key, mapping=said)
         # Unless somebody has said something new meanwhile.
         self._stop = None if self._stop is stop else self._stop
         self._lever = None if self._lever is lever else self._lever
@@ -223,8 +226,8 @@ class RedisKillSwitch:
             self._begin()
 
 
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("utf-8", "replace")[:_LONGEST]
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")[:_LONGEST]
 
 
 _open: weakref.WeakSet[RedisKillSwitch] = weakref.WeakSet()

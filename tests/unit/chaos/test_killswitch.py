@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import stat
@@ -10,11 +11,14 @@ import sys
 import threading
 import time
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from somaresil import ChaosConfig, ChaosExperiment, ConfigurationError, SystemClock
+from somaresil import ChaosConfig, ChaosExperiment, ConfigurationError, ResilienceMiddleware, SystemClock
+from somaresil.chaos import ChaosKeys
+from somaresil.chaos.baggage import KEY
 from somaresil.chaos.killswitch import (
     HostSwitch,
     Reading,
@@ -396,3 +400,67 @@ def test_a_refusal_names_everything_at_once(path):
     with pytest.raises(ConfigurationError) as refused:
         Stand().chaos.arm(ChaosConfig(ChaosExperiment.ERROR_INJECTION, "nobody", 1.0, 10_000.0))
     assert {problem.path for problem in refused.value.problems} == {"chaos.duration_seconds", "chaos.target_component", "chaos.lever"}
+
+
+class Desk(Stand):
+    """A process that takes request plans."""
+
+    def __init__(self):
+        super().__init__()
+        self.chaos.approve("down", ChaosConfig(ChaosExperiment.ERROR_INJECTION, "llm.*", 1.0, 30.0))
+        self.chaos.accept_plans(ChaosKeys({"k1": bytes(range(32))}))
+
+    def arrive(self):
+        """What a request with a plan brings; None: it is ignored."""
+        self.chaos.safety._due = 0.0
+        return self.chaos.requests.arriving([f"{KEY}={self.chaos.sign_plan(['down'])}"])
+
+
+def test_a_stop_from_outside_ends_request_plans_too_until_they_are_accepted_again(path):
+    desk = Desk()
+    flight = desk.arrive()
+    with flight:
+        assert desk.struck() == [True]
+        stop_host("tests")
+        desk.chaos.safety._due = 0.0
+        assert desk.struck() == [False]
+    assert desk.arrive() is None
+    desk.chaos.accept_plans(ChaosKeys({"k1": bytes(range(32))}))
+    assert desk.arrive() is not None
+
+
+def test_a_stop_while_no_plan_is_in_flight_is_seen_by_the_next_one(path):
+    desk = Desk()
+    stop_host("tests")
+    assert desk.arrive() is None
+
+
+@pytest.mark.parametrize("harm", ["lever", "foreign"])
+def test_no_plan_is_taken_while_the_lever_is_engaged_or_nobody_knows(path, harm):
+    desk = Desk()
+    if harm == "lever":
+        engage_host("tests", "x")
+    else:
+        path.write_text("precious")
+    assert desk.arrive() is None
+
+
+@pytest.mark.parametrize("path_asked", ["/health", "/%68ealth", "/app/health", "/app/%68ealthz", "/metrics/", "/%6Detrics"])
+def test_requests_for_protected_paths_are_never_struck_however_they_are_written(path_asked):
+    """A server says the path decoded, whatever the client sent, and with the root path before it."""
+    stand = Stand()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"fine"})
+
+    wrapped = ResilienceMiddleware(app, stand.resilience)
+    stand.arm(ChaosExperiment.ERROR_INJECTION, "http:*")
+
+    async def ask(path):
+        transport = httpx.ASGITransport(wrapped, root_path="/app")
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return (await client.get(path)).status_code
+
+    assert asyncio.run(ask(path_asked)) == 200
+    assert asyncio.run(ask("/chat")) == 503
