@@ -80,7 +80,9 @@ class Fleet:
             settings = Settings(seed=seed, token=secrets.token_urlsafe(24), database=str(self.folder / "memory.sqlite3"), **addresses)
             for role, listening in bound.items():
                 command = [sys.executable, "-m", "somaresil.demo.serve", role, str(listening.fileno()), str(os.getpid())]
-                extra = settings.to_environment() | ({"SOMARESIL_CHAOS": "1"} if role == "gateway" else {})
+                # It has one process of each service and leaves nothing behind, so there is no file to stop others by.
+                allowed = {"SOMARESIL_CHAOS": "1", "SOMARESIL_CHAOS_SWITCH": "off"}
+                extra = settings.to_environment() | (allowed if role == "gateway" else {})
                 self.start(role, command, extra, pass_fds=(listening.fileno(),))
         return settings
 
