@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import time
+from asyncio import get_running_loop
 from bisect import bisect_left
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.deadline import current as deadline_of
-from somaresil.expiry import begin
+from somaresil.expiry import Expiry, begin, task_in
 from somaresil.guard.express import saved
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.guard.stream import async_stream_wrapper, stream_wrapper
@@ -111,13 +112,28 @@ def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[.
             if tally is not None and not tally(started):
                 leave(token, Outcome.REJECTED, 0.0, started)
                 return await guard.arun(function, args, kwargs)
-            expiry = None
+            expiry: Any = None
             if delay is not None:
                 try:
-                    expiry = begin(delay, True, fire, started if machine else None)  # noqa: FBT003 - a keyword costs time
-                except RuntimeError:
-                    leave(token, Outcome.REJECTED, 0.0, started)
-                    return await guard.arun(function, args, kwargs)
+                    # Written out: what begin does where limits of this length have a line already.
+                    loop: Any = get_running_loop()
+                    lines = loop._somaresil_lines  # noqa: SLF001 - as there
+                    line = lines.by_length[delay]
+                    expiry = Expiry()
+                    task: Any = task_in(loop)
+                    expiry._task = task  # noqa: SLF001
+                    expiry._asked = task.cancelling()  # noqa: SLF001
+                    expiry._then = fire  # noqa: SLF001
+                    expiry.place = place = line.entries
+                    place[expiry] = due = (started if lines.plain and machine else loop.time()) + delay
+                    if line.due is None:
+                        line.attend(loop, due)
+                except (AttributeError, KeyError, RuntimeError):
+                    try:
+                        expiry = begin(delay, True, fire, started if machine else None)  # noqa: FBT003 - a keyword costs time
+                    except RuntimeError:
+                        leave(token, Outcome.REJECTED, 0.0, started)
+                        return await guard.arun(function, args, kwargs)
                 expiry.about = None, guard, copy_context(), delay, function, args, kwargs, started, era
             try:
                 if limit is None:
@@ -132,25 +148,26 @@ def _coroutine_wrapper(guard: Guard, function: Callable[..., Any]) -> Callable[.
                 now = monotonic()
                 elapsed = now - started
                 leave(token, _GOOD, elapsed, now)
-                if expiry is not None:
+                if hedge is not None:
                     if type(expiry.about) is not tuple:
-                        return await guard.go_on(hedge, expiry, result, None, now)  # pyright: ignore[reportArgumentType]
+                        return await guard.go_on(hedge, expiry, result, None, now)
                     # Written out: what Expiry.ours and HedgePolicy.answered do is less than it costs to call them.
-                    if type(expiry.place) is dict:
-                        expiry.place.pop(expiry, None)
+                    place = expiry.place
+                    if type(place) is dict:
+                        place.pop(expiry, None)
                     else:
                         expiry.ours(None)
-                    if hedge.durations is not None:  # pyright: ignore[reportOptionalMemberAccess]
-                        hedge.durations.note(elapsed)  # pyright: ignore[reportOptionalMemberAccess]
+                    if hedge.durations is not None:
+                        hedge.durations.note(elapsed)
                 if now >= switch.due or switch.era != era:
                     guard.settle(now, elapsed, era)
                 else:
                     next(cells[bisect_left(bounds, elapsed)])
                 return result
             try:
-                if expiry is None:
+                if hedge is None:
                     return await guard.arescue(function, args, kwargs, error, started, era)
-                return await guard.go_on(hedge, expiry, None, error, monotonic())  # pyright: ignore[reportArgumentType]
+                return await guard.go_on(hedge, expiry, None, error, monotonic())
             finally:
                 del error
         started = monotonic()
