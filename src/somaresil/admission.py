@@ -76,6 +76,7 @@ class Admission:
             recorder = Recorder(Switch(), merge_bounds())
             shadow = Shadow(NAME, clock, listeners)
             self.policy = limit.build(Site(NAME, recorder, clock, resilience.chance, listeners, shadow, resilience.ignored))
+            resilience.watch_requests(self.policy)
 
     async def admit(self, scope: Scope, send: Send, left: float | None) -> Entry:
         """What a request goes in with, after waiting for it ``left`` seconds at most. Raises no ``Exception`` but :class:`Rejected`."""

@@ -21,7 +21,7 @@ from somaresil.config import Checker
 from somaresil.model.priority import Load, Rank, Shedding, Threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from datetime import timedelta
 
     from somaresil.chance import Chance
@@ -105,6 +105,7 @@ class Prioritizer:
     how full their lines are and how much they refused, and works out how much of the traffic is to be shed before it stands in line
     anywhere: the lowest classes first, of the last of them a part. Above ``start`` (a share of ``max_waiting``) a line is overload;
     shedding falls off when all lines have been below ``stop``, and nothing was refused, for two intervals. Critical calls are never shed.
+    With ``budget_aware`` both fall, to a tenth, while the error budget of that objective burns: what matters less makes room earlier.
     """
 
     def __init__(
@@ -116,8 +117,9 @@ class Prioritizer:
         interval: float | timedelta = 1.0,
         start: float = 0.5,
         stop: float = 0.25,
+        scale: Callable[[], float] | None = None,
     ) -> None:
-        """Nothing is shed."""
+        """Nothing is shed. ``scale`` says how much of the thresholds holds now, from 0.1 to 1; None: all of it."""
         check = Checker("prioritizer")
         self._interval = check.seconds("interval", interval, maximum=3_600.0)
         found = len(check.problems)
@@ -133,6 +135,7 @@ class Prioritizer:
         self._lock = threading.RLock()
         self._sources: weakref.WeakSet[Source] = weakref.WeakSet()
         self._model = Shedding(start, stop)
+        self._scale = scale
         self._shed = [0] * len(Rank)
         self._due = clock.monotonic() + self._interval
         self._now = _ALL_WELL
@@ -147,6 +150,11 @@ class Prioritizer:
     def threshold(self) -> Threshold:
         """The lowest class of which calls are let in now, and the share of them that is not."""
         return self._now[1]
+
+    @property
+    def budget_scale(self) -> float | None:
+        """How much of its thresholds holds, as the error budget burns; None: it is not aware of any objective."""
+        return None if self._scale is None else self._scale()
 
     def add(self, source: Source) -> None:
         """Look at this limiter as well. It is forgotten with its guard."""
@@ -190,6 +198,8 @@ class Prioritizer:
             shed, self._shed = self._shed, [0] * len(Rank)
         # Each of them takes its own lock. Ours is not held meanwhile: the collector may end a call in there that comes by here.
         loads = [source.load() for source in sources]
+        scale = 1.0 if self._scale is None else self._scale()
         with self._lock:
+            self._model.scale = scale
             self._model.observe(loads, shed, intervals)
             self._now = (self._model.rate, self._model.threshold)

@@ -37,7 +37,7 @@ from somaresil.settings.live import Settings, read_entries, warn
 from somaresil.slo.tracker import SLOTracker
 from somaresil.switch import Switch
 from somaresil.thrift import BudgetScale
-from somaresil.views import BreakerControl, GuardView, Snapshot, view_of
+from somaresil.views import BreakerControl, GuardView, LimitView, Snapshot, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, Pool
     from somaresil.typing import Clock
+    from somaresil.views import RequestLimit
 
 __all__ = ["BreakerControl", "GuardView", "Resilience", "Snapshot", "alive"]
 
@@ -138,6 +139,7 @@ class Resilience:
             clock=self.clock,
         )
         self._limits: dict[str, RateLimiter] = {}
+        self._request_limits: weakref.WeakSet[RequestLimit] = weakref.WeakSet()
         self._observers: tuple[tuple[Callable[[CallEnded], object], Callable[[str], object] | None], ...] = ()
         self.slos = SLOTracker(self.clock, self.listeners)
         self.routes = Routes(self.slos.thresholds, self.slos.attach)
@@ -287,12 +289,20 @@ class Resilience:
         """
         return DeadlineScope(seconds, self.clock.monotonic, name=name)
 
-    def prioritizer(self, *, interval: float | timedelta = 1.0, start: float = 0.5, stop: float = 0.25) -> Prioritizer:
+    def prioritizer(
+        self, *, interval: float | timedelta = 1.0, start: float = 0.5, stop: float = 0.25, budget_aware: str | None = None
+    ) -> Prioritizer:
         """What limits share (``bulkhead=Bulkhead(..., prioritizer=...)``) that shall shed the least important calls together.
 
-        See :class:`~somaresil.priority.Prioritizer`. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        See :class:`~somaresil.priority.Prioritizer`. ``budget_aware`` names an objective: while its budget burns shedding begins earlier.
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
         """
-        return Prioritizer(self.clock, self.chance, self.listeners, interval=interval, start=start, stop=stop)
+        if budget_aware is not None:
+            check = Checker("prioritizer")
+            self._note_slos(check, (budget_aware,), "budget_aware")
+            check.finish()
+        scale = self._scale(budget_aware)
+        return Prioritizer(self.clock, self.chance, self.listeners, interval=interval, start=start, stop=stop, scale=scale)
 
     def breaker(self, name: str, key: Hashable | None = None) -> BreakerControl:
         """The controls of the breaker of a guard, or of one of its keys (see :meth:`Guard.keyed`).
@@ -427,6 +437,7 @@ class Resilience:
             incidents=(*self.slos.incidents.ended, *self.slos.incidents.running),
             experiments=self.chaos.runs,
             pools={name: pool.view() for name, pool in self.pools.items()},
+            request_limit=self.request_limit(),
             ignored_headers=self.ignored.counts(),
         )
 
@@ -438,6 +449,17 @@ class Resilience:
         self._note_slos(check, slos)
         check.finish()
         return self.slos.thresholds(slos)
+
+    def watch_requests(self, limit: RequestLimit) -> None:
+        """Show how full this limit of requests is. It is forgotten with its middleware."""
+        self._request_limits.add(limit)
+
+    def request_limit(self) -> LimitView | None:
+        """How full the limits of requests are, together; None: there is none."""
+        limits = tuple(self._request_limits)
+        if not limits:
+            return None
+        return LimitView(sum(it.limit for it in limits), sum(it.active for it in limits), sum(it.waiting for it in limits))
 
     def _note_slos(self, check: Checker, slos: tuple[str, ...], option: str = "slo") -> None:
         for slo in slos:

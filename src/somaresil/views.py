@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from somaresil.config import Checker
 from somaresil.model.breaker import State, Tally, Trigger
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from somaresil.slo.incidents import Incident
     from somaresil.slo.objective import ErrorBudget
 
-__all__ = ["BreakerControl", "GuardView", "Snapshot", "view_of"]
+__all__ = ["BreakerControl", "GuardView", "LimitView", "RequestLimit", "Snapshot", "view_of"]
 
 _T = TypeVar("_T")
 
@@ -48,6 +48,37 @@ class GuardView:
     """How many of its keys are in each state; None: no call has ever had a key."""
 
 
+class RequestLimit(Protocol):
+    """A limit of requests, as it is looked at."""
+
+    @property
+    def limit(self) -> int:
+        """How many may run at once now."""
+        ...
+
+    @property
+    def active(self) -> int:
+        """How many run."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LimitView:
+    """How full a limit of requests is."""
+
+    limit: int
+    """How many may run at once now."""
+    active: int
+    """How many run."""
+    waiting: int
+    """How many wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The whole process at one moment. Frozen: nobody reads a live counter."""
@@ -63,6 +94,8 @@ class Snapshot:
     pools: Mapping[str, PoolView]
     ignored_headers: Mapping[str, int]
     """How often a header could not be read, by its name."""
+    request_limit: LimitView | None = None
+    """The limit of the ASGI middleware, several of them together; None: there is none."""
 
 
 class BreakerControl:

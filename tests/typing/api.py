@@ -304,7 +304,7 @@ current_permit().settle(812)  # type: ignore[call-arg]  # pyright: ignore[report
 resilience.guard("wrong", timeout="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", retry="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 resilience.guard("wrong", breaker="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-shared = resilience.prioritizer(interval=timedelta(seconds=1), start=0.5)
+shared = resilience.prioritizer(interval=timedelta(seconds=1), start=0.5, budget_aware="api")
 assert_type(shared, Prioritizer)
 resilience.guard("adaptive", bulkhead=AdaptiveLimit(algorithm="vegas", drop_on=OSError, prioritizer=shared))
 with priority("high", tenant="acme"):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from somaresil import Bulkhead, BulkheadFull, LoadShed, ManualClock, Resilience, Timeout
+from somaresil import SLO, Bulkhead, BulkheadFull, ConfigurationError, LoadShed, ManualClock, Resilience, Timeout
 from somaresil.events import DefectFound
 from somaresil.model.priority import Load, Rank, Shedding
 from somaresil.priority import CLASSES, Prioritizer, caller, enter, leave, priority
+from tests.behaviour.kit import Boom
 from tests.unit.kit import Visitor
-from tests.unit.policy.kit import wrong
+from tests.unit.policy.kit import Script, wrong
 
 # -- who calls ------------------------------------------------------------------------------------------------------------------------
 
@@ -305,3 +307,41 @@ def test_a_limit_takes_a_prioritizer_and_nothing_else():
     """What is given in its place is named."""
     assert wrong(Bulkhead, 1, prioritizer="shared") == ["prioritizer"]
     assert isinstance(Resilience("tests").prioritizer(), Prioritizer)
+
+
+# -- budget awareness -----------------------------------------------------------------------------------------------------------------
+
+
+def aware(bad: int) -> tuple:
+    """A line for ten with three in it, and an objective of 90 % of which so many of 100 calls were bad."""
+    resilience = Resilience("shop", clock=ManualClock(), seed=11)
+    resilience.slos.add(SLO("up", 90.0, timedelta(hours=1)))
+    guard = resilience.guard("call", slo="up")
+    for number in range(100):
+        with suppress(Boom):
+            guard.call(Script(Boom() if number < bad else None))
+    shared = resilience.prioritizer(budget_aware="up")
+    line = resilience.guard("busy", bulkhead=Bulkhead(1, max_waiting=10, max_wait=600.0, prioritizer=shared)).bulkhead.line
+    return resilience, shared, line
+
+
+@pytest.mark.parametrize(("bad", "scale", "sheds"), [(0, 1.0, False), (10, 0.1, True)])
+def test_a_burnt_budget_makes_a_line_that_was_no_overload_one(bad, scale, sheds):
+    """Three of ten places are taken: below the half that is overload by default, above a tenth of that half."""
+    resilience, shared, line = aware(bad)
+    visitors = [Visitor(line, "normal") for _ in range(4)]
+    resilience.clock.advance(1.0)
+    assert shared.sheds() is sheds
+    assert [visitor.waits for visitor in visitors] == [False, True, True, True]
+    assert shared.budget_scale == pytest.approx(scale)
+
+
+def test_what_is_not_aware_of_an_objective_has_no_scale():
+    """The thresholds are what was said."""
+    assert Resilience("tests").prioritizer().budget_scale is None
+
+
+def test_an_objective_that_is_not_there_is_named():
+    """With what would be near."""
+    with pytest.raises(ConfigurationError, match="budget_aware"):
+        Resilience("tests").prioritizer(budget_aware="up")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "OTHER", "Family", "Histogram", "Labels", "Reader", "Reading", "add_up", "capped", "decode", "encode"]
 
 OTHER: Final = "_other"
+REQUESTS: Final = "_http"
+"""Where a guard is named: the limit of the ASGI middleware."""
 
 Labels = tuple[str, ...]
 
@@ -124,13 +126,13 @@ FAMILIES: Final = {
             "somaresil_concurrency_limit",
             "gauge",
             ("guard",),
-            "Calls that the bulkhead or adaptive limit of a guard lets in at once; with several workers: of those that live together.",
+            "Calls that a bulkhead or adaptive limit lets in at once (requests: _http); with several workers: of those that live together.",
         ),
         Family(
             "somaresil_concurrency",
             "gauge",
             ("guard", "state"),
-            "Calls that hold a slot of the bulkhead or adaptive limit of a guard (active), and that wait for one (waiting).",
+            "Calls that hold a slot of a bulkhead or adaptive limit (active), and that wait for one (waiting), of requests under _http.",
             reserve=2,
         ),
         Family(
@@ -366,6 +368,7 @@ class Reader:
             self._try(f"limit of guard {name}", _read_limit, reading, name, guard)
             self._try(f"rate limit of guard {name}", _read_rate_limit, reading, name, guard)
             self._try(f"policies of guard {name}", _read_policies, reading, name, guard)
+        self._try("limit of requests", _read_request_limit, reading, resilience)
         for name, pool in resilience.pools.items():
             self._try(f"pool {name}", _read_pool, reading, name, pool)
         self._try("recoveries", self._read_recoveries, reading)
@@ -468,6 +471,14 @@ def _read_policies(reading: Reading, name: str, guard: Guard) -> None:
         reused[name, "shared"] = guard.single_flight.shared
     for (policy, decision), number in guard.shadow.counts().items():
         reading.rows["somaresil_shadow_decisions"][name, policy, decision] = number
+
+
+def _read_request_limit(reading: Reading, resilience: Resilience) -> None:
+    found = resilience.request_limit()
+    if found is not None:
+        reading.rows["somaresil_concurrency_limit"][REQUESTS,] = found.limit
+        reading.rows["somaresil_concurrency"][REQUESTS, "active"] = found.active
+        reading.rows["somaresil_concurrency"][REQUESTS, "waiting"] = found.waiting
 
 
 def _read_limit(reading: Reading, name: str, guard: Guard) -> None:

@@ -218,12 +218,14 @@ _NOTHING: Final = 0.01
 class Shedding:
     """How much is shed. Up by half of what is missing; down by a tenth an interval, and only when every limiter has been calm for two."""
 
-    __slots__ = ("_calm", "_ranks", "rate", "start", "stop")
+    __slots__ = ("_calm", "_ranks", "rate", "scale", "start", "stop")
 
     def __init__(self, start: float, stop: float) -> None:
         """A line that is fuller than ``start`` is overload; one that is emptier than ``stop`` is calm. Nothing is shed yet."""
         self.start = start
         self.stop = stop
+        self.scale = 1.0
+        """What both are multiplied by: with less of it shedding begins earlier and ends later."""
         self.rate = 0.0
         """The share of the traffic that is shed."""
         self._calm = 0
@@ -240,7 +242,7 @@ class Shedding:
             self._calm = 0
             wanted = 1.0 - (1.0 - self.rate) * (1.0 - overload)
             self.rate += _UP * (wanted - self.rate)
-        elif all(load.refused == 0 and load.waiting <= self.stop * load.room for load in loads):
+        elif all(load.refused == 0 and load.waiting <= self.stop * self.scale * load.room for load in loads):
             self._calm += intervals
             if self._calm > 1:
                 self.rate *= _DOWN**intervals
@@ -252,7 +254,8 @@ class Shedding:
     def _overload(self, load: Load) -> float:
         refused = load.refused / max(_FEW, load.arrived)
         filled = load.waiting / load.room if load.room else 0.0
-        return min(1.0, max(refused, (filled - self.start) / (1.0 - self.start)))
+        start = self.start * self.scale
+        return min(1.0, max(refused, (filled - start) / (1.0 - start)))
 
     @property
     def threshold(self) -> Threshold:

@@ -11,9 +11,11 @@ from somaresil import AdaptiveLimit, Bulkhead, Outcome, Resilience, ResilienceMi
 from somaresil.admission import Admission
 from somaresil.chaos.permission import PROTECTED_PATHS
 from somaresil.events import CallEnded, DefectFound
+from somaresil.integrations._readings import REQUESTS, Reader
 from somaresil.model.concurrency import Estimator
 from somaresil.model.priority import Rank
 from somaresil.priority import caller
+from somaresil.views import LimitView
 from tests.behaviour.kit import turns
 from tests.unit.asgi.kit import START, Stand, body, says
 from tests.unit.policy.kit import wrong
@@ -498,3 +500,24 @@ async def test_a_step_that_fails_is_not_noticed(monkeypatch, owner, step):
         for stand in (roomy, crowded):
             assert len(stand.told(DefectFound)) <= 2
     assert reached, "the step was never taken"
+
+
+# -- how full it is -------------------------------------------------------------------------------------------------------------------
+
+
+def test_how_full_the_limit_is_stands_in_the_snapshot_and_in_the_metrics():
+    """Under a name of its own, where guards are named; several middlewares together."""
+    stand = full()
+    resilience = stand.resilience
+    assert resilience.snapshot().request_limit == LimitView(limit=1, active=1, waiting=0)
+    other = ResilienceMiddleware(stand.app, resilience, limit=Bulkhead(4))
+    assert resilience.snapshot().request_limit == LimitView(limit=5, active=1, waiting=0)
+    rows = Reader(resilience).read().rows
+    assert rows["somaresil_concurrency_limit"] == {(REQUESTS,): 5}
+    assert rows["somaresil_concurrency"] == {(REQUESTS, "active"): 1, (REQUESTS, "waiting"): 0}
+    assert other.limiter.limit == 4
+
+
+def test_without_a_limit_there_is_none_to_show():
+    """Not one of nothing."""
+    assert Resilience("tests").snapshot().request_limit is None
