@@ -116,7 +116,7 @@ class ResilienceMiddleware:
         """Cells by identity of the route, method and status, for routes whose template is their path. The route is kept: ids are reused."""
         resilience.chaos.middleware_added()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - one frame, written out
         """Pass the request on, and watch."""
         if self._plans.accepting and (arrived := self._arrived(scope, send)) is not None:
             flight, marking = arrived
@@ -140,10 +140,17 @@ class ResilienceMiddleware:
             return
         try:
             if not self._chaos.http or not await self._faulted(exchange):
+                limit = None
                 try:
-                    limit = self._deadline(scope)
+                    # Most requests say nothing of a time: to look for it costs less here than in a frame of its own.
+                    if self._longest is not None:
+                        limit = self._deadline(scope)
+                    else:
+                        for name, _ in scope["headers"]:
+                            if name in _TIMES:
+                                limit = self._deadline(scope)
+                                break
                 except Exception as defect:  # noqa: BLE001 - never into a request
-                    limit = None
                     self.report("reading the deadline of a request", defect)
                 if limit is None:
                     await self.app(scope, exchange.receive, exchange.send)
@@ -347,7 +354,7 @@ class _Exchange:
     def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self.middleware = middleware
         self.scope = scope
-        self.root: str = scope.get("root_path", "")
+        self.root: str = scope["root_path"] if "root_path" in scope else ""  # noqa: SIM401 - at half the price
         self._receive = receive
         self._send = send
         self.gone = False
@@ -451,7 +458,7 @@ class _HttpExchange(_Exchange):
         if message["type"] == "http.disconnect" and not self.last:
             self.gone = True
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:  # noqa: C901, PLR0912 - one frame, written out
         """Pass on what the app says. The messages of an ordinary response are read here: a frame for each is a tenth of the middleware."""
         try:
             kind = message["type"]
@@ -477,8 +484,32 @@ class _HttpExchange(_Exchange):
             # It was broken off here, whatever the app says next.
             self.last = False
             raise
-        if self.last:
-            self.end(None)
+        if not self.last or self.ended:
+            return
+        status = self._status
+        try:
+            # What ended well on a plain route is booked here as well, for every frame more is felt by every request.
+            if self.gone or self.experiment is not None or status >= _SERVER_ERROR:
+                self.end(None)
+                return
+            self.ended = True
+            middleware, scope = self.middleware, self.scope
+            try:
+                # Subscripts, for to ask politely costs twice as much; a request without any of these is none that is remembered.
+                known = middleware.plain[id(route := scope["route"]), scope["method"], status]
+                cell = known[1] if known[0] is route and scope["root_path"] == self.root and "fastapi" not in scope else None
+            except KeyError:
+                cell = None
+            if cell is None:
+                self.judged(None)
+                return
+            now, first_byte = middleware.monotonic(), self._first_byte
+            elapsed = now - self.started
+            if first_byte is not None:
+                first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - self.started
+            cell.good(elapsed, first_byte, now)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.middleware.report("counting a request", defect)
 
     def said(self, message: Message) -> None:
         if message["type"] in _FILES:
@@ -486,27 +517,6 @@ class _HttpExchange(_Exchange):
             if self._first_byte is None:
                 self._first_byte = self.middleware.monotonic()
             self.last = not message.get("more_body", False)
-
-    def end(self, error: BaseException | None) -> None:
-        """Book it, once. Never raises. What ended well on a plain route is booked here, for every frame more is felt by every request."""
-        middleware, scope, status = self.middleware, self.scope, self._status
-        try:
-            if self.ended or error is not None or self.gone or not self.last or self.experiment is not None or status >= _SERVER_ERROR:
-                super().end(error)
-                return
-            self.ended = True
-            route = scope.get("route")
-            known = middleware.plain.get((id(route), scope.get("method"), status))
-            if known is None or known[0] is not route or "fastapi" in scope or scope.get("root_path", "") != self.root:
-                self.judged(None)
-                return
-            now, first_byte = middleware.monotonic(), self._first_byte
-            elapsed = now - self.started
-            if first_byte is not None:
-                first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - self.started
-            known[1].add(_GOOD, elapsed, first_byte, now)
-        except Exception as defect:  # noqa: BLE001 - never into a request
-            self.middleware.report("counting a request", defect)
 
     def judged(self, error: BaseException | None) -> None:
         status = self._status if self._status or error is None or not isinstance(error, Exception) else _SERVER_ERROR

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import threading
 from bisect import bisect_left
-from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from somaresil.model.histogram import merge_bounds
@@ -53,8 +52,8 @@ class RouteCell:
     """Counts of the requests with the same labels."""
 
     # Written to without a lock, which would be a tenth of what the middleware costs: a bucket is a counter as in Recorder, and the seconds
-    # wait in a queue, whose append is atomic, until they are summed up.
-    __slots__ = ("_durations", "_first_bytes", "_first_seconds", "_lock", "_reads", "_seconds", "_waiting", "recorder")
+    # wait in lists, whose append is atomic, until they are summed up.
+    __slots__ = ("_durations", "_elapsed", "_first", "_first_bytes", "_first_seconds", "_lock", "_reads", "_seconds", "good", "recorder")
 
     def __init__(self, recorder: Recorder) -> None:
         """Nothing counted; ``recorder`` is shared by all cells of the route."""
@@ -63,24 +62,48 @@ class RouteCell:
         self._durations = [itertools.count() for _ in range(size)]
         self._first_bytes = [itertools.count() for _ in range(size)]
         self._reads = 0
-        self._waiting: deque[tuple[float, float | None]] = deque()
+        self._elapsed: list[float] = []
+        self._first: list[float] = []
         self._seconds = self._first_seconds = 0.0
         self._lock = threading.RLock()
+        self.good = self._booking()
+        """Count a request that ended well: seconds that it took, seconds to the first byte or None, and the time now."""
+
+    def _booking(self) -> Callable[[float, float | None, float], None]:
+        # A closure: all that it touches is at hand, which a method would look up at each request.
+        recorder, durations, first_bytes = self.recorder, self._durations, self._first_bytes
+        took, began = self._elapsed.append, self._first.append
+        switch, bounds, cells = recorder.switch, recorder.bounds, recorder.cells
+
+        def good(elapsed: float, first_byte: float | None, now: float) -> None:
+            if now >= switch.due:
+                recorder.settle(now)
+            bucket = bisect_left(bounds, elapsed)
+            next(cells[bucket])
+            if first_byte is not None:
+                # The first byte is not later than the end, so there is nothing to look for when that is in the first bucket.
+                next(first_bytes[bisect_left(bounds, first_byte, 0, bucket) if bucket else 0])
+                began(first_byte)
+            took(elapsed)
+            if next(durations[bucket]) % _WAITING == 0:
+                self._sum_up()
+
+        return good
 
     def add(self, outcome: Outcome, elapsed: float, first_byte: float | None, now: float, injected: bool = False) -> None:  # noqa: FBT001, FBT002 - hot
         """Count a request that ended at ``now`` after ``elapsed`` seconds; ``first_byte``: seconds to the first byte of its body."""
+        if outcome is _GOOD and not injected:
+            self.good(elapsed, first_byte, now)
+            return
         recorder = self.recorder
         if now >= recorder.switch.due:
             recorder.settle(now)
+        recorder.add(outcome, elapsed, injected)
         bucket = bisect_left(recorder.bounds, elapsed)
-        if outcome is _GOOD and not injected:
-            next(recorder.cells[bucket])
-        else:
-            recorder.add(outcome, elapsed, injected)
         if first_byte is not None:
-            # The first byte is not later than the end, so there is nothing to look for when that is in the first bucket.
-            next(self._first_bytes[bisect_left(recorder.bounds, first_byte, 0, bucket) if bucket else 0])
-        self._waiting.append((elapsed, first_byte))
+            next(self._first_bytes[bisect_left(recorder.bounds, first_byte)])
+            self._first.append(first_byte)
+        self._elapsed.append(elapsed)
         if next(self._durations[bucket]) % _WAITING == 0:
             self._sum_up()
 
@@ -95,18 +118,16 @@ class RouteCell:
             return RouteView(self.recorder.bounds, durations, self._seconds, first_bytes, self._first_seconds)
 
     def _sum_up(self) -> None:
-        seconds = first_seconds = 0.0
-        take = self._waiting.popleft
         with self._lock:
-            try:
-                while True:
-                    elapsed, first_byte = take()
-                    seconds += elapsed
-                    if first_byte is not None:
-                        first_seconds += first_byte
-            except IndexError:
-                self._seconds += seconds
-                self._first_seconds += first_seconds
+            self._seconds += _taken(self._elapsed)
+            self._first_seconds += _taken(self._first)
+
+
+def _taken(waiting: list[float]) -> float:
+    """The sum of what is in there now, which is taken out; what comes meanwhile comes after it, and stays."""
+    seconds = waiting[:]
+    del waiting[: len(seconds)]
+    return sum(seconds)
 
 
 class Routes:

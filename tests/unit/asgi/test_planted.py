@@ -90,6 +90,8 @@ def test_the_steps_are_found():
     assert len(STEPS) > 25
 
 
+HEADERS = [(b"host", b"localhost"), (b"x-request-timeout-ms", b"60000")]
+
 EXPERIMENTS = {"latency": {"delay_seconds": 1.0}, "stream_cut": {"after_items": 1}, "error": {"status": 502}}
 
 
@@ -105,7 +107,7 @@ async def test_a_step_that_fails_is_not_noticed(monkeypatch, owner, step):
 
     for kind, experiment in itertools.product(["http", "websocket"], [None, *EXPERIMENTS]):
         expected, stand = Stand(whole_app), Stand(whole_app)
-        await expected.ask(kind=kind)
+        await expected.ask(kind=kind, headers=HEADERS)
         answers = [(None, expected.sent)]
         if experiment is not None:
             for one in (expected, stand):
@@ -123,7 +125,7 @@ async def test_a_step_that_fails_is_not_noticed(monkeypatch, owner, step):
 async def asked(stand, kind):
     """What came out of the middleware, and what the client got."""
     try:
-        await stand.ask(kind=kind)
+        await stand.ask(kind=kind, headers=HEADERS)
     except Exception as error:
         return type(error), stand.sent
     return None, stand.sent
