@@ -343,6 +343,8 @@ class ChaosCeilings:
     """Threads that may be started to want the interpreter, or held in executors."""
     descriptors: int | None = None
     """File descriptors; None: all that are free but a reserve."""
+    connections: int = 256
+    """Connections of registered pools."""
     block: float | timedelta = 2.0
     """Seconds for which an event loop may be blocked in one piece."""
     active_faults: int = 1_000
@@ -362,6 +364,7 @@ class ChaosCeilings:
         check.number("cores", self.cores, minimum=0.0)
         check.count("threads", self.threads, minimum=0, maximum=10_000)
         check.count("descriptors", self.descriptors, minimum=0, optional=True)
+        check.count("connections", self.connections, minimum=0, maximum=1_000_000)
         object.__setattr__(self, "block", check.seconds("block", self.block, maximum=60.0))
         check.count("active_faults", self.active_faults, maximum=1_000_000)
         if isinstance(self.protected_paths, str) or not all(isinstance(path, str) and path for path in self.protected_paths):

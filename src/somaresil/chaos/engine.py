@@ -607,19 +607,25 @@ class ChaosEngine:
     def register_pool(
         self,
         name: str,
+        pool: object = None,
         *,
-        checkout: Callable[[], Any],
-        giveback: Callable[[Any], Any],
+        checkout: Callable[[], Any] | None = None,
+        giveback: Callable[[Any], Any] | None = None,
         size: int | None = None,
+        reserve: int = 0,
         loop: AbstractEventLoop | None = None,
     ) -> None:
-        """Let experiments on ``resource:pool:NAME`` take connections: ``checkout()`` takes one, ``giveback(connection)`` returns it.
+        """Let experiments on ``resource:pool:NAME`` take connections of ``pool``, so that others get its own error or time-out.
 
-        Both are plain functions, run in a thread of their own, or coroutine functions, run in ``loop`` (None: the running one).
-        ``checkout`` may raise or wait when there is none. ``size`` is how many the pool has at most; None: experiments have to say.
-        A name that is taken is given to the new one.
+        ``pool`` is one of aiohttp, asyncpg, httpx, psycopg_pool, redis-py or SQLAlchemy, or what has one inside, such as a client or an
+        engine. For any other there are functions: ``checkout()`` takes a connection, ``giveback(connection)`` returns it; it may raise
+        or wait when there is none. Both are plain functions, run in a thread of their own, or coroutine functions. ``size`` is how many
+        there are at most; None: experiments have to say.
+
+        ``reserve`` connections are never taken. What suspends is run in ``loop`` (None: the running one). A name that is taken is given
+        to the new pool. Raises :class:`~somaresil.errors.ConfigurationError` for a pool that has no limit, or that nobody here knows.
         """
-        self.resources.register_pool(name, checkout, giveback, size, loop)
+        self.resources.register_pool(name, pool, checkout, giveback, size, reserve, loop)
 
     def register_directory(self, name: str, path: str | os.PathLike[str]) -> None:
         """Let experiments on ``resource:disk:NAME`` take space of the file system that the directory ``path`` is on."""

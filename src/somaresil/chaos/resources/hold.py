@@ -83,6 +83,13 @@ class Hold:
         if tell is not None:
             tell(self.effect())
 
+    def complete(self) -> None:
+        """No more is wanted: what stood in the way until now does so no longer."""
+        with self._lock:
+            if self._reached >= self.asked:
+                self._limited = ""
+        self.settle()
+
     def end(self) -> None:
         """Free everybody who waits. What is taken has to be given back after that."""
         if self._ended is None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from somaresil.chaos.resources.kinds import amount_of
-from somaresil.chaos.resources.limits import Bound
+from somaresil.chaos.resources.limits import Bound, ceiling
 from somaresil.chaos.resources.loops import Companions, forever
 from somaresil.config import did_you_mean
 from somaresil.errors import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from somaresil.chaos.resources.hold import Hold
     from somaresil.chaos.resources.kinds import Ask
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Connections"]
 
+_AGAIN: Final = 0.02
+"""Seconds until a pool whose connections are all in use is asked again."""
+
 
 class Connections:
-    """Checks connections of a registered pool out; by default all that it has."""
+    """Checks connections of a registered pool out; by default all that it has but its reserve."""
 
     unit: ClassVar[str] = "connections"
     takes_rest: ClassVar[bool] = True
@@ -40,7 +44,7 @@ class Connections:
         return ""
 
     def check(self, check: Checker, ask: Ask) -> float:
-        """A pool that is registered, and not more than it has."""
+        """A pool that is registered, and not more than it has, nor than the ceiling."""
         pools = self._registry.pools
         pool = pools.get(ask.rest)
         if pool is None:
@@ -48,17 +52,20 @@ class Connections:
             hint = did_you_mean(ask.target, [f"resource:pool:{name}" for name in pools]) or "see chaos.register_pool(name, ...)"
             check.problem(ask.field, ask.target, f"a registered pool ({known or 'there are none'})", hint)
             return 1.0
-        if pool.size is None and ask.amount is None:
+        has = pool.client.size()
+        if has is None and ask.amount is None:
             check.problem("amount", None, "a number of connections", "the pool was registered without its size")
             return 1.0
         if pool.loop is not None and not pool.loop.is_running():
             check.problem(ask.field, ask.target, "a pool whose event loop runs", "register it again in the loop that uses it")
-        size = math.inf if pool.size is None else pool.size
-        return amount_of(check, ask, size, [Bound(size, "those that the pool has")], self.unit)
+        size = math.inf if has is None else has - pool.reserve
+        why = "those that the pool has" + (f" less {pool.reserve} in reserve" if pool.reserve else "")
+        return amount_of(check, ask, size, [Bound(size, why), ceiling(ask.ceilings.connections, ask.held)], self.unit)
 
     def take(self, hold: Hold, ask: Ask, ended: Callable[[], object], failed: Callable[[Exception], object]) -> Callable[[], None]:
         """Check them out one by one; one that is in use is taken when it comes back."""
         pool = self._registry.pools[ask.rest]
+        hold.measure = lambda: _figures(pool)
         if pool.loop is None:
             return _Plain(hold, pool, failed).start()
 
@@ -66,19 +73,12 @@ class Connections:
             del here
             taken: list[Any] = []
             try:
-                try:
-                    while len(taken) < hold.asked and not hold.over:
-                        taken.append(await pool.checkout())
-                        hold.add(1)
-                except Exception as none_left:  # noqa: BLE001 - whatever a pool says when it has none left
-                    hold.settle(describe(none_left))
-                else:
-                    hold.settle()
+                await _fill(hold, pool, taken)
                 await forever()
             finally:
                 for connection in taken:
                     try:
-                        await pool.giveback(connection)
+                        await pool.client.giveback(connection)
                     except Exception as defect:  # noqa: BLE001 - the others must be given back
                         failed(defect)
 
@@ -87,12 +87,35 @@ class Connections:
         return companions.end
 
 
+def _figures(pool: RegisteredPool) -> Mapping[str, float]:
+    """The pool's own count."""
+    used = pool.client.used
+    try:
+        return {} if used is None else {"in_use": float(used())}
+    except Exception:  # noqa: BLE001 - a count that cannot be had must not keep an experiment from ending
+        return {}
+
+
+async def _fill(hold: Hold, pool: RegisteredPool, taken: list[Any]) -> None:
+    while len(taken) < hold.asked and not hold.over:
+        try:
+            taken.append(await pool.client.checkout())
+        except Exception as none_left:  # noqa: BLE001 - whatever a pool says when it has none left
+            hold.settle(describe(none_left))
+            if not pool.client.full(none_left):
+                return
+            await asyncio.sleep(_AGAIN)
+        else:
+            hold.add(1)
+    hold.complete()
+
+
 class _Plain:
     """A pool of plain functions. Checking out may block, so a thread of its own does it."""
 
     def __init__(self, hold: Hold, pool: RegisteredPool, failed: Callable[[Exception], object]) -> None:
         self._hold = hold
-        self._pool = pool
+        self._pool = pool.client
         self._failed = failed
         self._taken: deque[Any] = deque()
 
@@ -101,30 +124,38 @@ class _Plain:
         return self._give_back
 
     def _check_out(self) -> None:
-        hold, limited = self._hold, ""
+        self._fill()
+        if self._hold.over:
+            # It ended while a connection was waited for.
+            self._give_back()
+
+    def _fill(self) -> None:
+        hold = self._hold
         while len(self._taken) < hold.asked and not hold.over:
             try:
                 self._taken.append(self._pool.checkout())
             except Exception as none_left:  # noqa: BLE001 - whatever a pool says when it has none left
-                limited = describe(none_left)
-                break
-            hold.note(len(self._taken))
-        hold.settle(limited)
-        if hold.over:
-            # It ended while a connection was waited for.
-            self._give_back()
+                hold.settle(describe(none_left))
+                if not self._pool.full(none_left):
+                    return
+                hold.wait(_AGAIN)
+            else:
+                hold.note(len(self._taken))
+        hold.complete()
 
     def _give_back(self) -> None:
-        if self._hold.forked:
-            # A connection must not be used by two processes: the parent has it, and the child lets go of it.
-            self._taken.clear()
-            return
+        # A connection must not be used by two processes: the parent has it, and the child lets go of it.
+        giveback = (self._pool.disown or _let_go) if self._hold.forked else self._pool.giveback
         while self._taken:
             try:
                 connection = self._taken.pop()
             except IndexError:
                 return
             try:
-                self._pool.giveback(connection)
+                giveback(connection)
             except Exception as defect:  # noqa: BLE001 - the others must be given back
                 self._failed(defect)
+
+
+def _let_go(connection: object) -> None:
+    """Do nothing with it."""
