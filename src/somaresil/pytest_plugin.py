@@ -2,7 +2,7 @@
 
 Loading it imports nothing but pytest: everything else waits for the first test that asks for it.
 
-Fixtures: ``resilience``, ``chaos``, ``virtual_time``, ``fault_events``, ``slo``. Markers: ``chaos``, ``virtual_time``.
+Fixtures: ``resilience``, ``chaos``, ``virtual_time``, ``fault_events``, ``slo``, ``no_leaks``. Markers: ``chaos``, ``virtual_time``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from somaresil.resilience import Resilience
     from somaresil.testing.clock import VirtualClock
     from somaresil.testing.figures import Figures, Simulated
+    from somaresil.testing.leaks import LeakDetector
     from somaresil.testing.objectives import Objectives
     from somaresil.testing.session import Session
     from somaresil.testing.watch import History
@@ -433,6 +434,19 @@ def slo(resilience: Resilience, fault_events: History) -> Objectives:
     from somaresil.testing.objectives import Objectives
 
     return Objectives(resilience, fault_events)
+
+
+@pytest.fixture
+def no_leaks(resilience: Resilience, chaos: ChaosEngine) -> Iterator[LeakDetector]:
+    """Fail the test at its end when a connection went past a partition. See :class:`somaresil.testing.LeakDetector`."""
+    from somaresil.testing.leaks import LeakDetector
+
+    # The partitions of the test end with ``chaos``, after the last look.
+    del chaos
+    with LeakDetector(resilience) as detector:
+        yield detector
+    if (problem := detector.problem) is not None:
+        pytest.fail(problem, pytrace=False)
 
 
 # -- summary ------------------------------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_every_name_of_the_test_kit_is_described():
     assert [name for name in testing.__all__ if f"{name}" not in text] == []
     plugin = (ROOT / "src" / "somaresil" / "pytest_plugin.py").read_text(encoding="utf-8")
     fixtures = re.findall(r"@pytest.fixture\ndef ([a-z]\w+)\(", plugin)
-    assert len(fixtures) == 5
+    assert len(fixtures) == 6
     assert [name for name in fixtures if not (DOCS / "testing" / f"fixture-{name.replace('_', '-')}.md").exists()] == []
 
 

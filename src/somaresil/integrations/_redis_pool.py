@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
@@ -21,10 +21,12 @@ _SAYS: Final = frozenset({"Too many connections", "No connection available."})
 
 def adapt(client: object) -> ClientPool | str | None:
     """A client with one pool, or a pool: ``ConnectionPool`` or ``BlockingConnectionPool``."""
-    pool: Any = getattr(client, "connection_pool", client)
-    suspends = isinstance(pool, redis.asyncio.ConnectionPool)
-    if not suspends and not isinstance(pool, redis.ConnectionPool):
+    found = getattr(client, "connection_pool", client)
+    suspends = isinstance(found, redis.asyncio.ConnectionPool)
+    if not suspends and not isinstance(found, redis.ConnectionPool):
         return "a cluster has a pool for each node: register those" if hasattr(client, "get_nodes") else None
+    # Blocking or asynchronous, its methods have the same names.
+    pool: Any = cast("Any", found)
     if pool.max_connections > _MOST:
         return "the pool has no limit: give it max_connections"
     needed = [part for part in inspect.signature(pool.get_connection).parameters.values() if part.default is part.empty]

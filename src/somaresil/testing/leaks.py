@@ -62,6 +62,14 @@ class LeakDetector:
         """What went past partitions so far, each once, at most 1,000."""
         return tuple(self._leaks)
 
+    @property
+    def problem(self) -> str | None:
+        """What to say about them; None: there are none."""
+        if not self._leaks:
+            return None
+        told = "\n".join(f"  {leak.host}:{leak.port} past {leak.target} ({leak.seen})" for leak in self.leaks)
+        return f"{len(self.leaks)} connections went past a partition:\n{told}"
+
     def look(self) -> None:
         """Look through the connections that are open now. Done at the end too."""
         if sockets.unavailable():
@@ -102,9 +110,8 @@ class no_leaks(LeakDetector):  # noqa: N801 - used as a function, like pytest.ra
         self, kind: type[BaseException] | None = None, error: BaseException | None = None, at: TracebackType | None = None
     ) -> None:
         super().__exit__(kind, error, at)
-        if self.leaks and error is None:
-            told = "\n".join(f"  {leak.host}:{leak.port} past {leak.target} ({leak.seen})" for leak in self.leaks)
-            raise AssertionError(f"{len(self.leaks)} connections went past a partition:\n{told}")
+        if error is None and (problem := self.problem) is not None:
+            raise AssertionError(problem)
 
 
 _detectors: list[LeakDetector] = []

@@ -330,6 +330,37 @@ def test_asyncio_is_refused_and_times_out_in_its_own_words(stand: Stand, place: 
     asyncio.run(opened())
 
 
+def test_a_connection_is_news_once_and_a_socket_that_is_not_connected_yet_may_become_news(place: Place) -> None:
+    known: set[int] = set()
+    sockets.news(known)
+    with socket.socket() as later, socket.create_server(("127.0.0.1", 0)) as listener:
+        found, ports = sockets.news(known)
+        assert (found, ports) == ([], {listener.getsockname()[1]})
+        later.connect(("127.0.0.1", place.port))
+        found, ports = sockets.news(known)
+        assert [each.inode for each in found if each.port == place.port] == [os.fstat(later.fileno()).st_ino]
+        assert ports == frozenset()
+        assert sockets.news(known) == ([], frozenset())
+
+
+def test_an_address_that_gets_a_name_later_is_struck_by_it(stand: Stand, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WIRES, "_look_up", lambda _cut, _name, known: known.set())
+    run = stand.arm(PARTITION, f"net:late.internal:{place.port}", mode="refuse")
+    import _socket
+
+    kept = _socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    _socket.socket.connect(kept, ("127.0.0.1", place.port))
+    for _ in range(3):
+        WIRES.look(BOARD.cuts, again=True)
+    assert run.injected == 0
+    NAMES.learn("late.internal", ["127.0.0.1"])
+    kept.settimeout(20)
+    with pytest.raises(ConnectionResetError):
+        kept.recv(1)
+    kept.close()
+    run.end()
+
+
 def test_the_looking_thread_ends_with_the_last_partition(stand: Stand, place: Place) -> None:
     run = cut(stand, place)
     thread = WIRES._thread

@@ -10,6 +10,75 @@ import pytest
 
 from tests.unit.testing.suites import INI, ini, run, service
 
+# -- leaks of partitions -------------------------------------------------------------------------------------------------------------------
+
+PARTITIONED = """
+    import _socket, socket
+
+    import pytest
+
+    from somaresil import ChaosConfig, ChaosExperiment
+
+    @pytest.fixture
+    def database():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield listener.getsockname()
+
+    def cut(chaos, database, rate=1.0):
+        return chaos.arm(ChaosConfig(ChaosExperiment.NETWORK_PARTITION, f"net:127.0.0.1:{database[1]}", rate, 30))
+
+    def go_round(database):
+        unseen = _socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        _socket.socket.connect(unseen, database)
+        unseen.close()
+"""
+
+
+def test_a_test_whose_connection_went_past_its_partition_fails(project):
+    """Whichever of the fixtures it asks for first, and although nothing else in it is wrong."""
+    project.makepyfile(
+        PARTITIONED
+        + """
+    def test_leaks_first(no_leaks, chaos, database):
+        cut(chaos, database)
+        go_round(database)
+
+    def test_chaos_first(chaos, no_leaks, database):
+        cut(chaos, database)
+        go_round(database)
+
+    @pytest.mark.usefixtures("no_leaks")
+    def test_it_ends_its_partition_itself(chaos, database):
+        run = cut(chaos, database)
+        go_round(database)
+        chaos.stop(run)
+"""
+    )
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=3, errors=3)
+    result.stdout.fnmatch_lines(["*1 connections went past a partition:", "*127.0.0.1:* past net:127.0.0.1:* (connect)"])
+
+
+def test_a_test_whose_partition_holds_passes(project):
+    """Also one whose connection was made before, or after, or past a partition of a share of the connections."""
+    project.makepyfile(
+        PARTITIONED
+        + """
+    def test_it(chaos, no_leaks, database):
+        go_round(database)
+        run = cut(chaos, database)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(database)
+        chaos.stop(run)
+        go_round(database)
+        cut(chaos, database, rate=0.001)
+        go_round(database)
+        assert no_leaks.leaks == ()
+"""
+    )
+    project.runpytest_inprocess().assert_outcomes(passed=1)
+
+
 # -- collection ---------------------------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,8 @@ class NameMap:
     def __init__(self) -> None:
         """Nothing known."""
         self._by_address: OrderedDict[Address, tuple[str, ...]] = OrderedDict()
+        self.news = 0
+        """Grows whenever an address gets a name that it did not have."""
 
     def learn(self, name: str, addresses: Iterable[str]) -> None:
         """Note that ``name`` has these addresses."""
@@ -38,7 +40,9 @@ class NameMap:
                 address = address_of(text)
                 if address is None:
                     continue
-                others = [known for known in self._by_address.pop(address, ()) if known != plain]
+                before = self._by_address.pop(address, ())
+                self.news += plain not in before
+                others = [known for known in before if known != plain]
                 self._by_address[address] = (*others[-(MOST_NAMES - 1) :], plain)
                 if len(self._by_address) > MOST_ADDRESSES:
                     self._by_address.popitem(last=False)

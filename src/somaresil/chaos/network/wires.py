@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["WIRES", "Wires"]
 
-_SHORTEST: Final = 0.02
-"""Seconds between two looks at the connections, at least."""
+_SHORTEST: Final = 0.001
+"""Seconds between two looks for connections that nobody has told of, at least."""
 _SHARE: Final = 20.0
-"""A look takes at most one part in so many of the time."""
+"""Each kind of look, at what is new and at everything, takes at most one part in so many of the time."""
+_ALL_AGAIN: Final = 0.25
+"""Seconds after which all connections are looked at again, though none is new."""
 _LOOKUP: Final = 0.25
 """Seconds for which the beginning of a partition waits for the addresses of its name; what exists is struck when they are known."""
 
@@ -262,14 +264,28 @@ class Wires:
 
     # -- connections that exist -----------------------------------------------------------------------------------------------------------
 
-    def look(self, cuts: Iterable[Cut], *, again: bool = False) -> None:
-        """Strike what is connected to where it should not be; ``again``: what was not there when the partition began."""
+    def look(self, cuts: Iterable[Cut], *, again: bool = False) -> set[int]:
+        """Strike what is connected to where it should not be; ``again``: what was not there when the partition began.
+
+        Returns the sockets that it has looked at, by inode.
+        """
         if sockets.unavailable():
-            return
+            return set()
         chosen = [cut for cut in cuts if cut.run.live]
         self._refresh_listening()
+        there = self._judge(sockets.connections(), chosen, late=again)
+        self._forget_gone(chosen, there)
+        return there
+
+    def _look_at_news(self, cuts: Iterable[Cut], known: set[int]) -> None:
+        """The same for connections that no look has decided about."""
+        found, ports = sockets.news(known)
+        self._listening |= ports
+        self._judge(found, [cut for cut in cuts if cut.run.live], late=True)
+
+    def _judge(self, connections: Iterable[sockets.Connection], cuts: Iterable[Cut], *, late: bool) -> set[int]:
         there: set[int] = set()
-        for connection in sockets.connections():
+        for connection in connections:
             there.add(connection.inode)
             if connection.local_port in self._listening or any(
                 cut.sink is not None and connection.port in cut.sink.ports for cut in BOARD.cuts
@@ -277,13 +293,13 @@ class Wires:
                 # Others have called us, or it waits in a sink.
                 continue
             names = NAMES.of(connection.peer)
-            for cut in chosen:
+            for cut in cuts:
                 if connection.inode in cut.seen or not cut.matches([connection.peer], names, connection.port):
                     continue
                 if not self._spares(cut, [connection.peer], connection.port):
                     cut.seen.add(connection.inode)
-                    self._strike(connection, cut, late=again)
-        self._forget_gone(chosen, there)
+                    self._strike(connection, cut, late=late)
+        return there
 
     def _strike(self, connection: sockets.Connection, cut: Cut, *, late: bool) -> None:
         with sockets.held(connection) as fd:
@@ -360,13 +376,20 @@ class Wires:
                 self._thread.start()
 
     def _look_again(self, stop: threading.Event) -> None:
-        pause = _SHORTEST
+        pause, due, known, of = _SHORTEST, 0.0, set[int](), (BOARD.cuts, NAMES.news)
         while not stop.wait(pause):
             cuts = BOARD.cuts
             began = time.monotonic()
             try:
                 self._check_hooks()
-                self.look(cuts, again=True)
+                if not sockets.unavailable():
+                    if began < due and of == (cuts, NAMES.news):
+                        self._look_at_news(cuts, known)
+                    else:
+                        # All of them are news to another partition, and when an address has another name.
+                        of, known = (cuts, NAMES.news), self.look(cuts, again=True)
+                        now = time.monotonic()
+                        due, began = now + max(_ALL_AGAIN, _SHARE * (now - began)), now
             except HookLostError as lost:
                 for cut in cuts:
                     cut.defect("its hook", lost, "the experiment has failed")
