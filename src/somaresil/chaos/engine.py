@@ -530,6 +530,15 @@ class ChaosEngine:
         return self._counted("overflowed")
 
     @property
+    def process_faults(self) -> tuple[ExperimentRun, ...]:
+        """The experiments whose fault of the process (a resource that is taken, a partition) is there at this moment."""
+        return tuple(self._warden.active)
+
+    def releases(self) -> dict[tuple[str, str, str], int]:
+        """How many faults of the process were released since it began, by target, kind and reason; at most 200, then ``_other``."""
+        return self._warden.ended()
+
+    @property
     def active_faults(self) -> int:
         """How many calls are being held up by faults at this moment."""
         return self.safety.active.total

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from somaresil.config import Checker
 from somaresil.errors import ConfigurationError
@@ -282,7 +282,6 @@ SHAPES: Final[Mapping[str, Any]] = {
 }
 """The shapes, by their names in plans."""
 
-_KINDS: Final = tuple(SHAPES.values())
 _IN_DATA: Final = 'seconds, or one of {"uniform": [0.1, 0.5]}, ' + ", ".join(f'{{"{name}": ...}}' for name in SHAPES if name != "uniform")
 
 
@@ -292,9 +291,8 @@ def distribution_of(check: Checker, name: str, value: object) -> Distribution | 
     As data it is an object with one field, the name of the shape; its value is what the shape is made of: a list, or an object with
     the names of its fields.
     """
-    if isinstance(value, _KINDS):
-        shape: Distribution = value  # pyright: ignore[reportAssignmentType]
-        return shape
+    if isinstance(value, Constant | Uniform | LogNormal | Pareto | Percentiles | Empirical):
+        return value
     if not isinstance(value, Mapping) or len(value) != 1:
         check.problem(name, value, _IN_DATA)
         return None
@@ -313,8 +311,8 @@ def distribution_of(check: Checker, name: str, value: object) -> Distribution | 
 
 def _made(kind: Any, made_of: object, check: Checker) -> Distribution | None:
     if kind in {Percentiles, Empirical}:
-        shape: Distribution = kind(made_of)  # pyright: ignore[reportArgumentType]
-        return shape
+        drawn: Distribution = kind(cast("Any", made_of))
+        return drawn
     names = [part.name for part in fields(kind) if part.init]
     needed = [part for part in names if part != "cap"]
     if isinstance(made_of, Mapping):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessFault", "Warden", "begins_nothing"]
 
+_MOST_COUNTED: Final = 200
 _LOOK_EVERY: Final = 0.25
 """Seconds between two looks at what is held: a clock that a test moves by hand wakes nobody."""
 
@@ -76,6 +77,8 @@ class _Held:
         self.run = run
         self.fault = fault
         self.begun = False
+        self.standing = False
+        """Whether there is something to be released."""
         self.real_end = float("inf")
 
 
@@ -89,12 +92,23 @@ class Warden:
         self._wake = threading.Event()
         self._held: tuple[_Held, ...] = ()
         self._thread: threading.Thread | None = None
+        self._ended: dict[tuple[str, str, str], int] = {}
         _wardens.add(self)
 
     @property
     def held(self) -> int:
         """How many faults it looks after, those that have not begun as well."""
         return len(self._held)
+
+    @property
+    def active(self) -> list[ExperimentRun]:
+        """Experiments whose fault has begun and is not released; dry runs begin nothing."""
+        return [held.run for held in self._held if held.standing]
+
+    def ended(self) -> dict[tuple[str, str, str], int]:
+        """How many faults were released since the process began, by target, kind and reason; at most 200 of these, then ``_other``."""
+        with self._lock:
+            return dict(self._ended)
 
     def take(self, run: ExperimentRun, fault: ProcessFault) -> None:
         """Begin a fault when its lease does, now or later, and see to its end. Raises what its beginning raises now."""
@@ -124,9 +138,28 @@ class Warden:
         except BaseException:
             held.run.end("failed")
             raise
+        held.standing = not held.run.config.dry_run
         # At once when it has ended meanwhile.
-        held.run.on_end(release)
+        held.run.on_end(lambda: self._release(held, release))
         self._wake.set()
+
+    def _release(self, held: _Held, release: Callable[[], None]) -> None:
+        try:
+            release()
+        finally:
+            counted, held.standing = held.standing, False
+            if counted:
+                self._count(held.run)
+
+    def _count(self, run: ExperimentRun) -> None:
+        # What a condition is called is for the event of its end: names of people's making are many.
+        ended = run.end_reason or ""
+        reason = "condition" if ended.startswith("condition ") else ended
+        key = (run.config.target_component, run.config.experiment.value, reason)
+        with self._lock:
+            if key not in self._ended and len(self._ended) >= _MOST_COUNTED:
+                key = ("_other", "_other", reason)
+            self._ended[key] = self._ended.get(key, 0) + 1
 
     def _drop(self, held: _Held) -> None:
         with self._lock:

@@ -41,9 +41,9 @@ def _truncate(answer: Any, u: float) -> Any:
     if isinstance(answer, str | bytes | list | tuple) and answer:
         return answer[: int(u * len(answer))]
     if isinstance(answer, Mapping):
-        texts = [key for key, value in answer.items() if isinstance(value, str | list) and value]
-        if texts:
-            longest = max(texts, key=lambda key: len(answer[key]))  # pyright: ignore[reportUnknownLambdaType]
+        lengths = {key: len(value) for key, value in answer.items() if isinstance(value, str | list) and value}
+        if lengths:
+            longest = max(lengths, key=lengths.__getitem__)
             return {**answer, longest: _truncate(answer[longest], u)}
     return answer
 

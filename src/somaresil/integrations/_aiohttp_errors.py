@@ -13,6 +13,7 @@ __all__ = ["make"]
 
 _TEXT = "fault injected by a chaos experiment"
 _URL = URL("http://injected.invalid/")
+_KEY = {"host": "injected.invalid", "port": 80, "is_ssl": False, "ssl": True}
 
 
 def make(name: str) -> Exception:
@@ -23,8 +24,8 @@ def make(name: str) -> Exception:
         info = aiohttp.RequestInfo(_URL, "GET", CIMultiDictProxy(headers), _URL)
         return aiohttp.ClientResponseError(info, (), status=int(status), message=_TEXT)
     if word == "ClientConnectorError":
-        given: dict[str, Any] = dict.fromkeys(ConnectionKey.__annotations__)
-        key = ConnectionKey(**{**given, "host": "injected.invalid", "port": 80, "is_ssl": False, "ssl": True})  # pyright: ignore[reportArgumentType]
-        return aiohttp.ClientConnectorError(key, OSError(111, _TEXT))
+        # Its releases differ in what they keep of a connection.
+        given: dict[str, Any] = {part: _KEY.get(part) for part in ConnectionKey.__annotations__}
+        return aiohttp.ClientConnectorError(ConnectionKey(**given), OSError(111, _TEXT))
     kind: type[Exception] = getattr(aiohttp, word)
     return kind(_TEXT)

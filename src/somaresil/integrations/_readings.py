@@ -79,6 +79,8 @@ class Family:
     unit: str = ""
     agree: bool = False
     """All workers say the same, so do not add."""
+    worst: bool = False
+    """Of several, the largest counts, so do not add."""
 
 
 _HTTP_LABELS: Final = ("http_request_method", "http_route", "http_response_status_code", "error_type")
@@ -182,6 +184,34 @@ FAMILIES: Final = {
             "counter",
             ("component", "fault"),
             "Calls that chaos experiments let pass because too many were held up already, by guard and kind.",
+        ),
+        Family(
+            "somaresil_process_faults",
+            "gauge",
+            ("component", "fault"),
+            "Faults of the process that are there now, by target and kind: resources that are taken, partitions.",
+        ),
+        Family(
+            "somaresil_process_faults_released",
+            "counter",
+            ("component", "fault", "reason"),
+            "Faults of the process that were given back, by target, kind and why they ended.",
+            group=2,
+            reserve=2,
+        ),
+        Family(
+            "somaresil_resource_held",
+            "gauge",
+            ("resource", "unit"),
+            "How much of a resource experiments hold now, in its own unit.",
+        ),
+        Family(
+            "somaresil_resource_effect",
+            "gauge",
+            ("resource", "measure"),
+            "What experiments on a resource have measured, while they last; with several workers or experiments the largest.",
+            reserve=2,
+            worst=True,
         ),
         Family(
             "somaresil_sli_events",
@@ -299,6 +329,12 @@ def _plus(value: Value, other: Value) -> Value:
     return value if isinstance(other, Histogram) else value + other
 
 
+def _together(family: Family, value: Value, other: Value) -> Value:
+    if family.worst and not isinstance(value, Histogram) and not isinstance(other, Histogram):
+        return max(value, other)
+    return other if family.agree else _plus(value, other)
+
+
 def add_up(readings: Iterable[Reading]) -> Reading:
     """All of them as one. Rows keep the order in which they are first met."""
     whole = Reading()
@@ -306,7 +342,7 @@ def add_up(readings: Iterable[Reading]) -> Reading:
         for name, rows in reading.rows.items():
             into = whole.rows[name]
             for labels, value in rows.items():
-                into[labels] = value if labels not in into or FAMILIES[name].agree else _plus(into[labels], value)
+                into[labels] = value if labels not in into else _together(FAMILIES[name], into[labels], value)
     return whole
 
 
@@ -333,11 +369,11 @@ def capped(family: Family, rows: dict[Labels, Value], limit: int) -> dict[Labels
             continue
         for labels, value in thing.items():
             other = _other(family, labels)
-            rest[other] = _plus(rest[other], value) if other in rest and not family.agree else value
+            rest[other] = _together(family, rest[other], value) if other in rest else value
     if family.agree:
         rest.clear()
     for labels, value in rest.items():
-        kept[labels] = _plus(kept[labels], value) if labels in kept else value
+        kept[labels] = _together(family, kept[labels], value) if labels in kept else value
     return kept
 
 
@@ -373,6 +409,7 @@ class Reader:
             self._try(f"pool {name}", _read_pool, reading, name, pool)
         self._try("recoveries", self._read_recoveries, reading)
         self._try("faults", self._read_faults, reading)
+        self._try("faults of the process", self._read_process_faults, reading)
         self._try("ignored headers", self._read_ignored, reading)
         self._try("request plans", self._read_plans, reading)
         for name in resilience.slos.names:
@@ -400,6 +437,24 @@ class Reader:
             for labels, count in counts.items():
                 reading.rows[f"somaresil_faults_{family}"][labels] = count
 
+    def _read_process_faults(self, reading: Reading) -> None:
+        chaos = self._resilience.chaos
+        there, released = reading.rows["somaresil_process_faults"], reading.rows["somaresil_process_faults_released"]
+        held, effects = reading.rows["somaresil_resource_held"], reading.rows["somaresil_resource_effect"]
+        for labels, count in chaos.releases().items():
+            released[labels] = count
+            there[labels[:2]] = 0
+        for run in chaos.process_faults:
+            fault = (run.config.target_component, run.config.experiment.value)
+            there[fault] = _number_of(there.get(fault, 0)) + 1
+            effect = run.effect
+            if effect is None:
+                continue
+            key = (effect.resource, effect.unit)
+            held[key] = _number_of(held.get(key, 0)) + effect.held
+            for measure, amount in effect.measured.items():
+                effects[effect.resource, measure] = max(_number_of(effects.get((effect.resource, measure), 0)), amount)
+
     def _read_plans(self, reading: Reading) -> None:
         for result, count in self._resilience.chaos.requests.counts().items():
             reading.rows["somaresil_request_plans"][result,] = count
@@ -416,6 +471,10 @@ class Reader:
             # An incident that ends is for a moment counted neither as running nor as over: a counter does not go back for that.
             labels = (name, outcome)
             self._events[labels] = reading.rows["somaresil_sli_events"][labels] = max(count, self._events.get(labels, 0))
+
+
+def _number_of(value: Value) -> float:
+    return 0.0 if isinstance(value, Histogram) else value
 
 
 _ENDED_BY_ITSELF: Final = (Outcome.GOOD, Outcome.BAD, Outcome.IGNORED)

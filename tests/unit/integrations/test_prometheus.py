@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import threading
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -28,8 +30,8 @@ from somaresil import (
     Resilience,
     StaleCache,
 )
-from somaresil.events import DefectFound
-from somaresil.integrations._readings import FAMILIES, Histogram
+from somaresil.events import DefectFound, ResourceExhausted
+from somaresil.integrations._readings import FAMILIES, Histogram, Reading, add_up
 from somaresil.integrations.prometheus import MetricsApp, ResilienceCollector, install, metrics_app
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5"
@@ -171,6 +173,73 @@ def test_injected_faults_are_counted_over_all_experiments(resilience, registry, 
     assert value(registry, "somaresil_calls_total", guard="db", outcome="bad", injected="true") == 70
 
 
+@pytest.fixture
+def allowed(monkeypatch):
+    """A process of the machine's clock that may be attacked, for the damage is real."""
+    monkeypatch.setenv("SOMARESIL_CHAOS", "1")
+    resilience = Resilience("tests", environment="test")
+    resilience.chaos.opt_in()
+    yield resilience
+    resilience.chaos.stop_all(here_only=True)
+
+
+def taken(resilience):
+    """A pool of two connections of which an experiment has both."""
+    free, all_taken = ["a", "b"], threading.Event()
+    resilience.chaos.register_pool("db", checkout=free.pop, giveback=free.append, size=2)
+    resilience.on(lambda _: all_taken.set(), ResourceExhausted)
+    run = resilience.chaos.arm(ChaosConfig(ChaosExperiment.RESOURCE_EXHAUSTION, "resource:pool:db", 1.0, 60.0))
+    assert all_taken.wait(20)
+    return run
+
+
+def test_a_resource_that_is_taken_is_shown_while_it_is_and_counted_when_it_is_given_back(allowed, registry):
+    """What is there, how much is held, and why it ended; what is over stays with zero, so that nobody reads an old value."""
+    install(allowed, registry)
+    run = taken(allowed)
+    labels = {"component": "resource:pool:db", "fault": "resource_exhaust"}
+    assert value(registry, "somaresil_process_faults", **labels) == 1
+    assert value(registry, "somaresil_resource_held", resource="resource:pool:db", unit="connections") == 2
+    run.end("condition burn_rate(up) > 2")
+    assert value(registry, "somaresil_process_faults", **labels) == 0
+    assert value(registry, "somaresil_process_faults_released_total", **labels, reason="condition") == 1
+    assert ("somaresil_resource_held" in {key[0] for key in scrape(registry)}) is False
+
+
+def test_what_a_resource_experiment_measures_is_exported(allowed, registry):
+    """By the names that its effect gives it."""
+    install(allowed, registry)
+    run = allowed.chaos.arm(ChaosConfig(ChaosExperiment.RESOURCE_EXHAUSTION, "resource:gil", 0.1, 60.0))
+    assert value(registry, "somaresil_resource_effect", resource="resource:gil", measure="cpu_seconds") is not None
+    assert value(registry, "somaresil_resource_held", resource="resource:gil", unit="threads") == 1
+    run.end()
+
+
+def test_a_partition_is_shown_while_it_lasts(allowed, registry):
+    """It holds no resource; a dry run is not there at all."""
+    install(allowed, registry)
+    config = ChaosConfig(ChaosExperiment.NETWORK_PARTITION, "net:192.0.2.1:9", 1.0, 60.0)
+    labels = {"component": "net:192.0.2.1:9", "fault": "network_partition"}
+    allowed.chaos.arm(replace(config, dry_run=True, allow_overlap=True)).end()
+    assert "somaresil_process_faults" not in {key[0] for key in scrape(registry)}
+    run = allowed.chaos.arm(replace(config, allow_overlap=True))
+    assert value(registry, "somaresil_process_faults", **labels) == 1
+    run.end()
+    assert value(registry, "somaresil_process_faults", **labels) == 0
+    assert value(registry, "somaresil_process_faults_released_total", **labels, reason="stopped") == 1
+
+
+def test_of_what_workers_have_measured_the_largest_counts():
+    """A loop that was late in one worker is not later for there being two."""
+    one, two = Reading(), Reading()
+    for reading, late in ((one, 0.5), (two, 0.2)):
+        reading.rows["somaresil_resource_effect"]["resource:gil", "loop_lag_max"] = late
+        reading.rows["somaresil_resource_held"]["resource:gil", "threads"] = 1
+    whole = add_up([one, two]).rows
+    assert whole["somaresil_resource_effect"] == {("resource:gil", "loop_lag_max"): 0.5}
+    assert whole["somaresil_resource_held"] == {("resource:gil", "threads"): 2}
+
+
 def test_objectives_and_their_events_are_exported(resilience, clock, registry):
     """Good and bad as the objective sees them, and the objective without the dust of floating point."""
     resilience.slos.add(SLO("up", 99.9, timedelta(days=30)), SLO("fast", 95.0, timedelta(days=7), latency=2.0))
@@ -272,7 +341,8 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
         fail_through(guard)
         resilience.routes.cell("GET", f"/{number}", 200, ()).add(Outcome.GOOD, 0.2, 0.1, 0.0, injected=False)
     sets = sets_of(registry)
-    assert set(sets) == {name for name in FAMILIES if not name.startswith("somaresil_faults_")}
+    chaos = ("somaresil_faults_", "somaresil_process_faults", "somaresil_resource_")
+    assert set(sets) == {name for name in FAMILIES if not name.startswith(chaos)}
     assert max(sets.values()) <= 200
     found = scrape(registry)
     assert sum(number for key, number in found.items() if key[0] == "somaresil_calls_total") == 900
