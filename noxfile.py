@@ -203,7 +203,9 @@ def lowest(session: nox.Session) -> None:
     admitted = [*project["dependencies"], *project["optional-dependencies"]["pytest"]]
     # What the test kit adapts to is no dependency of anybody's, but its oldest release is named too.
     adapted = [requirement for requirement in _group("test") if requirement.startswith(("aiohttp>", "anyio>"))]
-    session.install(PACKAGE, *(requirement.replace(">=", "==") for requirement in [*admitted, *adapted]), *_group("test"))
+    # Needs newer releases of what is pinned here, and only tests with servers use it.
+    others = [requirement for requirement in _group("test") if not requirement.startswith("schemathesis")]
+    session.install(PACKAGE, *(requirement.replace(">=", "==") for requirement in [*admitted, *adapted]), *others)
     _pytest(session, *_folders_of("unit", "property", "behaviour"), *session.posargs)
 
 

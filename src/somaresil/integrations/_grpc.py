@@ -124,7 +124,7 @@ class Desk:
         """
         if not BOARD.cuts or self._place is None:
             return None
-        told = await cut_off(*self._place, call.runtime, limit, unseen=True, patient=patient)
+        told = await cut_off(*self._place, call, limit, unseen=True, patient=patient)
         if told is None:
             return None
         if told == REFUSED:

@@ -213,7 +213,7 @@ class HttpxExchange:
         """Fail in httpx's own words when an experiment has cut its host off."""
         url = request.url
         port = url.port or (443 if url.scheme == "https" else 80)
-        told = await cut_off(url.host, port, self.call.runtime, request.extensions.get("timeout", {}).get("connect"))
+        told = await cut_off(url.host, port, self.call, request.extensions.get("timeout", {}).get("connect"))
         if told == REFUSED:
             raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
         if told is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from somaresil.chaos.network.seam import Blackhole, verdict
 
 if TYPE_CHECKING:
-    from somaresil.runtime import Runtime
+    from somaresil.guard.call import Call
 
 __all__ = ["REFUSED", "TIMED_OUT", "cut_off"]
 
@@ -15,17 +15,16 @@ REFUSED = "refused"
 TIMED_OUT = "timed out"
 
 
-async def cut_off(
-    host: str, port: int, runtime: Runtime, limit: float | None, *, unseen: bool = False, patient: bool = False
-) -> str | None:
+async def cut_off(host: str, port: int, call: Call, limit: float | None, *, unseen: bool = False, patient: bool = False) -> str | None:
     """Whether the way to a host is cut off: None, it is free; :data:`REFUSED` at once; :data:`TIMED_OUT` after ``limit`` seconds.
 
-    A partition that heals meanwhile sets the call free. ``unseen`` is for clients whose connections no hook of Python sees; ``patient`` is
-    who waits for a host that refuses.
+    A call that is struck is marked. A partition that heals meanwhile sets it free. ``unseen`` is for clients whose connections no hook of
+    Python sees; ``patient`` is who waits for a host that refuses.
     """
     told = verdict(host, port, unseen=unseen)
     if told is None:
         return None
+    call.touch()
     if isinstance(told, Blackhole) or patient:
-        return TIMED_OUT if await Blackhole(told.run).hold(runtime, limit) else None
+        return TIMED_OUT if await Blackhole(told.run).hold(call.runtime, limit) else None
     return REFUSED

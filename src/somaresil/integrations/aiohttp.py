@@ -200,7 +200,7 @@ class _Exchange:
         request = self.request
         limits: Any = getattr(getattr(request, "session", None), "timeout", None)
         limit = getattr(limits, "sock_connect", None) or getattr(limits, "connect", None)
-        told = await cut_off(request.url.host or "", request.url.port or 0, self.call.runtime, limit)
+        told = await cut_off(request.url.host or "", request.url.port or 0, self.call, limit)
         if told == REFUSED:
             refused = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             raise aiohttp.ClientConnectorError(request.connection_key, refused)

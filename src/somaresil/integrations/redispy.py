@@ -143,13 +143,13 @@ class _Seam:
             return None
         return self._guards.of(args, lambda: {**self._place, "command": command})
 
-    async def cross(self, runtime: Any) -> None:
+    async def cross(self, call: Any) -> None:
         """Fail in redis-py's own words when an experiment has cut its server off."""
         known = self._known
         if not known:
             return
         host, port = str(self._place["host"]), int(str(self._place["port"]))
-        told = await cut_off(host, port, runtime, known.get("socket_connect_timeout") or known.get("socket_timeout"))
+        told = await cut_off(host, port, call, known.get("socket_connect_timeout") or known.get("socket_timeout"))
         if told == REFUSED:
             raise exceptions.ConnectionError(f"Error {errno.ECONNREFUSED} connecting to {host}:{port}. {os.strerror(errno.ECONNREFUSED)}.")
         if told is not None:
@@ -263,7 +263,7 @@ class _Work:
     async def attempt(self) -> Any:
         """Make it once."""
         if BOARD.cuts:
-            await self._seam.cross(self.call.runtime)
+            await self._seam.cross(self.call)
         result = self._work()
         return await result if self._suspends else result
 

@@ -175,7 +175,7 @@ class _Work:
         host = str(place.get("hostaddr") or place.get("host") or "localhost")
         port = int(place.get("port") or _PORTS.get(self._dialect.name, 0))
         limit = place.get("connect_timeout")
-        told = await cut_off(host, port, self.call.runtime, None if limit is None else float(limit), unseen=True)
+        told = await cut_off(host, port, self.call, None if limit is None else float(limit), unseen=True)
         if told is not None:
             driver: Any = self._dialect.loaded_dbapi
             said = "Connection refused" if told == REFUSED else "timeout expired"

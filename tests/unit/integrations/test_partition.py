@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 
 from somaresil import ChaosConfig, ChaosExperiment, Outcome, Resilience
+from somaresil.events import CallEnded
 from somaresil.integrations._grpc import _place_of
 from somaresil.integrations.grpc import aio_interceptors, guard_channel
 from somaresil.integrations.httpx import guard_client
@@ -146,6 +147,27 @@ def test_drivers_that_connect_in_c_are_met_at_their_engine(process):
         assert isinstance(lost.value.orig, psycopg.OperationalError)
         run.end()
     engine.dispose()
+
+
+@pytest.mark.parametrize("mode", ["refuse", "blackhole"])
+def test_a_call_that_its_seam_has_struck_is_marked_and_one_that_failed_by_itself_is_not(process, mode):
+    """So that counts, spans and objectives can tell a partition from an outage."""
+    told = []
+    process.on(told.append, CallEnded)
+
+    def down(request):
+        raise httpx.ConnectError("down", request=request)
+
+    client = guard_client(httpx.Client(transport=httpx.MockTransport(down), timeout=0.05), process, name="web")
+    run = cut(process, "db.internal:443", mode)
+    with pytest.raises(httpx.TransportError):
+        client.get("https://db.internal/")
+    run.end()
+    with pytest.raises(httpx.ConnectError, match="down"):
+        client.get("https://db.internal/")
+    assert [event.injected for event in told] == [True, False]
+    counts = process.guards["web"].recorder.counts()
+    assert (counts.total("bad"), sum(counts.cells[Outcome.BAD, True])) == (2, 1)
 
 
 def test_nothing_is_asked_while_nothing_is_armed(process, monkeypatch):
