@@ -100,7 +100,7 @@ class ChaosConfig:
 
     ``blast_radius`` says how much of a fleet takes part when the same experiment is started everywhere: one instance, one zone or one
     region, chosen among ``candidates`` (names of instances, zones or regions) by rendezvous hash with no coordinator. Without candidates
-    it is this instance, zone or region.
+    it is this instance, zone or region. With ``blast_share`` that share of them takes part in place of one.
 
     The defaults are shy, as Polly's are: one call in a thousand, for a minute.
     """
@@ -123,6 +123,9 @@ class ChaosConfig:
     max_injections: int | None = None
     """End after so many strikes."""
     candidates: tuple[str, ...] = ()
+    blast_share: float | None = None
+    """Share of the candidates that takes part: rounded down, at least one. Without candidates each member is drawn by its own name, so of a
+    small fleet it may be none. None: one of the candidates."""
     calls: tuple[int, ...] | None = None
     """Strike these calls alone, counted from 1 for each guard (each attempt of a retry is one); None: any."""
     amount: float | None = None
@@ -188,6 +191,8 @@ class ChaosConfig:
             check.problem("candidates", self.candidates, "names of instances, zones or regions", "a list or tuple, also for a single name")
         else:
             keep(self, "candidates", tuple(check.name("candidates", name) for name in self.candidates))
+        if self.blast_share is not None:
+            keep(self, "blast_share", check.ratio("blast_share", self.blast_share, allow_zero=False))
         self._check_calls(check)
         self._check_triggers(check)
         self._check_contents(check)
@@ -300,7 +305,9 @@ class ChaosConfig:
         return made if isinstance(made, Exception) else InjectedFault(component, experiment)
 
 
-_SELECTING: Final = frozenset({"experiment", "target_component", "failure_rate", "duration_seconds", "blast_radius", "candidates", "_"})
+_SELECTING: Final = frozenset(
+    {"experiment", "target_component", "failure_rate", "duration_seconds", "blast_radius", "candidates", "blast_share", "_"}
+)
 _OPTIONS: Final = tuple(option.name for option in fields(ChaosConfig) if option.name not in _SELECTING)
 _USUAL: Final = {SHORT_NAMES.get(o.name, o.name): o.default for o in fields(ChaosConfig) if o.name in _OPTIONS}
 

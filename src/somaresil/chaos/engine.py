@@ -32,7 +32,7 @@ from somaresil.chaos.triggers import aims_at
 from somaresil.chaos.vocabulary import short_path
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
-from somaresil.model.selector import is_chosen, matches
+from somaresil.model.selector import is_chosen, is_in_share, matches
 from somaresil.runtime import Asyncio
 
 if TYPE_CHECKING:
@@ -880,11 +880,15 @@ class ChaosEngine:
 
     def _selected(self, config: ChaosConfig) -> bool:
         me = self.place.member(config.blast_radius)
-        if not config.candidates:
+        if not config.candidates and config.blast_share is None:
             return True
         # The key does not name the run, which each process numbers for itself: the same experiment chooses the same member everywhere.
         key = f"{config.experiment.value}|{config.target_component}"
-        return me is not None and is_chosen(key, me, config.candidates)
+        if me is None:
+            return False
+        if config.blast_share is not None:
+            return is_in_share(key, me, config.blast_share, config.candidates)
+        return is_chosen(key, me, config.candidates)
 
     def _arm_guard(self, run: ExperimentRun, guard: Guard) -> None:
         aimed = matches(run.config.target_component, guard.name)

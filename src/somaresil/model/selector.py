@@ -14,12 +14,14 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from heapq import nlargest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["can_meet", "chosen", "is_chosen", "matches", "weight"]
+__all__ = ["can_meet", "chosen", "is_chosen", "is_in_share", "matches", "weight"]
+
+_WEIGHTS: Final = float(1 << 64)
 
 
 def weight(key: str, member: str) -> int:
@@ -40,6 +42,19 @@ def chosen(key: str, members: Iterable[str], count: int = 1) -> tuple[str, ...]:
 def is_chosen(key: str, member: str, members: Iterable[str], count: int = 1) -> bool:
     """Whether ``member`` is among the chosen. One that is not in ``members`` never is: who is unknown stays out of the blast radius."""
     return member in chosen(key, members, count)
+
+
+def is_in_share(key: str, member: str, share: float, members: Iterable[str] = ()) -> bool:
+    """Whether ``member`` belongs to the ``share`` of the group that is chosen.
+
+    Of ``members``, when they are known, that many are chosen, rounded down and at least one. Otherwise by its weight alone: who comes or
+    goes changes nothing for the others, and a member of a smaller share is one of every larger one.
+    """
+    known = frozenset(members)
+    if not known:
+        return weight(key, member) < share * _WEIGHTS
+    # A thousand-millionth, so that 0.29 of a hundred is 29.
+    return is_chosen(key, member, known, max(1, int(share * len(known) + 1e-9)))
 
 
 def matches(pattern: str, name: str) -> bool:

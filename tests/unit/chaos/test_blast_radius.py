@@ -6,7 +6,9 @@ import itertools
 
 import pytest
 
+from somaresil import ConfigurationError
 from somaresil.events import ExperimentStarted
+from somaresil.model.selector import is_in_share
 from tests.unit.chaos.kit import ERROR, LATENCY, Stand
 
 INSTANCES = tuple(f"gateway-{number}" for number in range(9))
@@ -48,6 +50,34 @@ def test_exactly_one_zone_or_region_takes_part(radius, candidates, level):
     members = {getattr(stand.chaos.place, level) for stand in struck}
     assert len(members) == 1
     assert len(struck) == sum(getattr(stand.chaos.place, level) in members for stand in stands)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 1), (1 / 3, 3), (0.5, 4), (1.0, 9)])
+def test_a_share_of_the_fleet_takes_part(share, count):
+    """Rounded down, at least one, and the same ones in every process."""
+    assert len(taking_part(fleet(), blast_share=share, candidates=INSTANCES)) == count
+
+
+def test_a_share_of_a_fleet_that_nobody_has_listed_is_stable_under_churn():
+    """Each draws by its own name: about the share of them, the others stay as they are, and of a larger share all of these are part."""
+    names = [f"worker-{number}" for number in range(1_000)]
+
+    def struck(share, fleet):
+        return {name for name in fleet if is_in_share("error|llm.*", name, share)}
+
+    tenth = struck(0.1, names)
+    assert 60 < len(tenth) < 140
+    assert struck(0.1, names[:500]) == tenth & set(names[:500])
+    assert tenth < struck(0.3, names)
+    stand = Stand(instance=min(tenth))
+    assert stand.arm(blast_share=0.1).selected
+    assert not Stand(instance=min(set(names) - tenth)).arm(blast_share=0.1).selected
+
+
+def test_a_share_is_a_share():
+    """None of the fleet is no blast radius."""
+    with pytest.raises(ConfigurationError, match="blast_share"):
+        Stand().arm(blast_share=0.0)
 
 
 def test_experiments_are_spread_over_the_fleet():
