@@ -224,6 +224,41 @@ def test_dropped_packets_arrive_when_it_heals(stand: Stand, place: Place) -> Non
 
 
 @kernel
+def test_the_kernel_loses_the_share_that_it_was_told_and_all_arrives_when_it_is_taken_away() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as writer:
+        reader.bind(("127.0.0.1", 0))
+        reader.setblocking(False)
+
+        def arrived(of: int) -> int:
+            came = 0
+            for _ in range(of):
+                writer.sendto(b"x", reader.getsockname())
+                try:
+                    came += len(reader.recv(1))
+                except BlockingIOError:
+                    continue
+            return came
+
+        filters.attach(reader.fileno(), 0.3)
+        # Ten standard deviations around seven in ten.
+        assert 555 < arrived(1_000) < 845
+        filters.detach(reader.fileno())
+        assert arrived(200) == 200
+
+
+@kernel
+def test_what_is_said_over_a_lossy_connection_arrives(stand: Stand, place: Place) -> None:
+    client, server = place.pair()
+    run = cut(stand, place, "loss", loss=0.2)
+    server.settimeout(20)
+    for _ in range(5):
+        client.sendall(b"hello")
+        assert server.recv(5, socket.MSG_WAITALL) == b"hello"
+    assert run.injected == 1
+    run.end()
+
+
+@kernel
 def test_of_two_filters_the_stronger_holds_and_the_weaker_comes_back(stand: Stand, place: Place) -> None:
     client, server = place.pair()
     drop = cut(stand, place, "drop")
