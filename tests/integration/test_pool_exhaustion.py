@@ -114,7 +114,6 @@ def test_an_asynchronous_client_of_redis_has_no_connection_left(process: Process
         run.end()
         await until(lambda: run.effect.measured == {"in_use": 0})
         assert await client.ping()
-        await client.aclose()
         await pool.disconnect()
 
     asyncio.run(main())

@@ -36,9 +36,13 @@ def adapt(client: object) -> ClientPool | str | None:
     taken_by = "_in_use_connections"
 
     def used() -> int:
-        if isinstance(pool, redis.BlockingConnectionPool):
-            return len([each for each in getattr(pool, "_connections", ()) if each is not None]) - _free(pool)
-        return len(getattr(pool, taken_by, ()))
+        waiting: Any = getattr(pool, "pool", None)
+        if waiting is None:
+            return len(getattr(pool, taken_by, ()))
+        # A queue in which those that are free wait, and a None for each that was not opened yet.
+        there: Any = getattr(waiting, "queue", getattr(waiting, "_queue", ()))
+        free = sum(each is not None for each in list(there))
+        return len([each for each in getattr(pool, "_connections", ()) if each is not None]) - free
 
     if not suspends:
         return ClientPool(lambda: pool.get_connection(*word), pool.release, lambda: pool.max_connections, used, _is_full)
@@ -50,10 +54,6 @@ def adapt(client: object) -> ClientPool | str | None:
         await pool.release(taken)
 
     return ClientPool(checkout, giveback, lambda: pool.max_connections, used, _is_full, suspends=True)
-
-
-def _free(pool: Any) -> int:
-    return len([each for each in list(pool.pool.queue) if each is not None])
 
 
 def _is_full(error: Exception) -> bool:
