@@ -109,6 +109,7 @@ class ResilienceMiddleware:
         self._socket_slos = tuple(name for name in names if resilience.slos[name].latency is None)
         self._resilience = resilience
         self._chaos = resilience.chaos
+        self._placement = resilience.chaos.placement
         self._plans = resilience.chaos.requests
         self.monotonic = resilience.clock.monotonic
         self._routes = resilience.routes
@@ -139,7 +140,7 @@ class ResilienceMiddleware:
             await self._limited(self._admission, exchange)
             return
         try:
-            if not self._chaos.http or not await self._faulted(exchange):
+            if not self._placement.http or not await self._faulted(exchange):
                 limit = None
                 try:
                     # Most requests say nothing of a time: to look for it costs less here than in a frame of its own.
@@ -181,7 +182,7 @@ class ResilienceMiddleware:
                 refusal = self._too_much(admission, exchange, rejection)
             if refusal:
                 await self._refuse(exchange, refusal)
-            elif not self._chaos.http or not await self._faulted(exchange):
+            elif not self._placement.http or not await self._faulted(exchange):
                 if limit is None:
                     await self.app(scope, exchange.receive, send)
                 else:
@@ -277,8 +278,8 @@ class ResilienceMiddleware:
             if split is not None:
                 # Each request has to come by where it is counted by its group.
                 self.plain.clear()
-                split.enter(scope, spared=self._chaos.spares(scope["path"], exchange.root))
-            struck = self._chaos.strike_request(scope["path"], exchange.root, scope)
+                split.enter(scope, spared=self._placement.spares(scope["path"], exchange.root))
+            struck = self._placement.strike_request(scope["path"], exchange.root, scope)
             if struck is None:
                 return False
             run, hit = struck

@@ -8,37 +8,34 @@ looks at anyway.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chance import Chance
 from somaresil.chaos.capabilities import capabilities
-from somaresil.chaos.clienterrors import known_errors, unknown_error
-from somaresil.chaos.config import PROCESS_TARGETS, ChaosCeilings, ChaosConfig, ChaosExperiment
+from somaresil.chaos.clienterrors import known_errors
+from somaresil.chaos.config import ChaosCeilings, ChaosConfig, ChaosExperiment
 from somaresil.chaos.flight import RequestRun
 from somaresil.chaos.grading import Grader
-from somaresil.chaos.overlap import overlap
-from somaresil.chaos.permission import NOTHING, Permission, Place
+from somaresil.chaos.permission import Permission, Place
+from somaresil.chaos.placing import Placement
 from somaresil.chaos.plan import ERRORS, ChaosPlan, FaultWindow, PlanRun
-from somaresil.chaos.process import Warden, begins_nothing
+from somaresil.chaos.process import Warden
 from somaresil.chaos.requests import RequestPlans
 from somaresil.chaos.resources.registry import Registry
-from somaresil.chaos.run import ExperimentRun, Tracker, TripRule, trip
+from somaresil.chaos.run import ExperimentRun
 from somaresil.chaos.safety import LEVER, STOP_ALL, Safety
-from somaresil.chaos.transforms import CORRUPTIONS
-from somaresil.chaos.triggers import aims_at
-from somaresil.chaos.vocabulary import short_path
-from somaresil.config import Checker, did_you_mean
+from somaresil.chaos.shorthand import Shorthand
+from somaresil.chaos.vetting import Vetting
+from somaresil.config import Checker
 from somaresil.errors import ConfigurationError
-from somaresil.model.selector import is_chosen, is_in_share, matches
 from somaresil.runtime import Asyncio
 
 if TYPE_CHECKING:
     import os
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
     from somaresil.chaos.audit import AuditLog
@@ -47,11 +44,10 @@ if TYPE_CHECKING:
     from somaresil.chaos.killswitch import SharedSwitch
     from somaresil.chaos.plan import Corrupters, ErrorMakers
     from somaresil.chaos.process import ProcessFault
-    from somaresil.chaos.run import Hit
     from somaresil.chaos.split import Split
     from somaresil.events import Listeners
     from somaresil.guard import Guard
-    from somaresil.typing import Clock, FaultRule
+    from somaresil.typing import Clock
 
 __all__ = ["ChaosEngine"]
 
@@ -66,7 +62,7 @@ _PROCESS_FAULTS: Final[Mapping[ChaosExperiment, str]] = {
 """Kinds of fault that strike the process, and where each is made: ``module:function``, imported when first wanted."""
 
 
-class ChaosEngine:
+class ChaosEngine(Shorthand):
     """Arms faults in the guards and routes of one process."""
 
     def __init__(
@@ -79,7 +75,6 @@ class ChaosEngine:
         self._chance = chance
         self._listeners = listeners
         self._lock = threading.RLock()
-        self._allowed = NOTHING
         self._number = 0
         self._runs: tuple[ExperimentRun, ...] = ()
         self._forgotten: dict[str, dict[tuple[str, str], int]] = {counts: {} for counts in _COUNTS}
@@ -92,17 +87,20 @@ class ChaosEngine:
         self.split: Split | None = None
         """The control and experiment groups of the plan that runs; the middleware asks for it only while ``http`` has something."""
         self._graders: tuple[Grader, ...] = ()
-        self.protected: tuple[str, ...] = ()
-        """Patterns of paths that :meth:`protect` was told of."""
-        self.http: tuple[ExperimentRun, ...] = ()
-        """Experiments on requests; the middleware looks at this and nothing else."""
+        self._vetting = Vetting(place, guards, lambda: self.middlewares, self._known_fault)
+        self.placement = Placement(guards, self._warden, self._process_fault, lambda: self._vetting.allowed.protected, listeners)
+        """Where experiments strike, for the other parts of the process."""
+        self.protect = self.placement.protect
+        self.strike_request = self.placement.strike_request
+        self.spares = self.placement.spares
+        self.is_protected = self.placement.is_protected
         self.requests = RequestPlans(self, clock=clock, listeners=listeners)
         """Request plans: what was approved, what is in flight, what was counted."""
         self.safety = Safety(
             place,
             guards,
             lambda: (*self._runs, *self.requests.runs),
-            lambda: self._allowed.limits.active_faults,
+            lambda: self._vetting.allowed.limits.active_faults,
             self.requests.kill,
             clock=clock,
             listeners=listeners,
@@ -142,20 +140,17 @@ class ChaosEngine:
         check.type("ceilings", ceilings, (ChaosCeilings, type(None)), "ChaosCeilings(...) or None")
         check.type("production", production, bool, "True or False")
         check.finish()
-        self._allowed = Permission(ceilings or ChaosCeilings(), production)
+        self._vetting.allowed = Permission(ceilings or ChaosCeilings(), production)
         self.safety.path = switch if switch is not None else self.safety.path
         self.audit.note("opt_in", "production too" if production else "not in production")
 
     def permission(self) -> Permission:
         """What :meth:`opt_in` has allowed. :meth:`permit` takes it back."""
-        return self._allowed
+        return self._vetting.allowed
 
     def permit(self, permission: Permission) -> None:
         """Allow what was allowed when :meth:`permission` was asked, for whoever allows something for a time."""
-        self._allowed = permission
-
-    def _check_permission(self, check: Checker) -> None:
-        self._allowed.check(check, self.place)
+        self._vetting.allowed = permission
 
     def capabilities(self) -> Mapping[str, Capability]:
         """What faults of the process can be done here, by name, and why not the others; tried, not guessed. Needs no permission."""
@@ -183,26 +178,26 @@ class ChaosEngine:
 
     def _armed(self, config: ChaosConfig, actor: str | None) -> ExperimentRun:
         check = Checker("chaos")
-        self._check_permission(check)
+        self._vetting.permission(check)
         if not isinstance(config, ChaosConfig):
             check.problem("config", config, "a ChaosConfig")
             check.finish()
-        self._allowed.check_ceilings(
+        self._vetting.allowed.check_ceilings(
             check,
             failure_rate=config.highest_rate,
             duration_seconds=config.duration_seconds,
             delay_seconds=config.longest_delay,
         )
-        self._check_target(check, config.target_component, config.experiment)
-        self._check_process(check, config, "experiment", "target_component")
+        self._vetting.target(check, config.target_component, config.experiment)
+        self._vetting.process(check, config, "experiment", "target_component")
         self.safety.prepare(check)
         conditions = self.safety.conditions(check, config.stop_when)
         now = self._clock.monotonic()
         _ = self.runs  # ends the leases that are over, with no lock held: listeners hear of it
         span = (now, now + float(config.duration_seconds))  # type: ignore[arg-type]
         with self._lock:
-            self._check_number(check, [span])
-            self._check_overlap(check, config, span)
+            self._vetting.number(check, [span], self._runs)
+            self._vetting.overlap(check, config, span, self._runs)
             check.finish()
             self._number += 1
             run = self._run(f"{config.experiment.value}-{self._number}", config, self._chance)
@@ -211,7 +206,7 @@ class ChaosEngine:
         self._note_start(run, actor)
         if run.selected:
             self.safety.keep(run, conditions)
-            self._place(run)
+            self.placement.place(run)
         return run
 
     def check_plan(
@@ -219,27 +214,14 @@ class ChaosEngine:
     ) -> None:
         """Raise what :meth:`arm_plan` would raise now, but for experiments that run: their number, and their targets. Nothing is armed."""
         check = Checker("chaos")
-        self._check_permission(check)
+        self._vetting.permission(check)
         _ = self.runs
         known, ways = known_errors({**ERRORS, **(errors or {})}), dict(corrupters or {})
-        for i, window in enumerate(plan.windows):
-            place = check.child(f"plan.windows[{i}]")
-            config = self._planned(place, window, known, ways, await_guards=False)
-            if config is not None:
-                self.safety.conditions(place, config.stop_when)
+        self._vetting.windows(check, plan, known, ways, self.safety.conditions, await_guards=False)
         self.safety.prepare(check)
-        self._check_split(check, plan, split)
+        if split:
+            self._vetting.split(check, plan, self.split)
         check.finish()
-
-    def _check_split(self, check: Checker, plan: ChaosPlan, split: bool) -> None:  # noqa: FBT001 - passed on
-        if not split:
-            return
-        if self.split is not None:
-            check.problem("split", self.split.name, "one pair of groups at a time", "another plan with groups is running")
-        for i, window in enumerate(plan.windows):
-            if window.kind == ChaosExperiment.CIRCUIT_TRIP or window.target.startswith(PROCESS_TARGETS):
-                hint = "it strikes everybody in the process, the control group as well"
-                check.problem(f"plan.windows[{i}].kind", window.kind, "a fault of single calls or requests", hint)
 
     def arm_plan(
         self,
@@ -280,35 +262,25 @@ class ChaosEngine:
         allow_overlap: bool,
     ) -> PlanRun:
         check = Checker("chaos")
-        self._check_permission(check)
+        self._vetting.permission(check)
         if not isinstance(plan, ChaosPlan):
             check.problem("plan", plan, "a ChaosPlan", "ChaosPlan.from_json(text) reads one")
-        if errors is not None and not isinstance(errors, Mapping):
-            check.problem("errors", errors, "names of errors and what they mean, or None", "a dictionary of types or functions")
-        if corrupters is not None and not (isinstance(corrupters, Mapping) and all(callable(way) for way in corrupters.values())):
-            check.problem("corrupters", corrupters, "names and functions of an answer and a draw, or None")
-            corrupters = None
-        if not isinstance(plan, ChaosPlan) or not (errors is None or isinstance(errors, Mapping)):
+        if not self._vetting.names(check, errors, corrupters) or not isinstance(plan, ChaosPlan):
             check.finish()
         known, ways = known_errors({**ERRORS, **(errors or {})}), dict(corrupters or {})
-        configs = [
-            self._planned(check.child(f"plan.windows[{i}]"), window, known, ways, await_guards) for i, window in enumerate(plan.windows)
-        ]
+        configs, conditions = self._vetting.windows(check, plan, known, ways, self.safety.conditions, await_guards=await_guards)
         self.safety.prepare(check)
-        conditions: list[list[StopCondition]] = []
-        for index, config in enumerate(configs):
-            place = check.child(f"plan.windows[{index}]")
-            conditions.append([] if config is None else self.safety.conditions(place, config.stop_when))
         now = self._clock.monotonic()
         chance = Chance(plan.seed)
         _ = self.runs
         with self._lock:
-            self._check_number(check, [(now + window.start, now + window.end) for window in plan.windows])
+            self._vetting.number(check, [(now + window.start, now + window.end) for window in plan.windows], self._runs)
             for index, (window, config) in enumerate(zip(plan.windows, configs, strict=True)):
                 if config is not None and not allow_overlap:
                     place = check.child(f"plan.windows[{index}]")
-                    self._check_overlap(place, config, (now + window.start, now + window.end), name="target")
-            self._check_split(check, plan, split is not None)
+                    self._vetting.overlap(place, config, (now + window.start, now + window.end), self._runs, name="target")
+            if split is not None:
+                self._vetting.split(check, plan, self.split)
             check.finish()
             self.split = split or self.split
             runs = []
@@ -325,7 +297,7 @@ class ChaosEngine:
             for run, stops in zip(runs, conditions, strict=True):
                 self._note_start(run, actor)
                 self.safety.keep(run, stops)
-                self._place(run)
+                self.placement.place(run)
         except BaseException:
             plan_run.stop()
             self._forget_split(split)
@@ -340,7 +312,7 @@ class ChaosEngine:
             watcher = self._run(f"split-{self._number}", config, self._chance, seen=lambda _: None)
             self._runs = (*self._forget_old(), watcher)
         watcher.on_end(lambda: self._forget_split(split))
-        self._place(watcher)
+        self.placement.place(watcher)
         left = [*plan_run.runs]
 
         def one_less() -> None:
@@ -374,15 +346,15 @@ class ChaosEngine:
         Guards that are made later tell too. It needs the same permission as an experiment, since it takes the quiet path away.
         """
         check = Checker("chaos")
-        self._check_permission(check)
+        self._vetting.permission(check)
         config = ChaosConfig(ChaosExperiment.ERROR_INJECTION, "*", 0.0, duration_seconds)
-        self._allowed.check_ceilings(check, duration_seconds=config.duration_seconds)
+        self._vetting.allowed.check_ceilings(check, duration_seconds=config.duration_seconds)
         check.finish()
         with self._lock:
             run = self._run("track", config, self._chance, seen=seen)
             self._runs = (*self._forget_old(), run)
         for guard in self._guards().values():
-            self._arm_guard(run, guard)
+            self.placement.arm_guard(run, guard)
         return run
 
     def _run(
@@ -399,7 +371,7 @@ class ChaosEngine:
         return ExperimentRun(
             identity,
             config,
-            selected=self._selected(config),
+            selected=self._vetting.selected(config),
             clock=self._clock,
             chance=chance,
             listeners=self._listeners,
@@ -409,100 +381,6 @@ class ChaosEngine:
             seen=seen,
             look=self.safety.look,
             active=self.safety.active,
-        )
-
-    def _place(self, run: ExperimentRun) -> None:
-        """Arm it where it is to strike."""
-        _ = run.live  # tells that it has begun, if it has
-        try:
-            if run.config.on_http:
-                with self._lock:
-                    self.http = (*self.http, run)
-                run.on_end(lambda: self._forget_http(run))
-            elif run.config.on_process:
-                if run.selected:
-                    fault = self._process_fault(run.config.experiment)
-                    self._warden.take(run, begins_nothing(fault) if run.config.dry_run else fault)
-            else:
-                # Asked for after the experiment can be seen: a guard that is made meanwhile is found here or arms itself.
-                for guard in self._guards().values():
-                    self._arm_guard(run, guard)
-            if run.prerequisite is not None and run.selected:
-                # Behind its own rules, so that a call does not come after itself.
-                self._watch_for(run)
-        except BaseException:
-            run.end("failed")
-            raise
-
-    async def start(self, config: ChaosConfig, *, actor: str | None = None) -> ExperimentRun:
-        """See :meth:`arm`."""
-        return self.arm(config, actor=actor)
-
-    async def inject_latency(
-        self, component: str, delay_ms: float | timedelta, rate: float = 1.0, duration_seconds: float | timedelta = 60.0, **options: Any
-    ) -> ExperimentRun:
-        """Delay a share of the calls by ``delay_ms`` milliseconds."""
-        config = self._configured(
-            ChaosExperiment.LATENCY_INJECTION, component, rate, duration_seconds, delay_seconds=_milliseconds(delay_ms), **options
-        )
-        return self.arm(config)
-
-    async def inject_errors(
-        self, component: str, error: Any = None, rate: float = 1.0, duration_seconds: float | timedelta = 60.0, **options: Any
-    ) -> ExperimentRun:
-        """Fail a share of the calls with ``error``; requests (``http:/path``) are answered with ``status=503``."""
-        return self.arm(self._configured(ChaosExperiment.ERROR_INJECTION, component, rate, duration_seconds, error=error, **options))
-
-    async def lose_replies(
-        self,
-        component: str,
-        delay_ms: float | timedelta = 0.0,
-        rate: float = 1.0,
-        duration_seconds: float | timedelta = 60.0,
-        **options: Any,
-    ) -> ExperimentRun:
-        """Let the callee act, then drop the answer of a share of the calls: after ``delay_ms`` milliseconds they get an error."""
-        config = self._configured(
-            ChaosExperiment.LOST_REPLY, component, rate, duration_seconds, delay_seconds=_milliseconds(delay_ms), **options
-        )
-        return self.arm(config)
-
-    async def truncate_streams(
-        self, component: str, after_items: int = 1, rate: float = 1.0, duration_seconds: float | timedelta = 60.0, **options: Any
-    ) -> ExperimentRun:
-        """End a share of the streams early after some items, as if that had been all."""
-        return self.arm(
-            self._configured(ChaosExperiment.STREAM_TRUNCATION, component, rate, duration_seconds, after_items=after_items, **options)
-        )
-
-    async def cut_streams(
-        self, component: str, after_items: int = 1, rate: float = 1.0, duration_seconds: float | timedelta = 60.0, **options: Any
-    ) -> ExperimentRun:
-        """Break a share of the streams (guards) or responses (``http:/path``) off after some items."""
-        return self.arm(self._configured(ChaosExperiment.STREAM_CUT, component, rate, duration_seconds, after_items=after_items, **options))
-
-    async def trip_circuit_breaker(self, component: str, duration_seconds: float | timedelta = 30.0, **options: Any) -> ExperimentRun:
-        """Open the breakers that match for some seconds; they are probed and closed in the ordinary way after that.
-
-        A breaker that is open or half-open already, forced open, disabled or only watching is left alone: an outage is not an experiment.
-        """
-        return self.arm(self._configured(ChaosExperiment.CIRCUIT_TRIP, component, 1.0, duration_seconds, **options))
-
-    async def exhaust(
-        self,
-        resource: str,
-        amount: float | None = None,
-        rate: float = 1.0,
-        duration_seconds: float | timedelta = 60.0,
-        **options: Any,
-    ) -> ExperimentRun:
-        """Take ``amount`` of a resource of this process away, by its name: ``memory`` means the target ``resource:memory``.
-
-        None takes the usual amount. ``rate`` is the share of the time, for ``loop_block``, ``gil`` and ``cpu``; the others hold what they
-        took until the end.
-        """
-        return self.arm(
-            self._configured(ChaosExperiment.RESOURCE_EXHAUSTION, f"resource:{resource}", rate, duration_seconds, amount=amount, **options)
         )
 
     # -- stopping ---------------------------------------------------------------------------------------------------------------------
@@ -528,6 +406,16 @@ class ChaosEngine:
     def overflows(self) -> dict[tuple[str, str], int]:
         """How many calls passed unharmed because too many were held up already, as in :meth:`faults`."""
         return self._counted("overflowed")
+
+    @property
+    def http(self) -> tuple[ExperimentRun, ...]:
+        """The experiments on requests."""
+        return self.placement.http
+
+    @property
+    def protected(self) -> tuple[str, ...]:
+        """Patterns of paths that ``protect`` was told of."""
+        return self.placement.protected
 
     @property
     def process_faults(self) -> tuple[ExperimentRun, ...]:
@@ -667,74 +555,34 @@ class ChaosEngine:
             if run.over:
                 continue
             if not run.config.on_http and not run.config.on_process:
-                self._arm_guard(run, guard)
-            self._watch_guard(run, guard)
-        self.requests.guard_added(guard, self._arm_guard)
-
-    def protect(self, pattern: str) -> None:
-        """Never touch requests to these paths, whatever is allowed later: the control surface must be reachable while it is needed."""
-        with self._lock:
-            self.protected = (*self.protected, pattern)
+                self.placement.arm_guard(run, guard)
+            self.placement.watch_guard(run, guard)
+        self.requests.guard_added(guard, self.placement.arm_guard)
 
     def middleware_added(self) -> None:
         """A middleware is there to strike requests."""
         self.middlewares += 1
-
-    def strike_request(self, path: str, root: str = "", scope: Any = None) -> tuple[ExperimentRun, Hit] | None:
-        """What to do to a request; None: leave it alone. ``root`` is the root path, which servers put before the path of the app.
-
-        ``scope`` is that of ASGI: some experiments choose by method, host or headers.
-        """
-        if self.spares(path, root):
-            return None
-        paths = paths_of(path, root)
-        for run in self.http:
-            if run.live and any(aims_at(run.config.target_component, f"http:{name}") for name in paths):
-                hit = run.strike_request(scope)
-                if hit is not None:
-                    return run, hit
-        return None
-
-    def spares(self, path: str, root: str = "") -> bool:
-        """Whether experiments never touch requests to this path."""
-        return any(map(self.is_protected, paths_of(path, root)))
-
-    def is_protected(self, path: str) -> bool:
-        """Whether no experiment may touch requests for this path."""
-        plain = path.rstrip("/")
-        return any(matches(pattern, path) or matches(pattern, plain) for pattern in (*self._allowed.protected, *self.protected))
 
     # -- for request plans ------------------------------------------------------------------------------------------------------------
 
     def permits(self) -> bool:
         """Whether an experiment may be started here and now, as far as the kill switch said lately."""
         check = Checker()
-        self._check_permission(check)
+        self._vetting.permission(check)
         return not check.problems and self.safety.allows()
 
     def checked(
         self, check: Checker, fault: ChaosConfig | FaultWindow, errors: ErrorMakers | None, *, await_guards: bool
     ) -> ChaosConfig | None:
-        """The experiment that ``fault`` stands for; notes what would keep it from being started where chaos is permitted."""
-        if isinstance(fault, FaultWindow):
-            if fault.start:
-                check.problem("start", fault.start, "0", "a request plan begins with its request")
-            return self._planned(check, fault, known_errors({**ERRORS, **(errors or {})}), {}, await_guards)
-        if not isinstance(fault, ChaosConfig):
-            check.problem("fault", fault, "a ChaosConfig or a FaultWindow")
-            return None
-        self._allowed.check_ceilings(
-            check, failure_rate=fault.failure_rate, duration_seconds=fault.duration_seconds, delay_seconds=fault.delay_seconds
-        )
-        self._check_target(check, fault.target_component, fault.experiment, await_guards=await_guards)
-        return fault
+        """See :meth:`Vetting.checked <somaresil.chaos.vetting.Vetting.checked>`."""
+        return self._vetting.checked(check, fault, errors, await_guards=await_guards)
 
     def request_run(self, identity: str, config: ChaosConfig, chance: Chance, draws: str) -> RequestRun:
         """One rule of a request plan, as an experiment that nobody has armed."""
         return RequestRun(
             identity,
             config,
-            selected=self._selected(config),
+            selected=self._vetting.selected(config),
             clock=self._clock,
             chance=chance,
             listeners=self._listeners,
@@ -746,7 +594,7 @@ class ChaosEngine:
     def place_run(self, run: RequestRun) -> None:
         """Arm it."""
         if run.selected:
-            self._place(run)
+            self.placement.place(run)
 
     def forget_runs(self, runs: Iterable[ExperimentRun]) -> None:
         """Keep of these what they have struck."""
@@ -765,14 +613,14 @@ class ChaosEngine:
             return ChaosConfig(experiment, component, rate, duration, **options)
         except ConfigurationError as wrong:
             check = Checker("chaos")
-            self._check_permission(check)
+            self._vetting.permission(check)
             named = {problem.path.removeprefix("ChaosConfig.") for problem in wrong.problems}
             longest = getattr(delay := options.get("delay_seconds", 0.0), "longest", delay)
             given = {"failure_rate": rate, "duration_seconds": duration, "delay_seconds": longest}
             wrong_names = {name.partition(".")[0] for name in named}
-            self._allowed.check_ceilings(check, **{name: 0.0 if name in wrong_names else given[name] for name in given})
+            self._vetting.allowed.check_ceilings(check, **{name: 0.0 if name in wrong_names else given[name] for name in given})
             if "target_component" not in named:
-                self._check_target(check, component, experiment)
+                self._vetting.target(check, component, experiment)
             refused = ConfigurationError([*wrong.problems, *check.problems])
             self._note_refusal(refused, None, None)
             raise refused from None
@@ -797,139 +645,6 @@ class ChaosEngine:
                 _add(found, run, counts)
         return found
 
-    def _check_overlap(self, check: Checker, config: ChaosConfig, span: tuple[float, float], *, name: str = "target_component") -> None:
-        """Note an experiment that strikes the same at the same time. One outside its blast radius strikes nothing."""
-        if config.allow_overlap or not self._selected(config):
-            return
-        if any(problem.path.endswith(name) and problem.value == config.target_component for problem in check.problems):
-            # What is not there meets nobody.
-            return
-        for run in self._runs:
-            if (
-                run.end_reason is None
-                and not run.tracks
-                and run.span[0] < span[1]
-                and span[0] < run.span[1]
-                and overlap(config, run.config)
-            ):
-                allowed = f"a target that {run.id} on {run.config.target_component!r} does not strike"
-                check.problem(name, config.target_component, allowed, "stop that first, or say allow_overlap=True")
-                return
-
-    def _check_number(self, check: Checker, spans: list[tuple[float, float]]) -> None:
-        """Note when more would run at once than may."""
-        most = _most_at_once([*(run.span for run in self._runs if run.end_reason is None and not run.tracks), *spans])
-        if most > self._allowed.limits.experiments:
-            check.problem("experiments", most, f"at most {self._allowed.limits.experiments} at once", "stop one first")
-
-    def _planned(
-        self,
-        check: Checker,
-        window: FaultWindow,
-        errors: ErrorMakers,
-        corrupters: Corrupters,
-        await_guards: bool,  # noqa: FBT001 - one caller, in its own order
-    ) -> ChaosConfig | None:
-        """The experiment of one window, or notes why there can be none."""
-        if window.error is not None and window.error not in errors:
-            check.problem("error", window.error, *unknown_error(window.error, errors))
-            errors = {window.error: OSError}  # so that the rest of it is looked at too
-        if window.corrupt not in CORRUPTIONS and window.corrupt not in corrupters:
-            allowed = f"one of {', '.join([*CORRUPTIONS, *sorted(corrupters)])}"
-            hint = did_you_mean(window.corrupt, [*CORRUPTIONS, *corrupters]) or "allow it: corrupters={name: function}"
-            check.problem("corrupt", window.corrupt, allowed, hint)
-            corrupters = {window.corrupt: CORRUPTIONS["any"]}
-        try:
-            config = window.config(errors, corrupters)
-        except ConfigurationError as wrong:
-            for problem in wrong.problems:
-                check.problem(short_path(problem.path.removeprefix("ChaosConfig.")), problem.value, problem.allowed, problem.hint)
-            return None
-        limits = {"rate": config.highest_rate, "duration": config.duration_seconds, "delay": config.longest_delay}
-        self._allowed.check_ceilings(check, **limits)
-        self._check_target(check, config.target_component, config.experiment, name="target", await_guards=await_guards)
-        self._check_process(check, config, "kind", "target")
-        return config
-
-    def _check_target(
-        self, check: Checker, pattern: str, experiment: ChaosExperiment, *, name: str = "target_component", await_guards: bool = False
-    ) -> None:
-        if pattern.startswith("http:"):
-            if not self.middlewares and not await_guards:
-                hint = "no ResilienceMiddleware is mounted, so there are no requests to strike; frameworks mount it when the app starts"
-                check.problem(name, pattern, "a guard, or a mounted middleware", hint)
-            return
-        if pattern.startswith(PROCESS_TARGETS):
-            # Whether there is such a resource or such a network is for the fault itself to say.
-            return
-        guards = self._guards()
-        found = [guard for known, guard in guards.items() if matches(pattern, known)]
-        if not found and not await_guards:
-            check.problem(name, pattern, *unknown_target(pattern, guards))
-        if experiment is ChaosExperiment.CIRCUIT_TRIP and found and all(guard.breaker is None for guard in found):
-            check.problem(name, pattern, "a guard with a breaker", "there is no circuit to open")
-
-    def _check_process(self, check: Checker, config: ChaosConfig, kind: str, target: str) -> None:
-        """Ask the fault of the process, if it is one, what stands in its way."""
-        if not config.on_process:
-            return
-        if config.experiment in _PROCESS_FAULTS:
-            self._process_fault(config.experiment).check(check, config, self._allowed.limits, target)
-        else:
-            check.problem(kind, config.experiment.value, "a fault of calls", "this version cannot do it yet")
-
-    def _selected(self, config: ChaosConfig) -> bool:
-        me = self.place.member(config.blast_radius)
-        if not config.candidates and config.blast_share is None:
-            return True
-        # The key does not name the run, which each process numbers for itself: the same experiment chooses the same member everywhere.
-        key = f"{config.experiment.value}|{config.target_component}"
-        if me is None:
-            return False
-        if config.blast_share is not None:
-            return is_in_share(key, me, config.blast_share, config.candidates)
-        return is_chosen(key, me, config.candidates)
-
-    def _arm_guard(self, run: ExperimentRun, guard: Guard) -> None:
-        aimed = matches(run.config.target_component, guard.name)
-        if run.config.path is not None and not aimed and run.first_arming(guard.name):
-            # A path is the whole path: guards that it does not name must be seen on it too.
-            self._arm_rule(run, guard, Tracker(run, guard.name))
-        if not aimed or not run.first_arming(guard.name):
-            return
-        if run.config.experiment is not ChaosExperiment.CIRCUIT_TRIP:
-            self._arm_rule(run, guard, run.rule(guard.name))
-        elif run.live:
-            trip(run, guard)
-        else:
-            self._arm_rule(run, guard, TripRule(run, guard))
-
-    def _watch_for(self, run: ExperimentRun) -> None:
-        """See to it that what it waits for is seen: an event, or a call of a guard."""
-        if run.prerequisite is not None:
-            forget = run.prerequisite.listen(self._listeners)
-            if forget is not None:
-                run.on_end(forget)
-            for guard in self._guards().values():
-                self._watch_guard(run, guard)
-
-    def _watch_guard(self, run: ExperimentRun, guard: Guard) -> None:
-        prerequisite = run.prerequisite
-        if prerequisite is not None and prerequisite.of_guard(guard.name) and run.first_arming(f"after {guard.name}"):
-            self._arm_rule(run, guard, Tracker(run, guard.name, prerequisite.note))
-
-    def _arm_rule(self, run: ExperimentRun, guard: Guard, rule: FaultRule) -> None:
-        guard.faults.arm(rule)
-        run.on_end(lambda: guard.faults.disarm(rule))
-
-    def _forget_old(self, new: int = 1) -> tuple[ExperimentRun, ...]:
-        """The experiments to keep beside new ones. One that is not over is never forgotten: the kill switch must find it."""
-        surplus = [run for run in self._runs if run.end_reason is not None and not run.delaying][: max(0, len(self._runs) + new - _KEPT)]
-        for run in surplus:
-            for counts in _COUNTS:
-                _add(self._forgotten[counts], run, counts)
-        return tuple(run for run in self._runs if run not in surplus)
-
     def _process_fault(self, kind: ChaosExperiment) -> ProcessFault:
         """Who does this kind of fault, one for each engine."""
         with self._lock:
@@ -939,15 +654,16 @@ class ChaosEngine:
                 fault = self._process_faults[kind] = getattr(import_module(module), name)(self)
             return fault
 
-    def _forget_http(self, run: ExperimentRun) -> None:
-        with self._lock:
-            self.http = tuple(armed for armed in self.http if armed is not run)
+    def _known_fault(self, kind: ChaosExperiment) -> ProcessFault | None:
+        return self._process_fault(kind) if kind in _PROCESS_FAULTS else None
 
-
-def paths_of(path: str, root: str) -> list[str]:
-    """The paths that patterns are compared with: as the server says it, and without the root path."""
-    prefix = root.rstrip("/")
-    return [path, path.removeprefix(prefix) or "/"] if prefix and (path == prefix or path.startswith(f"{prefix}/")) else [path]
+    def _forget_old(self, new: int = 1) -> tuple[ExperimentRun, ...]:
+        """The experiments to keep beside new ones. One that is not over is never forgotten: the kill switch must find it."""
+        surplus = [run for run in self._runs if run.end_reason is not None and not run.delaying][: max(0, len(self._runs) + new - _KEPT)]
+        for run in surplus:
+            for counts in _COUNTS:
+                _add(self._forgotten[counts], run, counts)
+        return tuple(run for run in self._runs if run not in surplus)
 
 
 def _add(counts: dict[tuple[str, str], int], run: ExperimentRun, what: str) -> None:
@@ -956,28 +672,3 @@ def _add(counts: dict[tuple[str, str], int], run: ExperimentRun, what: str) -> N
         if key not in counts and len(counts) >= _MOST_PAIRS:
             key = ("_other", "_other")
         counts[key] = counts.get(key, 0) + struck
-
-
-def unknown_target(pattern: str, guards: Iterable[str]) -> tuple[str, str]:
-    """What is allowed in place of a target that no guard matches, and a hint."""
-    known = list(guards)
-    return f"a guard or a pattern that matches one ({', '.join(_some(known)) or 'there are none'})", did_you_mean(pattern, known)
-
-
-def _most_at_once(spans: list[tuple[float, float]]) -> int:
-    """How many of these spans overlap at most. One that ends where another begins does not overlap it."""
-    most = now = 0
-    for _, step in sorted([*((begin, 1) for begin, _ in spans), *((end, -1) for _, end in spans)]):
-        now += step
-        most = max(most, now)
-    return most
-
-
-def _milliseconds(value: Any) -> Any:
-    """Seconds; what is no number is left for :class:`ChaosConfig` to refuse."""
-    return value / 1000.0 if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _some(names: Iterable[str], most: int = 10) -> list[str]:
-    listed = sorted(names)
-    return listed if len(listed) <= most else [*listed[:most], f"and {len(listed) - most} more"]

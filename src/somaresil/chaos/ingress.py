@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chaos import baggage
-from somaresil.chaos.engine import paths_of
+from somaresil.chaos.placing import paths_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping

@@ -6,8 +6,8 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from somaresil.chaos.engine import unknown_target
 from somaresil.chaos.plan import ChaosPlan, FaultWindow
+from somaresil.chaos.vetting import unknown_target
 from somaresil.config import did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.model.selector import matches

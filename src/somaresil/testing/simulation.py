@@ -23,8 +23,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from somaresil.chaos.engine import unknown_target
 from somaresil.chaos.plan import ChaosPlan
+from somaresil.chaos.vetting import unknown_target
 from somaresil.config import Checker, did_you_mean
 from somaresil.model.selector import matches
 from somaresil.resilience import Resilience

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-from somaresil.chaos.engine import unknown_target
 from somaresil.chaos.plan import KINDS, LONGEST, ChaosPlan, FaultWindow
 from somaresil.chaos.transforms import CORRUPTIONS
+from somaresil.chaos.vetting import unknown_target
 from somaresil.chaos.vocabulary import FAULTS
 from somaresil.config import Checker
 from somaresil.model.selector import matches

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from somaresil import Outcome, asgi, routes, templates
-from somaresil.chaos.engine import ChaosEngine
+from somaresil.chaos.placing import Placement
 from somaresil.chaos.run import ExperimentRun
 from somaresil.events import DefectFound, Listeners
 from somaresil.recorder import Recorder
@@ -49,7 +49,7 @@ def steps():
     yield from ((Recorder, name) for name in ("__init__", "add", "settle", "counts"))
     yield from ((Series, name) for name in ("roll", "_totals", "_of"))
     yield from ((ExperimentRun, name) for name in ("strike", "claim", "_hit", "hold"))
-    yield ChaosEngine, "strike_request"
+    yield Placement, "strike_request"
     yield Listeners, "emit"
 
 

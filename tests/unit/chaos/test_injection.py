@@ -41,7 +41,7 @@ def test_a_guard_made_later_is_struck_too(stand):
 def test_a_guard_made_while_an_experiment_is_armed_is_struck_once(make, monkeypatch):
     """It may be found in the list of guards, by itself, or by both."""
     stand = make()
-    listed = stand.chaos._guards
+    listed = stand.chaos.placement._guards
 
     def listing():
         if stand.chaos.runs:
@@ -49,7 +49,7 @@ def test_a_guard_made_while_an_experiment_is_armed_is_struck_once(make, monkeypa
             stand.resilience.guard("llm.between")
         return listed()
 
-    monkeypatch.setattr(stand.chaos, "_guards", listing)
+    monkeypatch.setattr(stand.chaos.placement, "_guards", listing)
     stand.arm(target="llm.*")
     assert "llm.between" in stand.resilience.guards
     assert len(stand.resilience.guard("llm.between").faults.rules) == 1

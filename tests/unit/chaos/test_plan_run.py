@@ -298,7 +298,7 @@ def test_what_runs_already_counts_for_as_long_as_it_runs(make):
 
 def test_an_arming_that_fails_half_way_is_taken_back(stand, monkeypatch):
     """A defect of ours in arming one window ends those that are armed already."""
-    place, placed = stand.chaos._place, []
+    place, placed = stand.chaos.placement.place, []
 
     def breaks(run):
         if placed:
@@ -306,7 +306,7 @@ def test_an_arming_that_fails_half_way_is_taken_back(stand, monkeypatch):
         placed.append(run)
         place(run)
 
-    monkeypatch.setattr(stand.chaos, "_place", breaks)
+    monkeypatch.setattr(stand.chaos.placement, "place", breaks)
     with pytest.raises(MemoryError):
         arm(stand, GOOD, W("llm.invoke", "error", 10, 10), W("llm.invoke", "error", 20, 10))
     assert stand.guard.switch.quiet
