@@ -129,6 +129,10 @@ class FaultWindow:
     """Names of conditions that end it early, as the engine knows them."""
     dry_run: bool = False
     """Strike nothing, and count what would have been struck."""
+    blast_radius: str = "single_instance"
+    """How much of a fleet takes part when the same window is started everywhere: ``single_instance``, ``zone`` or ``region``."""
+    candidates: tuple[str, ...] = ()
+    """Names of instances, zones or regions among which the radius chooses; without any, those who start it take part."""
 
     def __post_init__(self) -> None:
         """Check everything, keep numbers as they are read best."""
@@ -161,6 +165,8 @@ class FaultWindow:
             keep(self, "where", config.where)
             keep(self, "calls", config.calls)
             keep(self, "stop_when", config.stop_when)
+            keep(self, "blast_radius", config.blast_radius)
+            keep(self, "candidates", config.candidates)
             for condition in config.stop_when:
                 if not isinstance(condition, str):
                     check.problem("stop_when", condition, "a name", "chaos.condition(name, ...) says what it means")
@@ -385,7 +391,7 @@ def _window(check: Checker, data: object) -> FaultWindow | None:
     # A stand-in lets the other fields be checked too; the problem of the missing one is told already.
     given: dict[str, Any] = {"target": "x", "kind": "error", "start": 0.0, "duration": 1.0}
     given |= {name: data[name] for name in _FIELDS if name in data}
-    for name in ("calls", "stop_when"):
+    for name in ("calls", "stop_when", "candidates"):
         if isinstance(given.get(name), list):
             given[name] = tuple(given[name])
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from somaresil.gameday.report import ExperimentReport, GameDayReport
 
-__all__ = ["to_html"]
+__all__ = ["page", "table", "text", "to_html"]
 
 _STYLE: Final = """
 :root {
@@ -44,21 +44,12 @@ svg { width: 100%; height: auto; font: 11px system-ui, sans-serif }
 
 def to_html(report: GameDayReport) -> str:
     """The whole report."""
-    title = _text(f"{report.name}: {title_of(report)}")
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{title}</h1>",
-        f'<p class="soft">Service {_text(report.service)}, seed {report.seed}, {_text(when(report.started_at))}, ',
-        f"{number(report.seconds)} s, ",
-        f"somaresil {_text(report.version)}.</p>",
-        *_table(("", ""), totals(report)),
-    ]
+    about = (
+        f"Service {report.service}, seed {report.seed}, {when(report.started_at)}, {number(report.seconds)} s, somaresil {report.version}"
+    )
+    parts = table(("", ""), totals(report))
     if report.interrupted is not None:
-        parts.append(f'<p class="interrupted">Interrupted: {_text(report.interrupted)}.</p>')
+        parts.append(f'<p class="interrupted">Interrupted: {text(report.interrupted)}.</p>')
     times = _recovery_times(report)
     if times:
         parts += ["<figure>", bars(times), "<figcaption>Seconds to recovery, by incident.</figcaption></figure>"]
@@ -67,18 +58,32 @@ def to_html(report: GameDayReport) -> str:
         parts += _experiment(experiment)
     if report.gates:
         gates = [(gate.experiment, gate.gate, "open" if gate.open else "closed", gate.why) for gate in report.gates]
-        parts += ["<h2>Gates</h2>", *_table(("before", "gate", "", "why"), gates)]
+        parts += ["<h2>Gates</h2>", *table(("before", "gate", "", "why"), gates)]
     if report.findings:
         found = [(each.severity, each.name, each.guard, each.evidence) for each in report.findings]
-        parts += ["<h2>Findings about the code</h2>", *_table(("severity", "finding", "guard", "evidence"), found)]
-    return "\n".join([*parts, "</body></html>", ""])
+        parts += ["<h2>Findings about the code</h2>", *table(("severity", "finding", "guard", "evidence"), found)]
+    return page(f"{report.name}: {title_of(report)}", about, parts)
+
+
+def page(title: str, about: str, parts: Iterable[str]) -> str:
+    """A page of ``parts``, which are HTML already; ``title`` and ``about`` are not."""
+    head = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{text(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{text(title)}</h1>",
+        f'<p class="soft">{text(about)}.</p>',
+    ]
+    return "\n".join([*head, *parts, "</body></html>", ""])
 
 
 def _experiment(experiment: ExperimentReport) -> Iterable[str]:
     status = experiment.status.value
-    yield f'<h3>{_text(experiment.name)}: <span class="{status}">{_text(status)}</span></h3>'
+    yield f'<h3>{text(experiment.name)}: <span class="{status}">{text(status)}</span></h3>'
     if experiment.reasons:
-        yield f"<ul>{''.join(f'<li>{_text(reason)}</li>' for reason in experiment.reasons)}</ul>"
+        yield f"<ul>{''.join(f'<li>{text(reason)}</li>' for reason in experiment.reasons)}</ul>"
     absorbed = share(experiment.absorbed_share)
     yield f"<p>Injected {experiment.injected}, touched {experiment.touched} calls, absorbed {absorbed}, "
     yield f"recovered after {number(experiment.recovered_after, ' s')}.</p>"
@@ -88,11 +93,11 @@ def _experiment(experiment: ExperimentReport) -> Iterable[str]:
         yield "<figcaption>Share of good calls (line), 95th percentile (dashed), touched calls (bars), phases (bands).</figcaption>"
         yield "</figure>"
     for heading, columns, rows in facts(experiment):
-        yield f'<p class="soft">{_text(heading)}</p>'
-        yield from _table(columns, rows)
+        yield f'<p class="soft">{text(heading)}</p>'
+        yield from table(columns, rows)
     for check in experiment.checks:
-        yield f'<p class="soft">Hypothesis, {_text(moment(check.moment))}</p>'
-        yield from _table(
+        yield f'<p class="soft">Hypothesis, {text(moment(check.moment))}</p>'
+        yield from table(
             ("probe", "value", "holds", "why"),
             [(each.probe, number(each.value), "yes" if each.holds else "no", each.why) for each in check.readings],
         )
@@ -102,19 +107,20 @@ def _recovery_times(report: GameDayReport) -> list[tuple[str, float | None]]:
     return [(incident.id, incident.seconds) for experiment in report.experiments for incident in experiment.incidents]
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """A table of plain values; nothing without rows."""
     body = [f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows]
     if not body:
         return []
-    head = f"<tr>{''.join(f'<th>{_text(column)}</th>' for column in columns)}</tr>" if any(columns) else ""
+    head = f"<tr>{''.join(f'<th>{text(column)}</th>' for column in columns)}</tr>" if any(columns) else ""
     return ["<table>", head, *body, "</table>"]
 
 
 def _cell(value: Any) -> str:
     mark = f' class="{value}"' if value in {"yes", "no"} else ""
-    return f"<td{mark}>{_text(value)}</td>"
+    return f"<td{mark}>{text(value)}</td>"
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     """Text that means nothing to HTML; what cannot be printed becomes a space."""
     return escape("".join(c if c.isprintable() or c == "\n" else " " for c in str(value)))

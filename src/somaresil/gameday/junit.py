@@ -15,7 +15,7 @@ from somaresil.gameday.words import when
 if TYPE_CHECKING:
     from somaresil.gameday.report import ExperimentReport, GameDayReport
 
-__all__ = ["to_junit"]
+__all__ = ["legal", "to_junit"]
 
 _TAGS: Final = {
     Status.DEVIATED: "failure",
@@ -41,13 +41,13 @@ def to_junit(report: GameDayReport) -> str:
         "skipped": str(tags.count("skipped")),
         "time": f"{report.seconds:.3f}",
     }
-    suites = Element("testsuites", {"name": _legal(report.name), **counts})
+    suites = Element("testsuites", {"name": legal(report.name), **counts})
     # ISO 8601 without a zone, which is what the schemas in use want.
     stamp = when(report.started_at).removesuffix(" UTC").replace(" ", "T")
-    suite = SubElement(suites, "testsuite", {"name": _legal(report.name), **counts, "timestamp": stamp, "hostname": _legal(report.service)})
+    suite = SubElement(suites, "testsuite", {"name": legal(report.name), **counts, "timestamp": stamp, "hostname": legal(report.service)})
     properties = SubElement(suite, "properties")
     for name, value in (("service", report.service), ("seed", report.seed), ("somaresil", report.version)):
-        SubElement(properties, "property", {"name": name, "value": _legal(str(value))})
+        SubElement(properties, "property", {"name": name, "value": legal(str(value))})
     for experiment in report.experiments:
         _case(suite, report, experiment)
     indent(suites)
@@ -55,19 +55,19 @@ def to_junit(report: GameDayReport) -> str:
 
 
 def _case(suite: Element, report: GameDayReport, experiment: ExperimentReport) -> None:
-    named = {"classname": _legal(f"gameday.{report.service}"), "name": _legal(experiment.name), "time": f"{experiment.seconds:.3f}"}
+    named = {"classname": legal(f"gameday.{report.service}"), "name": legal(experiment.name), "time": f"{experiment.seconds:.3f}"}
     case = SubElement(suite, "testcase", named)
     tag = _TAGS.get(experiment.status)
     if tag is not None:
         first = experiment.reasons[0] if experiment.reasons else ""
-        result = SubElement(case, tag, {"message": _legal(first), "type": experiment.status.value})
-        result.text = _legal("\n".join(experiment.reasons))
+        result = SubElement(case, tag, {"message": legal(first), "type": experiment.status.value})
+        result.text = legal("\n".join(experiment.reasons))
     lines = [f"injected {experiment.injected}, touched {experiment.touched}, absorbed {experiment.absorbed}"]
     lines += [f"recovered after {experiment.recovered_after:g} s"] if experiment.recovered_after is not None else []
-    SubElement(case, "system-out").text = _legal("\n".join(lines))
+    SubElement(case, "system-out").text = legal("\n".join(lines))
 
 
-def _legal(text: str) -> str:
+def legal(text: str) -> str:
     """What XML 1.0 can hold (production 2, Char): a control character would make the whole file unreadable, also when it is escaped."""
     return "".join(character if _is_legal(character) else "\N{REPLACEMENT CHARACTER}" for character in text)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from somaresil.gameday.report import ExperimentReport, GameDayReport
 
-__all__ = ["to_markdown"]
+__all__ = ["table", "to_markdown"]
 
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&:@-])")
 
@@ -24,7 +24,7 @@ def to_markdown(report: GameDayReport) -> str:
         "",
         f"Service {_text(report.service)}, seed {report.seed}, {when(report.started_at)}, {number(report.seconds)} s.",
         "",
-        *_table(("", ""), totals(report)),
+        *table(("", ""), totals(report)),
     ]
     if report.interrupted is not None:
         lines += [f"Interrupted: {_text(report.interrupted)}.", ""]
@@ -33,15 +33,15 @@ def to_markdown(report: GameDayReport) -> str:
         (each.name, each.status.value, str(each.injected), share(each.absorbed_share), number(each.recovered_after, " s"))
         for each in report.experiments
     ]
-    lines += _table(("experiment", "status", "injected", "absorbed", "recovered after"), rows)
+    lines += table(("experiment", "status", "injected", "absorbed", "recovered after"), rows)
     for experiment in report.experiments:
         lines += _experiment(experiment)
     if report.gates:
         rows = [(gate.experiment, gate.gate, "open" if gate.open else "closed", gate.why) for gate in report.gates]
-        lines += ["## Gates", "", *_table(("before", "gate", "", "why"), rows)]
+        lines += ["## Gates", "", *table(("before", "gate", "", "why"), rows)]
     if report.findings:
         rows = [(found.severity, found.name, found.guard, found.evidence) for found in report.findings]
-        lines += ["## Findings about the code", "", *_table(("severity", "finding", "guard", "evidence"), rows)]
+        lines += ["## Findings about the code", "", *table(("severity", "finding", "guard", "evidence"), rows)]
     return "\n".join(lines)
 
 
@@ -52,13 +52,14 @@ def _experiment(experiment: ExperimentReport) -> Iterable[str]:
     if experiment.reasons:
         yield ""
     for heading, columns, rows in facts(experiment):
-        yield from (f"{_text(heading)}:", "", *_table(columns, rows))
+        yield from (f"{_text(heading)}:", "", *table(columns, rows))
     for check in experiment.checks:
         rows = [(each.probe, number(each.value), "yes" if each.holds else "no", each.why) for each in check.readings]
-        yield from (f"Hypothesis, {moment(check.moment)}:", "", *_table(("probe", "value", "holds", "why"), rows))
+        yield from (f"Hypothesis, {moment(check.moment)}:", "", *table(("probe", "value", "holds", "why"), rows))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """A table of plain values, and an empty line; nothing without rows."""
     listed = [*rows]
     if not listed:
         return []

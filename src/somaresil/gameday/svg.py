@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from somaresil.gameday.report import PhaseReport, Point
 
-__all__ = ["bars", "lines_over_time"]
+__all__ = ["bars", "histogram", "lines_over_time"]
 
 _WIDTH, _HEIGHT = 900.0, 220.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 56.0, 18.0, 26.0
@@ -68,6 +68,24 @@ def bars(values: Sequence[tuple[str, float | None]]) -> str:
     if len(values) > len(shown):
         drawn.append(_label(start, len(shown) * _BAR + 14, f"and {len(values) - len(shown)} more"))
     return _svg((len(shown) + 1) * _BAR + 8, "time to recovery by incident", drawn)
+
+
+def histogram(values: Sequence[float], steps: int = 20) -> str:
+    """How many of these durations lie in each of ``steps`` equal parts of the time up to the longest."""
+    longest = max(values, default=0.0) or 1.0
+    counts = [0] * steps
+    for value in values:
+        counts[min(steps - 1, int(steps * value / longest))] += 1
+    room, height, most = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM, max(counts) or 1
+    drawn = []
+    for number, count in enumerate(counts):
+        left, tall = _LEFT + room * number / steps, height * count / most
+        place = f'x="{left:.1f}" y="{_TOP + height - tall:.1f}" width="{room / steps - 2:.1f}" height="{tall:.1f}"'
+        drawn.append(f'<rect {place} fill="var(--good)" opacity=".7"/>')
+        if count:
+            drawn.append(_label(left + room / steps / 2, _TOP + height - tall - 4, str(count), "middle"))
+    drawn += [_label(_LEFT + room * part, _HEIGHT - 8, f"{longest * part:.3g} s", "middle") for part in (0.0, 0.5, 1.0)]
+    return _svg(_HEIGHT, f"{len(values)} durations up to {longest:.3g} s", drawn)
 
 
 def _bands(phases: Sequence[PhaseReport], x: Callable[[float], float], height: float) -> Iterable[str]:
