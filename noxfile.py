@@ -230,6 +230,15 @@ def demo(session: nox.Session) -> None:
     session.run("python", "-m", "somaresil", "demo", *session.posargs, interrupt_timeout=15, terminate_timeout=5)
 
 
+@nox.session(default=False)
+def drill(session: nox.Session) -> None:
+    """Strike a real stack with two hundred faults, and write what became of them to drill-report/; takes about six minutes."""
+    _debian(session, "prometheus", "redis-server")
+    session.install(".[drill]")
+    # It stops its own children on Ctrl-C and needs a moment for it.
+    session.run("python", "-m", "somaresil", "drill", *session.posargs, interrupt_timeout=15, terminate_timeout=5)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""

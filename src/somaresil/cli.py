@@ -18,7 +18,6 @@ import json
 import sys
 import warnings
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from somaresil import control_command
@@ -147,7 +146,7 @@ def _add_drill(commands: Any) -> None:
     )
     drill.add_argument("--seed", type=int, default=7, metavar="N", help="decides faults, order and struck calls (default: %(default)s)")
     drill.add_argument("--faults", type=_whole(1, 2_000), default=210, metavar="N", help="how many are injected (default: %(default)s)")
-    drill.add_argument("--out", type=Path, default=Path("drill-report"), metavar="DIR", help="folder of the report (default: %(default)s)")
+    drill.add_argument("--out", default="drill-report", metavar="DIR", help="folder of the report (default: %(default)s)")
     drill.add_argument(
         "--rate",
         type=_number("requests a second", 6.0, 200.0),

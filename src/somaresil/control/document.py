@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.chaos.config import BLAST_RADII
 from somaresil.chaos.plan import LONGEST, MOST_WINDOWS, VERSION, FaultWindow
 from somaresil.config import LONGEST_NAME
 
@@ -35,6 +36,8 @@ _KNOWN: Final[dict[str, dict[str, Any]]] = {
     "after_items": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
     "calls": {"type": ["array", "null"], "items": {"type": "integer", "minimum": 1}, "minItems": 1, "maxItems": 1_000},
     "path": {"type": ["string", "null"], "minLength": 1, "maxLength": 1_000},
+    "blast_radius": {"type": "string", "enum": list(BLAST_RADII), "description": "How much of a fleet that is told the same takes part"},
+    "candidates": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}},
 }
 """What the fields of a window are. One that is not here is described by its annotation."""
 _ANNOTATED: Final[dict[str, Any]] = {"float": "number", "int": "integer", "str": "string", "bool": "boolean", "None": "null"}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 
 from somaresil.demo import DemoError
 
@@ -37,7 +36,7 @@ class Options:
     seed: int = 7
     """Decides which faults are injected where, in which order, and which calls they strike."""
     faults: int = FAULTS
-    out: Path = Path("drill-report")
+    out: str = "drill-report"
     """Folder of the report."""
     rate: float = 24.0
     """Requests of users a second."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from somaresil.drill import DrillError
@@ -13,8 +14,6 @@ from somaresil.drill.render import title_of, to_html, to_junit, to_markdown
 from somaresil.drill.run import LIMIT, Drill
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from somaresil.drill import Options
     from somaresil.drill.report import DrillReport
 
@@ -29,11 +28,12 @@ def main(options: Options) -> int:
     """
     try:
         # Before the faults, not after them, it is to be found out that the report has no place.
-        options.out.mkdir(parents=True, exist_ok=True)
+        folder = Path(options.out)
+        folder.mkdir(parents=True, exist_ok=True)
         report = _simulated(options) if options.virtual else asyncio.run(_real(options))
         if isinstance(report, int):
             return report
-        write(report, options.out)
+        write(report, folder)
     except (DrillError, OSError) as error:
         print(f"somaresil drill: {error}", file=sys.stderr)
         return 2
@@ -59,8 +59,11 @@ def _simulated(options: Options) -> DrillReport:
 
 
 async def _real(options: Options) -> DrillReport | int:
-    from somaresil.drill.processes import Processes
+    from somaresil.drill.processes import PROGRAMS, Processes, absent
 
+    if programs := absent():
+        packages = " ".join(PROGRAMS[program] for program in programs)
+        raise DrillError(f"not on PATH: {', '.join(programs)}. Debian: apt-get install {packages}; --virtual does without")
     task, asked = asyncio.current_task(), list[signal.Signals]()
 
     def end(number: signal.Signals) -> None:

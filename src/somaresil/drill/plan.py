@@ -27,6 +27,8 @@ IN_PROCESS: Final = frozenset({Realm.RESOURCE, Realm.NETWORK})
 
 LEASE: Final = 0.9
 """Seconds for which a fault is held."""
+_LEASES: Final = {"stale_result": 3.0}
+"""Those that need longer to strike: the same has to be asked of the same endpoint again."""
 _SEEDS: Final = 2**31
 _RATES: Final = (0.7, 1.0)
 
@@ -196,6 +198,7 @@ def plan_of(seed: int, faults: int, *, processes: bool = True) -> tuple[Strike, 
             radius,
             _RATES[int(chance.draw("drill.rate", site.kind, number) * len(_RATES))],
             int(chance.draw("drill.seed", site.kind, number) * _SEEDS),
+            _LEASES.get(site.kind, LEASE),
         )
         for number, (site, radius) in enumerate(_shuffled(chance, "drill.order", chosen), start=1)
     )

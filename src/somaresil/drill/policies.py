@@ -45,7 +45,7 @@ class Policies:
 
     def pool(self, timeout: float | Timeout | None) -> dict[str, Any]:
         """Options of a pool: who is slow is forgotten soon, for the next fault is another one."""
-        options: dict[str, Any] = {"attempts": self.attempts, "latency_decay": 1.0, "slow_start": 0.2, "ejection": False}
+        options: dict[str, Any] = {"attempts": self.attempts, "latency_decay": 0.25, "slow_start": 0.2, "ejection": False}
         return {**options, **self.guard(timeout)}
 
     def guard(self, timeout: float | Timeout | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
@@ -18,7 +19,8 @@ from somaresil.clock import SystemClock
 from somaresil.demo.processes import HOST, Fleet
 from somaresil.demo.services.client import client
 from somaresil.drill import DrillError
-from somaresil.drill.topology import Settings, instances
+from somaresil.drill.report import Footprint
+from somaresil.drill.topology import SESSION, Settings, instances
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -121,6 +123,21 @@ class Processes:
             return False
         return reply.status_code == httpx.codes.OK
 
+    async def kept(self) -> set[str]:
+        """What is in Redis."""
+        import redis.asyncio
+
+        async with redis.asyncio.Redis(host=HOST, port=self.settings.redis, decode_responses=True) as client:
+            members: Any = client.smembers(SESSION)
+            return set(await members)
+
+    async def footprint(self) -> dict[str, Footprint] | None:
+        """As the kernel has it; None where it does not say."""
+        pids = {name: Path(f"/proc/{pid}") for name, pid in self._fleet.pids.items() if name in self.settings.urls}
+        if sys.platform != "linux":
+            return None
+        return {name: await asyncio.to_thread(_footprint, entry) for name, entry in pids.items()}
+
     async def counted(self) -> dict[tuple[str, str], float] | None:
         """Strikes by instance and kind, as Prometheus has scraped them."""
         query = "sum by (name, fault) (somaresil_faults_injected_total)"
@@ -128,6 +145,12 @@ class Processes:
         reply.raise_for_status()
         found = reply.json()["data"]["result"]
         return {(each["metric"]["name"], each["metric"]["fault"]): float(each["value"][1]) for each in found}
+
+
+def _footprint(entry: Path) -> Footprint:
+    status = dict(line.split(":", 1) for line in (entry / "status").read_text(encoding="utf-8").splitlines())
+    descriptors = sum(1 for _ in (entry / "fd").iterdir())
+    return Footprint(descriptors, int(status["Threads"]), int(status["VmRSS"].split()[0]) << 10)
 
 
 def _found(program: str) -> str:

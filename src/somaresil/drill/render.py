@@ -13,7 +13,7 @@ from somaresil.gameday.words import number, share, when
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from somaresil.drill.report import DrillReport, FaultResult
+    from somaresil.drill.report import DrillReport, FaultResult, Footprint
 
 __all__ = ["title_of", "to_html", "to_junit", "to_markdown"]
 
@@ -48,6 +48,7 @@ def _totals(report: DrillReport) -> list[_Row]:
         ("calls touched", f"{touched}, {good} of which ended well all the same ({share(good / touched if touched else None)})"),
         ("requests of users", f"{report.requests}, {report.bad_requests} of which were not good"),
     ]
+    rows.append(("messages acknowledged", f"{report.acknowledged}, {len(report.lost)} of which are lost"))
     agreement = report.agreement
     if agreement is None:
         rows.append(("Prometheus", "there was none to ask"))
@@ -80,8 +81,20 @@ def _sections(report: DrillReport) -> Iterable[tuple[str, _Row, list[_Row]]]:
         ("instance", "objective", "good", "bad", "left before", "left after"),
         [(each.instance, each.slo, str(each.good), str(each.bad), share(each.before), share(each.after)) for each in report.budgets],
     )
+    yield (
+        "Processes before the first fault and after the last",
+        ("instance", "descriptors", "threads", "memory, MiB"),
+        [
+            (name, *(f"{then} → {now}" for then, now in zip(_of(before), _of(after), strict=True)))
+            for name, before, after in report.footprints
+        ],
+    )
     columns = ("fault", "rate", "struck", "strikes", "impact", "recovered", "noticed by", "detection", "recovery", "clean", "repeats")
     yield "All faults", columns, [_fault(fault) for fault in report.faults]
+
+
+def _of(footprint: Footprint) -> tuple[int, int, int]:
+    return footprint.descriptors, footprint.threads, footprint.memory >> 20
 
 
 def _group(name: str, faults: Sequence[FaultResult]) -> _Row:

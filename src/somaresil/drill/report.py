@@ -1,8 +1,8 @@
 """What came of a drill, as frozen data, and whether the stack has passed. Rendering is done in :mod:`somaresil.drill.render`.
 
 Passed means: the lower end of the 95 % Wilson interval of the recovery rate is at least :data:`RECOVERY_AT_LEAST`, the slowest recovery
-took less than :data:`RECOVERY_WITHIN` seconds, and Prometheus, where there is one, has counted the same strikes. What the platform
-cannot do is named and counted on neither side.
+took less than :data:`RECOVERY_WITHIN` seconds, no message that was acknowledged is lost, and Prometheus, where there is one, has counted
+the same strikes. What the platform cannot do is named and counted on neither side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from somaresil.model.proportion import Distribution, distribution, wilson
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["RECOVERY_AT_LEAST", "RECOVERY_WITHIN", "Agreement", "Budget", "DrillReport", "FaultResult"]
+__all__ = ["RECOVERY_AT_LEAST", "RECOVERY_WITHIN", "Agreement", "Budget", "DrillReport", "FaultResult", "Footprint"]
 
 RECOVERY_AT_LEAST: Final = 0.95
 RECOVERY_WITHIN: Final = 300.0
@@ -96,6 +96,16 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process has of the machine: what faults have taken must be given back."""
+
+    descriptors: int
+    threads: int
+    memory: int
+    """Resident bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class DrillReport:
     """Everything, and the judgement."""
 
@@ -115,6 +125,12 @@ class DrillReport:
     budgets: tuple[Budget, ...] = ()
     agreement: Agreement | None = None
     """None: there was no Prometheus."""
+    acknowledged: int = 0
+    """Messages of which users were told that they are remembered, or will be."""
+    lost: tuple[str, ...] = ()
+    """Those of them that were not in the memory at the end."""
+    footprints: tuple[tuple[str, Footprint, Footprint], ...] = ()
+    """What each process had before the first fault and after the last."""
 
     @property
     def counted(self) -> tuple[FaultResult, ...]:
@@ -211,6 +227,8 @@ class DrillReport:
             yield f"{rate}: with 95 % confidence that shows {bound:.1%}, less than {RECOVERY_AT_LEAST:.0%}"
         if slowest is not None and slowest >= RECOVERY_WITHIN:
             yield f"the slowest recovery took {slowest:.0f} s, not less than {RECOVERY_WITHIN:.0f} s"
+        if self.lost:
+            yield f"{len(self.lost)} of {self.acknowledged} acknowledged messages are lost: {', '.join(self.lost[:5])}"
         if self.agreement is not None and not self.agreement.agree:
             yield f"Prometheus has counted other strikes: {'; '.join(self.agreement.differences[:5])}"
 

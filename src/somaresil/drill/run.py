@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from somaresil.drill.judge import Judgement
     from somaresil.drill.plan import Strike
+    from somaresil.drill.report import Footprint
     from somaresil.drill.topology import Settings
     from somaresil.typing import Clock
 
@@ -75,6 +76,14 @@ class Stack(Protocol):
 
     def check(self) -> None:
         """Raise :class:`DrillError` when an instance has died."""
+        ...
+
+    async def kept(self) -> set[str]:
+        """What the memory services have written, of the session of all users."""
+        ...
+
+    async def footprint(self) -> Mapping[str, Footprint] | None:
+        """What each instance has of the machine; None: they are no processes."""
         ...
 
     async def counted(self) -> Mapping[tuple[str, str], float] | None:
@@ -138,13 +147,13 @@ class Drill:
         missing = await self._capabilities()
         async with Users(self._stack.http, gateways, self._clock, rate=self._rate, balance=self._balance) as users:
             await self._steady(users, began)
-            before = await self._counts(began)
+            before, footprint = await self._counts(began), await self._stack.footprint()
             for strike in self._strikes:
                 results.append(await self._strike(users, strike, missing))
                 self._tell(f"{len(results)}/{len(self._strikes)} {results[-1].line}")
             await users.stop()
             requests, bad = users.count, users.bad
-        after = await self._counts(began)
+        after = await self._delivered(began)
         return DrillReport(
             version=__version__,
             seed=self._seed,
@@ -159,6 +168,9 @@ class Drill:
             faults=tuple(results),
             budgets=tuple(_budget(name, before.slos.get(name), after.slos[name]) for name in sorted(after.slos)),
             agreement=await self._agreement(),
+            acknowledged=len(users.acknowledged),
+            lost=tuple(sorted(users.acknowledged - await self._stack.kept())),
+            footprints=_footprints(footprint, await self._stack.footprint()),
         )
 
     # -- one fault --------------------------------------------------------------------------------------------------------------------
@@ -292,6 +304,13 @@ class Drill:
                 counts.slos[f"{name} {slo}"] = budget
         return counts
 
+    async def _delivered(self, since: float) -> _Counts:
+        """The counts when no write waits any more, or has waited too long."""
+        deadline = self._clock.monotonic() + self._limit
+        while (counts := await self._counts(since)).waiting and self._clock.monotonic() < deadline:
+            await self._clock.asleep(LOOK_EVERY)
+        return counts
+
     async def _capabilities(self) -> dict[str, str]:
         """What the platform cannot do, and why not; all instances are on the same one."""
         (first, *_) = instances()
@@ -343,6 +362,12 @@ def _agreement(ours: Mapping[tuple[str, str], float], theirs: Mapping[tuple[str,
     counts = [(" ".join(key), ours.get(key, 0), theirs.get(key, 0)) for key in both]
     apart = tuple(f"{name}: {mine:g} and {other:g}" for name, mine, other in counts if mine != other)
     return Agreement(int(sum(ours.values())), int(sum(theirs.values())), apart)
+
+
+def _footprints(
+    before: Mapping[str, Footprint] | None, after: Mapping[str, Footprint] | None
+) -> tuple[tuple[str, Footprint, Footprint], ...]:
+    return () if before is None or after is None else tuple((name, before[name], after[name]) for name in before)
 
 
 def _budget(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Budget:

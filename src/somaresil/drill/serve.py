@@ -5,6 +5,7 @@ The driver has bound the socket and hands it over, as in :mod:`somaresil.demo.se
 
 from __future__ import annotations
 
+import importlib
 import socket
 import sys
 
@@ -17,7 +18,6 @@ __all__ = ["main"]
 def main(name: str, descriptor: int, parent: int) -> None:
     """Serve until SIGTERM."""
     die_with(parent)
-    import anyio.to_thread  # noqa: F401 - a limiter can be struck only where it is used
     import uvicorn
 
     from somaresil.demo.services.client import client
@@ -25,6 +25,8 @@ def main(name: str, descriptor: int, parent: int) -> None:
     from somaresil.drill.services import build
     from somaresil.drill.store import InRedis
 
+    # A limiter can be struck only where it is used, and tools use it from their first call on.
+    importlib.import_module("anyio.to_thread")
     settings, policies = Settings.from_environment(), Policies()
     (instance,) = [each for each in instances() if each.name == name]
     service = build(instance, settings, policies, client(), InRedis(settings, policies))

@@ -18,7 +18,7 @@ from somaresil.drill.policies import Policies
 from somaresil.drill.run import Drill
 from somaresil.drill.services import build
 from somaresil.drill.store import InProcess
-from somaresil.drill.topology import Settings, instances
+from somaresil.drill.topology import SESSION, Settings, instances
 from somaresil.testing.clock import VirtualClock
 from somaresil.testing.faults import allow_chaos
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Simulation", "simulate"]
 
+HOP: Final = 0.002
+"""Seconds from one instance to another."""
 _TOKEN: Final = "in-a-simulation-nobody-else-can-ask-0123456789"  # noqa: S105 - there is no door that it opens
 _MOST_JUMPS: Final = 20_000_000
 _COUNT: Final = re.compile(r'^somaresil_faults_injected_total\{.*?fault="(\w+)".*?\} ([0-9.e+]+)$', re.MULTILINE)
@@ -69,15 +71,15 @@ class Simulation:
         self.places: dict[str, Any] = {}
         self.services: dict[str, Service] = {}
         self._policies = policies
+        self._shared: dict[str, set[str]] = {}
         self._stack = AsyncExitStack()
         self._wire = _Wire(self.services)
         self.http = httpx.AsyncClient(transport=self._wire, timeout=None)  # noqa: S113 - the guard around each call has one, with a name
 
     async def __aenter__(self) -> Self:
         """Begin all instances."""
-        shared: dict[str, set[str]] = {}
         for instance in instances():
-            service = build(instance, self.settings, self._policies, self.http, InProcess(shared, self._policies), self.clock)
+            service = build(instance, self.settings, self._policies, self.http, InProcess(self._shared, self._policies), self.clock)
             self.services[instance.name] = service
             self._stack.enter_context(allow_chaos(service.resilience))
             await service.start()
@@ -91,6 +93,13 @@ class Simulation:
 
     def check(self) -> None:
         """They live as long as this process."""
+
+    async def kept(self) -> set[str]:
+        """What is in the dictionary that stands for Redis."""
+        return set(self._shared.get(SESSION, ()))
+
+    async def footprint(self) -> None:
+        """They are no processes."""
 
     async def counted(self) -> dict[tuple[str, str], float] | None:
         """Strikes by instance and kind, from the metrics of each instance."""
@@ -162,6 +171,8 @@ class _Exchange(httpx.AsyncByteStream):
             "server": (url.host, 80),
         }
         try:
+            # Where everything takes no time at all, whoever was slow once is the slowest for ever.
+            await asyncio.sleep(HOP)
             await app(scope, self._receive, self._send)
         except Exception:  # noqa: BLE001 - a server answers 500, or closes the connection when it has begun to answer
             self._broken = self.started.is_set()

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
-__all__ = ["RADII", "REGION", "ROLES", "VARIABLE", "Instance", "Settings", "candidates", "instances"]
+__all__ = ["RADII", "REGION", "ROLES", "SESSION", "VARIABLE", "Instance", "Settings", "candidates", "instances"]
 
 ROLES: Final = ("gateway", "worker", "tools", "memory")
 """The four services."""
@@ -15,6 +15,8 @@ REGION: Final = "region-1"
 ZONES: Final = ("zone-a", "zone-a", "zone-b")
 """Of the first, the second and the third instance: a zone is two of three, the region is all."""
 RADII: Final = ("single_instance", "zone", "region")
+SESSION: Final = "everybody"
+"""One session, which every message reads and writes: only where the same is asked again can an answer be stale."""
 VARIABLE: Final = "SOMARESIL_DRILL"
 
 

@@ -52,6 +52,8 @@ class Users:
         self.count = 0
         """How many have ended in all."""
         self.bad = 0
+        self.acknowledged: set[str] = set()
+        """Messages whose answer has promised that they are remembered, or will be."""
 
     async def __aenter__(self) -> Self:
         """Begin."""
@@ -151,6 +153,7 @@ class Users:
             raise _Elsewhere(f"no answer: {type(error).__name__}") from error
         _check_status(reply.status_code)
         answer = reply.json()
+        self.acknowledged.add(question)
         if lacks := reply.headers.get("x-degraded"):
             return str(lacks)
         if not is_sound(answer, question):

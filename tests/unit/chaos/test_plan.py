@@ -14,7 +14,7 @@ WINDOW = {"target": "llm.invoke", "kind": "error", "start": 0, "duration": 30}
 RICH = ChaosPlan(
     [
         FaultWindow("llm.*", "error", 0, 312, rate=0.2, delay=1.5, error="TimeoutError", calls=(3, 1), path="agent.turn > llm.invoke"),
-        FaultWindow("http:/v1/*", "error", 0.25, 10, status=429),
+        FaultWindow("http:/v1/*", "error", 0.25, 10, status=429, blast_radius="zone", candidates=("a", "b")),
         FaultWindow("llm.invoke", "stream_cut", 400, 1, after_items=0, error="ConnectionResetError"),
         FaultWindow("db", "circuit_trip", 500, 30),
     ],

@@ -54,6 +54,17 @@ async def test_windows_draw_by_seeds_of_their_own_and_say_which(stand):
     assert first["seed"] != second["seed"]
 
 
+async def test_a_whole_fleet_may_be_told_the_same_and_each_finds_out_whether_it_is_meant(stand):
+    """By the blast radius and its candidates: outside it nothing is armed, and the answer says so."""
+    mine = stand.resilience.instance
+    inside, outside = await stand.start(candidates=[mine]), await stand.start(candidates=["another"], blast_radius="single_instance")
+    assert [told["experiments"][0]["selected"] for told in (inside, outside)] == [True, False]
+    shown = (await stand.ask("GET", f"/experiments/{outside['id']}")).json()
+    assert (shown["state"], shown["end_reason"]) == ("ended", "outside the blast radius")
+    answer = await stand.post("/experiments", {**WINDOW, "blast_radius": "galaxy"})
+    assert (answer.status_code, answer.json()["problems"][0]["path"]) == (422, "blast_radius")
+
+
 async def test_one_experiment_is_stopped_and_the_others_go_on(stand):
     first, second = await stand.start(), await stand.start(kind="latency", delay=1)
     for _ in range(2):  # stopping twice does no harm

@@ -80,8 +80,8 @@ def test_policies_are_what_absorbs_a_fault(kind, target, radius):
 
 def test_a_circuit_that_never_closes_is_not_recovery():
     """Its users are served by others, and still the stack is not as it was: the judge must not let that pass."""
-    stuck = Policies(breaker=replace(BREAKER, open_duration=600.0, open_maximum=600.0))
-    strikes = [replace(each, lease=3.0) for each in struck("error", "http:/v1/task", "single_instance")] * 3
+    stuck = Policies(breaker=replace(BREAKER, consecutive_failures=1, open_duration=600.0, open_maximum=600.0))
+    strikes = struck("error", "http:/v1/task", "single_instance") * 3
     report = drill(strikes, stuck, limit=6.0)
     first, *others = report.faults
     assert first.verdict.impact is Impact.ABSORBED

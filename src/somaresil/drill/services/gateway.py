@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from somaresil.drill.answers import SORRY, SOUND, chunks_of, completion, text_of
+from somaresil.classify import Classify
+from somaresil.drill.answers import SORRY, chunks_of, completion, is_sound, text_of
 from somaresil.drill.services.base import MOST_WAITING, Service, failed
-from somaresil.outcome import Outcome
+from somaresil.drill.topology import SESSION
+from somaresil.policy.fallback import Fallback
 from somaresil.policy.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ __all__ = ["Gateway"]
 
 OLDEST: Final = 0.4
 """Seconds after which what was read is stale."""
-_SESSION: Final = "everybody"
-"""One session, which every message reads: only where the same is asked again can an answer be stale."""
 
 
 class Gateway(Service):
@@ -55,18 +55,18 @@ class Gateway(Service):
 
     def _make_pools(self) -> None:
         policies, workers, memories = self.policies, self.endpoints("worker"), self.endpoints("memory")
-        written = _judged(lambda answer: answer["memory"] in {"stored", "queued"} and bool(answer["key"]))
-        read = _judged(lambda answer: answer["turns"] >= 0 and self.clock.monotonic() - answer["at"] < OLDEST)
 
-        def options(answers: Callable[..., Any], timeout: float, **judged: Any) -> dict[str, Any]:
-            last = {"fallback": answers} if policies.fallback else {}
-            return {"idempotent": True, **judged, **last, **policies.pool(timeout)}
+        def options(answers: Callable[..., Any], good: Callable[[Any], bool], timeout: float) -> dict[str, Any]:
+            # A bad answer is a failure of its endpoint, so another one is asked. When all are bad, the last goes to the caller as it is,
+            # unless the fallback says that it answers for those too.
+            last = {"fallback": Fallback(answers, when=_not(good))} if policies.fallback else {}
+            return {"idempotent": True, "classify": Classify(bad_result=_not(good)), **last, **policies.pool(timeout)}
 
-        worker = self.resilience.pool("worker", workers, **options(self._sorry, 0.8, classify=SOUND))
+        worker = self.resilience.pool("worker", workers, **options(self._sorry, is_sound, 0.8))
         stream = self.resilience.pool("stream", workers, **policies.pool(Timeout(first_item=0.5, idle=0.5)))
-        memory = self.resilience.pool("memory", memories, **options(self._forget, 0.4, classify=written))
+        memory = self.resilience.pool("memory", memories, **options(self._forget, _is_written, 0.4))
         hedge: dict[str, Any] = {} if policies.hedge is None else {"hedge_delay": policies.hedge}
-        session = self.resilience.pool("session", memories, **options(self._unknown, 0.4, classify=read), **hedge)
+        session = self.resilience.pool("session", memories, **options(self._unknown, self._is_fresh, 0.4), **hedge)
 
         @worker
         async def ask(endpoint: Endpoint[str], question: str) -> dict[str, Any]:
@@ -119,6 +119,9 @@ class Gateway(Service):
         answer: dict[str, Any] = await self.get(f"{url}/v1/sessions/{session}")
         return answer
 
+    def _is_fresh(self, answer: Any) -> bool:
+        return bool(answer["turns"] >= 0 and self.clock.monotonic() - answer["at"] < OLDEST)
+
     # -- when there is none -------------------------------------------------------------------------------------------------------------
 
     async def _sorry(self, question: str) -> dict[str, Any]:
@@ -136,8 +139,8 @@ class Gateway(Service):
     async def _message(self, request: Request) -> Response:
         question = (await request.json())["question"]
         try:
-            known, answer = await asyncio.gather(self._turns(_SESSION), self._ask(question))
-            await self._write(question, _SESSION)
+            known, answer = await asyncio.gather(self._turns(SESSION), self._ask(question))
+            await self._write(question, SESSION)
             spoken = answer["choices"][0]["message"]["content"] == SORRY
         except Exception as error:  # noqa: BLE001 - to the user it is a gateway whose services failed
             return failed(error)
@@ -171,15 +174,17 @@ class Gateway(Service):
                 left -= 1
 
 
-def _judged(good: Callable[[Any], bool]) -> Callable[[Any, BaseException | None], Outcome | None]:
-    """A classifier by what an answer must be like; what cannot be looked at is not like it."""
+def _is_written(answer: Any) -> bool:
+    return answer["memory"] in {"stored", "queued"} and bool(answer["key"])
 
-    def classify(answer: Any, error: BaseException | None) -> Outcome | None:
-        if error is not None:
-            return None
+
+def _not(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether an answer is not like this; what cannot be looked at is not like it."""
+
+    def refuses(answer: Any) -> bool:
         try:
-            return None if good(answer) else Outcome.BAD
+            return not good(answer)
         except (KeyError, TypeError, ValueError):
-            return Outcome.BAD
+            return True
 
-    return classify
+    return refuses
