@@ -63,6 +63,9 @@ def test_a_short_drill_strikes_truly_and_reports_what_it_saw(tmp_path):
     # Prometheus has scraped what the control apps have told.
     assert report["agreement"]["differences"] == []
     assert report["agreement"]["prometheus"] == report["agreement"]["control"] == summary["strikes"]
+    assert report["acknowledged"] > 0
+    assert report["lost"] == []
+    assert len(report["footprints"]) == 12
     assert time.monotonic() - began < 100.0
 
 

@@ -5,7 +5,8 @@ With t0 the moment in which the fault was armed, and a request *bad* when it fai
 - **injected**: at least one strike was counted by an instance inside the blast radius, and none by one outside;
 - **impact**: *absorbed* when no request was bad, *degraded* when the worst of them was answered by a fallback, *failed* otherwise;
 - **time to detect**: from t0 to the first sign: a failed attempt, a retry, a hedge, a
-  fallback, an opened circuit, a bad call, in any instance, or a bad request. None: nobody noticed, the users neither;
+  fallback, an opened circuit, a bad call, in any instance, a turn of the load balancer to another one, or a bad request. None: nobody has
+  noticed;
 - **time to recovery**: from t0 to the end of the last bad request; 0 when there was none. Recovery is steady only when at least
   :data:`STEADY` requests were begun after the lease and after that end, and all of them were good;
 - **clean**: every circuit is closed, no experiment runs, no call is held up, no write waits. **Time until clean** counts from t0 too.

@@ -27,8 +27,9 @@ IN_PROCESS: Final = frozenset({Realm.RESOURCE, Realm.NETWORK})
 
 LEASE: Final = 0.9
 """Seconds for which a fault is held."""
-_LEASES: Final = {"stale_result": 3.0}
-"""Those that need longer to strike: the same has to be asked of the same endpoint again."""
+_LEASES: Final = {"latency": 1.5, "stream_slow_start": 1.5, "stream_stall": 1.5, "stale_result": 3.0}
+"""Of kinds that need longer: a delay ends with its lease, and must not end before the time limit that it is to meet; what is stale has to
+be asked of the same endpoint twice."""
 _SEEDS: Final = 2**31
 _RATES: Final = (0.7, 1.0)
 
@@ -97,7 +98,7 @@ class Strike:
 
 
 _OPTIONS: Final[dict[tuple[str, Realm], dict[str, Any]]] = {
-    ("latency", Realm.GUARD): {"delay": 0.6},
+    ("latency", Realm.GUARD): {"delay": 1.2},
     ("latency", Realm.HTTP): {"delay": 1.2},
     ("error", Realm.GUARD): {"error": "ConnectionError"},
     ("lost_reply", Realm.GUARD): {"delay": 0.1, "error": "TimeoutError"},

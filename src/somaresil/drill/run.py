@@ -218,6 +218,9 @@ class Drill:
             if refused or sum(injected.values()):
                 break
         clean_at, left, counts = await self._until_clean(users, armed_at, lease_end)
+        turned = next((turn for turn in users.turns if turn >= armed_at), None)
+        if turned is not None and (counts.first_sign is None or turned < counts.first_sign):
+            counts.first_sign, counts.sign = turned, "another gateway (load balancer)"
         seen = Observation(
             armed_at=armed_at,
             lease_end=lease_end,

@@ -52,6 +52,8 @@ class Users:
         self.count = 0
         """How many have ended in all."""
         self.bad = 0
+        self.turns: deque[float] = deque(maxlen=_KEPT)
+        """When the load balancer has turned to another gateway."""
         self.acknowledged: set[str] = set()
         """Messages whose answer has promised that they are remembered, or will be."""
 
@@ -143,6 +145,7 @@ class Users:
             except _Elsewhere:
                 if gateway == asked[-1]:
                     raise
+                self.turns.append(self._clock.monotonic())
         raise AssertionError(asked)
 
     async def _message(self, gateway: str, question: str, limit: float | None) -> str:

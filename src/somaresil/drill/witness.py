@@ -36,7 +36,7 @@ class Witness:
     def since(self, moment: float) -> dict[str, Any]:
         """The first sign since then (readings of the monotonic clock), and the counts of all guards so far."""
         first = next((sign for sign in self._signs if sign[0] >= moment), None)
-        guards = self._resilience.snapshot().guards
+        shown = self._resilience.snapshot()
         return {
             "first_sign": first and first[0],
             "sign": first and f"{first[1]} {first[2]}",
@@ -47,11 +47,11 @@ class Witness:
                     "touched": guard.counts.total(injected=True),
                     "touched_good": guard.counts.total(Outcome.GOOD, injected=True),
                 }
-                for name, guard in guards.items()
+                for name, guard in shown.guards.items()
             },
             "slos": {
                 name: {"good": budget.good, "bad": budget.bad, "remaining": budget.remaining_share}
-                for name, budget in self._resilience.snapshot().budgets.items()
+                for name, budget in shown.budgets.items()
             },
         }
 

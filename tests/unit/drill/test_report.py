@@ -11,7 +11,7 @@ import pytest
 from somaresil.drill.judge import Impact, Judgement, unavailable
 from somaresil.drill.main import write
 from somaresil.drill.render import to_html, to_junit, to_markdown
-from somaresil.drill.report import Agreement, Budget, DrillReport, FaultResult
+from somaresil.drill.report import Agreement, Budget, DrillReport, FaultResult, Footprint
 
 GOOD = Judgement(Impact.ABSORBED, True, "", 3, 20, 0, 0.1, 0.0, 1.2)
 NOTICED = Judgement(Impact.FAILED, True, "", 9, 20, 4, 0.1, 1.4, 1.3)
@@ -64,6 +64,10 @@ def test_books_that_do_not_agree_are_no_pass():
     assert report_of(*[GOOD] * 100, agreement=Agreement(5, 5, ())).passed
 
 
+def test_a_lost_message_is_no_pass():
+    assert report_of(*[GOOD] * 100, acknowledged=9, lost=("q1",)).problems == ("1 of 9 acknowledged messages are lost: q1",)
+
+
 def test_what_the_platform_cannot_do_is_on_neither_side():
     report = report_of(*[GOOD] * 100, *[unavailable("no filters here")] * 50)
     assert (report.recovered, len(report.counted), report.passed) == (100, 100, True)
@@ -83,7 +87,11 @@ NASTY = "</td><script>alert(1)</script>|x\x00"
 
 def test_every_form_says_the_same_and_nothing_gets_out_of_it(tmp_path):
     faults = (fault(1), fault(2, LOST, struck=("worker-1",), sign=NASTY, reasons=(NASTY,)), fault(3, unavailable(NASTY)))
-    report = report_of(faults=faults, budgets=(Budget("worker-1", "availability", 10, 1, None, 0.5),))
+    report = report_of(
+        faults=faults,
+        budgets=(Budget("worker-1", "availability", 10, 1, None, 0.5),),
+        footprints=(("worker-1", Footprint(30, 4, 60 << 20), Footprint(31, 5, 61 << 20)),),
+    )
     write(report, tmp_path)
     data = json.loads((tmp_path / "drill.json").read_text(encoding="utf-8"))
     assert data["summary"]["recovered"] == 1
@@ -94,6 +102,7 @@ def test_every_form_says_the_same_and_nothing_gets_out_of_it(tmp_path):
     assert "|x" not in text.replace("\\|x", "")
     for form in (page, text.replace("\\", "")):
         assert "1 of 2" in form
+        assert "30 → 31" in form
     (suite,) = ET.fromstring(to_junit(report))
     assert {name: suite.get(name) for name in ("tests", "failures", "skipped")} == {"tests": "4", "failures": "2", "skipped": "1"}
     assert len(suite.findall("testcase/failure")) == 2

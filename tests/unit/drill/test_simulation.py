@@ -13,6 +13,7 @@ from somaresil.drill.judge import Impact
 from somaresil.drill.plan import IN_PROCESS, plan_of
 from somaresil.drill.policies import BREAKER, Policies
 from somaresil.drill.simulation import simulate
+from somaresil.drill.store import InProcess
 from somaresil.drill.topology import RADII
 
 
@@ -34,6 +35,8 @@ def test_the_stack_recovers_from_two_hundred_faults():
     # Books that know nothing of each other.
     assert report.agreement.agree
     assert report.agreement.prometheus == sum(fault.verdict.injected for fault in report.faults)
+    assert report.acknowledged > 1_000
+    assert report.lost == ()
     # The radii are three different sets of instances: one, two and three.
     selected = {radius: {len(fault.selected) for fault in report.faults if fault.radius == radius} for radius in RADII}
     assert selected == {"single_instance": {1}, "zone": {2}, "region": {3}}
@@ -90,6 +93,19 @@ def test_a_circuit_that_never_closes_is_not_recovery():
     # Nothing is begun in a stack that is not steady, and what is not begun is not recovered from.
     assert [fault.verdict.why for fault in others] == ["it was refused: the stack was not steady within 10 s before it"] * 2
     assert not report.passed
+
+
+def test_a_memory_that_forgets_does_not_get_the_grade(monkeypatch):
+    """Users are told that a message is remembered; whether it is is looked up where it should be."""
+
+    async def forget(self, key, session):
+        await self.ping()
+
+    monkeypatch.setattr(InProcess, "write", forget)
+    report = drill(struck("error", "http:/v1/task", "single_instance"))
+    assert report.faults[0].verdict.recovered
+    assert len(report.lost) == report.acknowledged > 0
+    assert f"{report.acknowledged} of {report.acknowledged} acknowledged messages are lost" in "; ".join(report.problems)
 
 
 def test_a_stack_that_stays_broken_does_not_get_the_grade():
