@@ -232,7 +232,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def drill(session: nox.Session) -> None:
-    """Strike a real stack with two hundred faults, and write what became of them to drill-report/; takes about six minutes."""
+    """Strike a real stack with two hundred faults, and write what became of them to drill-report/; takes about seven minutes."""
     _debian(session, "prometheus", "redis-server")
     session.install(".[drill]")
     # It stops its own children on Ctrl-C and needs a moment for it.

@@ -27,16 +27,16 @@ def command(folder, *arguments):
     return [sys.executable, "-m", "somaresil", "drill", "--out", str(folder), *arguments]
 
 
-def ours():
-    """Processes of a drill that this process, or one that it started, has started."""
-    found = []
+def instances_of(pid):
+    """Process ids of the instances that a drill has started."""
+    found = set()
     for entry in Path("/proc").iterdir():
         try:
-            line = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            line = (entry / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
         except OSError:
             continue
-        if entry.name.isdecimal() and "somaresil.drill.serve" in line:
-            found.append((int(entry.name), line))
+        if "somaresil.drill.serve" in line and line[-1] == str(pid):
+            found.add(int(entry.name))
     return found
 
 
@@ -46,7 +46,11 @@ def test_a_short_drill_strikes_truly_and_reports_what_it_saw(tmp_path):
     """Six faults are too few for the grade, and the report says so; each of them is recovered from."""
     began = time.monotonic()
     done = subprocess.run(
-        command(tmp_path, "--faults", "6", "--seed", "3", "--json"), capture_output=True, text=True, timeout=110, check=False
+        command(tmp_path, "--faults", "6", "--seed", "3", "--rate", "12", "--json"),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
@@ -73,12 +77,11 @@ def test_a_short_drill_strikes_truly_and_reports_what_it_saw(tmp_path):
 @pytest.mark.timeout(60)
 def test_ctrl_c_leaves_nothing(tmp_path):
     """In the middle of a fault too: the processes are gone, and there is no report that says that anything was shown."""
-    before = {pid for pid, _ in ours()}
-    process = subprocess.Popen(command(tmp_path, "--faults", "50"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(tmp_path, "--faults", "50", "--rate", "12"), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     while not (line := process.stderr.readline()).startswith("1/50"):
         assert line, "it ended before its first fault"
-    mine = {pid for pid, _ in ours()} - before
+    mine = instances_of(process.pid)
     assert len(mine) == 12
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=20)
