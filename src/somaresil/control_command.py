@@ -1,6 +1,9 @@
-"""The command ``somaresil chaos``: the control app of a running service, from a terminal.
+"""The command ``somaresil chaos``: the control app of a running service, or the kill switch of a host, from a terminal.
 
 Exit codes: 0 done; 1 refused by the service; 2 it could not be done (wrong arguments, no answer, not the control app, a wrong token).
+
+With ``--host SERVICE`` no service is asked: the file is written that every process of it looks at (:mod:`somaresil.chaos.killswitch`),
+so it works when nothing answers any more.
 
 The token comes from a variable of the environment, for arguments are seen by everybody on the machine. No redirect is followed, so the
 token goes where it was sent.
@@ -17,6 +20,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from somaresil.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +55,13 @@ def add_to(commands: Any) -> None:
     common.add_argument("--token-env", default=TOKEN, metavar="NAME", help="the variable that holds the token (default: %(default)s)")
     common.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="longest wait for an answer (default: %(default)g)")
     common.add_argument("--json", action="store_true", help="print what the service answers")
+    by_file = argparse.ArgumentParser(add_help=False)
+    by_file.add_argument(
+        "--host", default=None, metavar="SERVICE", help="every process of this service on this host, by the file of its kill switch"
+    )
+    by_file.add_argument("--switch", default=None, metavar="PATH", help="that file, where it is not in the usual place")
     actions.add_parser("list", parents=[common], help="experiments that run, that will, and the last that have ended")
-    actions.add_parser("status", parents=[common], help="where this is and what may be done there")
+    actions.add_parser("status", parents=[common, by_file], help="where this is and what may be done there")
     start = actions.add_parser("start", parents=[common], help="start a fault plan, or one fault")
     start.add_argument(
         "plan", nargs="?", default=None, metavar="PLAN", help="a JSON file with a plan or a window of one; - for standard input"
@@ -66,10 +76,13 @@ def add_to(commands: Any) -> None:
     start.add_argument(
         "--option", action="append", default=[], metavar="NAME=JSON", help="any other field of a window; may be given several times"
     )
-    stop = actions.add_parser("stop", parents=[common], help="end experiments")
+    stop = actions.add_parser("stop", parents=[common, by_file], help="end experiments")
     stop.add_argument("ids", nargs="*", metavar="ID")
-    stop.add_argument("--all", action="store_true", help="the kill switch")
-    stop.add_argument("--reason", default=None, help="goes to the log of the service")
+    stop.add_argument("--all", action="store_true", help="the kill switch: everything, in every process of the service on its host")
+    engage = actions.add_parser("engage", parents=[common, by_file], help="end everything, and let nothing start until disengage")
+    disengage = actions.add_parser("disengage", parents=[common, by_file], help="let experiments start again")
+    for action in (stop, engage, disengage):
+        action.add_argument("--reason", default=None, help="goes to the audit log")
     chaos.set_defaults(run=run)
 
 
@@ -88,6 +101,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    if arguments.host is not None:
+        return _by_file(arguments, "status")
     status, said = _ask(arguments, "GET", "/status")
     return _told(arguments, status, said, lambda: _lines(said))
 
@@ -97,7 +112,66 @@ def _start(arguments: argparse.Namespace) -> int:
     return _told(arguments, status, said, lambda: _table(said["experiments"]))
 
 
+def _engage(arguments: argparse.Namespace) -> int:
+    if arguments.host is not None:
+        return _by_file(arguments, "engage")
+    status, said = _ask(arguments, "POST", "/engage", {} if arguments.reason is None else {"reason": arguments.reason})
+    return _told(arguments, status, said, lambda: f"engaged by {said['engaged']}; {_reach(said)}")
+
+
+def _disengage(arguments: argparse.Namespace) -> int:
+    if arguments.host is not None:
+        return _by_file(arguments, "disengage")
+    status, said = _ask(arguments, "POST", "/disengage", {} if arguments.reason is None else {"reason": arguments.reason})
+    return _told(arguments, status, said, lambda: f"still engaged by {said['engaged']}" if said["engaged"] else f"released; {_reach(said)}")
+
+
+def _reach(said: Mapping[str, Any]) -> str:
+    return "every process of the service was told" if said["everywhere"] else "only this process was told: its kill switch cannot be thrown"
+
+
+def _by_file(arguments: argparse.Namespace, action: str) -> int:
+    """Throw or read the kill switch of this host. The service is not asked, and need not be there."""
+    from somaresil.chaos.audit import acting_here
+    from somaresil.chaos.killswitch import disengage_host, engage_host, read_host, stop_host
+
+    who = acting_here()
+    by = f"{who}: {getattr(arguments, 'reason', None)}" if getattr(arguments, "reason", None) else who
+    try:
+        if action == "stop":
+            where = stop_host(arguments.host, path=arguments.switch).where
+        elif action == "engage":
+            where = engage_host(arguments.host, by, path=arguments.switch).where
+        elif action == "disengage":
+            where = disengage_host(arguments.host, by, path=arguments.switch).where
+        else:
+            where = ""
+        found = read_host(arguments.host, path=arguments.switch)
+    except ConfigurationError as wrong:
+        raise _ImpossibleError(str(wrong)) from None
+    except OSError as broken:
+        raise _ImpossibleError(f"the kill switch: {broken}") from None
+    said = {
+        "service": arguments.host,
+        "engaged": (found.by or "somebody") if found.engaged else None,
+        "last_stop": found.stamp / 1e9 or None,
+    }
+    if arguments.json:
+        print(json.dumps({**said, "switch": where or None}, indent=2))
+    elif action == "stop":
+        print(f"stopped: every experiment of {_clean(arguments.host)} on this host; what starts from now on may run ({where})")
+    elif found.engaged:
+        print(f"engaged by {_clean(str(said['engaged']))}: nothing of {_clean(arguments.host)} may start on this host")
+    else:
+        print(f"released: experiments of {_clean(arguments.host)} may start on this host")
+    return DONE
+
+
 def _stop(arguments: argparse.Namespace) -> int:
+    if arguments.host is not None:
+        if arguments.ids:
+            raise _ImpossibleError("stop --host ends everything: it takes no ids")
+        return _by_file(arguments, "stop")
     if bool(arguments.ids) == arguments.all:
         raise _ImpossibleError("stop needs the ids of experiments, or --all")
     why = {} if arguments.reason is None else {"reason": arguments.reason}
@@ -111,7 +185,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     return worst
 
 
-_ACTIONS: Final = {"list": _list, "status": _status, "start": _start, "stop": _stop}
+_ACTIONS: Final = {"list": _list, "status": _status, "start": _start, "stop": _stop, "engage": _engage, "disengage": _disengage}
 
 
 def _wanted(arguments: argparse.Namespace) -> Any:

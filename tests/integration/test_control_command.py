@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -123,3 +127,64 @@ def test_what_is_no_control_app_is_not_followed_nor_believed(answers, monkeypatc
         thread.join(20.0)
         server.server_close()
     assert _Elsewhere.asked == ["/experiments"]
+
+
+# -- by the file of the host, without the service ---------------------------------------------------------------------------------------
+
+VICTIM = """
+import sys, time
+from somaresil import ChaosConfig, ChaosExperiment, Resilience
+resilience = Resilience("victim", environment="test", seed=1)
+resilience.guard("call")
+resilience.chaos.opt_in(switch=sys.argv[1])
+run = resilience.chaos.arm(ChaosConfig(ChaosExperiment.ERROR_INJECTION, "call", 1.0, 60.0))
+run.on_end(lambda: print(run.end_reason, time.monotonic(), flush=True))
+print("armed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_stop_ends_the_experiments_of_every_process_of_the_host(tmp_path, monkeypatch, capsys):
+    """Within a second, with no control app mounted and nobody calling; and what is engaged stays so for processes that come."""
+    monkeypatch.setenv("SOMARESIL_CHAOS", "1")
+    switch = str(tmp_path / "victim.switch")
+    command = [sys.executable, "-c", VICTIM, switch]
+    with ExitStack() as running:
+        victims = []
+        for _ in range(2):
+            victim = running.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            running.callback(victim.kill)
+            assert victim.stdout.readline() == "armed\n"
+            victims.append(victim)
+        thrown = time.monotonic()
+        assert main(["chaos", "stop", "--host", "victim", "--switch", switch]) == 0
+        for victim in victims:
+            reason, at = victim.stdout.readline().split()
+            assert reason == "stop_all"
+            assert float(at) - thrown < 1.0
+        assert main(["chaos", "engage", "--host", "victim", "--switch", switch, "--reason", "incident"]) == 0
+        assert "incident" in capsys.readouterr().out
+        late = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+        assert late.returncode == 1
+        assert "a lever that is released" in late.stderr
+        assert main(["chaos", "disengage", "--host", "victim", "--switch", switch]) == 0
+        assert main(["chaos", "status", "--host", "victim", "--switch", switch, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.partition("\n")[2])["engaged"] is None
+        for victim in victims:
+            victim.stdin.close()
+            victim.wait(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["stop", "--host", "victim", "an-id"], "takes no ids"),
+        (["stop", "--host", "no such name!"], "service"),
+        (["engage", "--host", "victim", "--switch", "off"], "off"),
+        (["stop", "--host", "victim", "--switch", "/proc/none/such"], "the kill switch"),
+    ],
+)
+def test_what_cannot_be_done_by_the_file_is_said(arguments, says, capsys):
+    """And nothing is done."""
+    assert main(["chaos", *arguments]) == 2
+    assert says in capsys.readouterr().err

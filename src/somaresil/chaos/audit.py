@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from somaresil.events import Listeners
     from somaresil.typing import Clock
 
-__all__ = ["ACTOR_VARIABLE", "AuditEntry", "AuditLog", "acting", "summary"]
+__all__ = ["ACTOR_VARIABLE", "AuditEntry", "AuditLog", "acting", "acting_here", "summary"]
 
 ACTOR_VARIABLE: Final = "SOMARESIL_ACTOR"
 """The environment variable that says who acts when the code does not."""
@@ -124,7 +124,7 @@ class AuditLog:
             entry = AuditEntry(
                 self._number,
                 self._clock.time(),
-                _short(who) if who else _who(),
+                _short(who) if who else acting_here(),
                 what,
                 experiment,
                 result[: 10 * _LONGEST],
@@ -193,7 +193,8 @@ def _plain(value: object) -> Any:
     return name[:_LONGEST] if isinstance(name, str) else type(value).__qualname__
 
 
-def _who() -> str:
+def acting_here() -> str:
+    """Who acts here, as far as anybody has said: :func:`acting`, :data:`ACTOR_VARIABLE`, the user of the shell, the user id."""
     # Not getpass.getuser: it looks into the password database, which may be on the network.
     said = _actor.get() or os.environ.get(ACTOR_VARIABLE) or os.environ.get("LOGNAME") or os.environ.get("USER")
     return _short(said) if said else f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"

@@ -163,6 +163,7 @@ class RequestPlans:
             self._terms = _Terms(keys, str(given), seconds, ahead, most_in_flight)
             self.stopped = False
             self.accepting = True
+        self._engine.audit.note("accept_plans", f"request plans for {given} are accepted")
 
     def refuse_plans(self) -> None:
         """Look for request plans no more, and end what is in flight."""
@@ -170,6 +171,7 @@ class RequestPlans:
             self._terms = None
             self.accepting = False
         self.stop("stopped")
+        self._engine.audit.note("refuse_plans", "request plans are ignored")
 
     def approve(
         self, name: str, fault: ChaosConfig | FaultWindow, *, errors: ErrorMakers | None = None, await_guards: bool = False
@@ -197,6 +199,7 @@ class RequestPlans:
             check.finish()
             if config is not None:
                 self._approved = {**self._approved, name: config}
+        self._engine.audit.note("approve", "approved for request plans", experiment=name, config=config)
 
     def revoke(self, name: str) -> bool:
         """Approve a rule no longer, and end it in the plans that are in flight. False when it was not approved."""
@@ -206,6 +209,7 @@ class RequestPlans:
         for run in self.runs:
             if run.name == name:
                 run.end("stopped")
+        self._engine.audit.note("revoke", "revoked" if known else "it was not approved", experiment=name)
         return known
 
     def pass_plans_to(self, *hosts: str) -> None:

@@ -6,7 +6,7 @@ It is asked before anything is armed, notes every problem it finds, and changes 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chaos.clienterrors import known_errors, unknown_error
 from somaresil.chaos.config import PROCESS_TARGETS, ChaosConfig, ChaosExperiment
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from somaresil.config import Checker
     from somaresil.guard import Guard
 
-__all__ = ["Vetting", "unknown_target"]
+__all__ = ["MEET", "Vetting", "unknown_target"]
+
+MEET: Final = "stop that first, or say allow_overlap=True"
+"""The hint of an overlap, by which it is told from what is wrong in itself."""
 
 
 class Vetting:
@@ -190,7 +193,7 @@ class Vetting:
                 and overlap(config, run.config)
             ):
                 allowed = f"a target that {run.id} on {run.config.target_component!r} does not strike"
-                check.problem(name, config.target_component, allowed, "stop that first, or say allow_overlap=True")
+                check.problem(name, config.target_component, allowed, MEET)
                 return
 
     @staticmethod

@@ -9,18 +9,17 @@ answered; and an ``Origin`` of this site or of a list.
 from __future__ import annotations
 
 import inspect
-import json
-import logging
 import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chaos.config import AVAILABLE
 from somaresil.chaos.plan import VERSION, ChaosPlan
+from somaresil.chaos.vetting import MEET
 from somaresil.config import Checker
 from somaresil.control.auth import FailureLimit, is_principal
 from somaresil.control.document import LONGEST_REASON, document
-from somaresil.control.views import capabilities_of, experiment, status
+from somaresil.control.views import capabilities_of, experiment, lever, status
 from somaresil.control.wire import Answer, Refused, body_of, parse, problem, within
 from somaresil.errors import ConfigurationError, Problem
 
@@ -39,14 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER", "ControlApp", "chaos_control"]
 
-_log = logging.getLogger("somaresil")
-
 HEADER: Final = "x-somaresil-control"
 """A request header, with any value, that stands for a JSON content type where there is no body."""
 _SLOWEST_AUTHENTICATOR: Final = 10.0
 _MOST_STARTERS: Final = 256
 _MOST_ROOTS: Final = 16
-_LONGEST_RECORD: Final = 2_000
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}")
 _DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
 _OF_THE_PROCESS: Final = frozenset({"opt_in", "environment", "experiments", "lever", "switch", "SOMARESIL_CHAOS"})
@@ -58,6 +54,8 @@ _ROUTES: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (re.compile(r"/experiments/([^/]{1,200})"), "GET", "show_experiment"),
     (re.compile(r"/experiments/([^/]{1,200})/stop"), "POST", "stop_experiment"),
     (re.compile(r"/stop"), "POST", "stop_all"),
+    (re.compile(r"/engage"), "POST", "engage"),
+    (re.compile(r"/disengage"), "POST", "disengage"),
     (re.compile(r"/status"), "GET", "show_status"),
     (re.compile(r"/capabilities"), "GET", "show_capabilities"),
     (re.compile(r"/openapi\.json"), "GET", "show_document"),
@@ -247,14 +245,13 @@ class ControlApp:
             plan_run = engine.arm_plan(plan, errors=self._errors, actor=request.actor)
         except ConfigurationError as wrong:
             found = [_renamed(each, single=single) for each in wrong.problems]
-            conflict = all(each.path in _OF_THE_PROCESS for each in found)
+            conflict = all(each.path in _OF_THE_PROCESS or each.hint == MEET for each in found)
             raise Refused(problem(409 if conflict else 422, "nothing was armed", found)) from None
         runs: tuple[ExperimentRun, ...] = plan_run.runs
         for run in runs:
             self._starters[run.id] = request.actor
         while len(self._starters) > _MOST_STARTERS:
             self._starters.popitem(last=False)
-        record(self._resilience, "start", actor=request.actor, experiments=[run.id for run in runs], plan=plan.as_dict())
         ids = [run.id for run in runs]
         told: dict[str, Any] = {"ids": ids, "seed": plan.seed, "experiments": [self._view(run) for run in runs]}
         where = [(b"location", f"{request.root}/experiments/{ids[0]}".encode())] if single else []
@@ -269,20 +266,47 @@ class ControlApp:
         reason = self._reason(await self._body(request, optional=True))
         run = self._run(identity)
         self._resilience.chaos.stop(run, actor=request.actor)
-        record(self._resilience, "stop", actor=request.actor, experiments=[run.id], reason=reason)
+        if reason:
+            self._resilience.chaos.audit.note("stop", reason, experiment=run.id, who=request.actor)
         return Answer(200, self._view(run))
 
     async def stop_all(self, request: _Request) -> Answer:
         """``POST /stop``: the kill switch. It has stopped everything before the body is read: that says why, and decides nothing."""
         self._check_type(request, optional=True)
         stopped = [run.id for run in self._resilience.chaos.history if not run.over]
-        self._resilience.chaos.stop_all(actor=request.actor)
+        told = self._resilience.chaos.stop_all(actor=request.actor)
         try:
             reason = self._reason(await self._body(request, optional=True))
         except Refused:
             reason = None
-        record(self._resilience, "stop_all", actor=request.actor, experiments=stopped, reason=reason)
-        return Answer(200, {"stopped": stopped, "reason": reason})
+        if reason:
+            self._resilience.chaos.audit.note("stop_all", reason, who=request.actor)
+        return Answer(200, {"stopped": stopped, "everywhere": told, "reason": reason})
+
+    async def engage(self, request: _Request) -> Answer:
+        """``POST /engage``: end everything, and let nothing start, in every process of the service on this host. Read as ``/stop`` is."""
+        return await self._move(request, engaged=True)
+
+    async def disengage(self, request: _Request) -> Answer:
+        """``POST /disengage``: let experiments start again."""
+        return await self._move(request, engaged=False)
+
+    async def _move(self, request: _Request, *, engaged: bool) -> Answer:
+        self._check_type(request, optional=True)
+        chaos = self._resilience.chaos
+        # It is engaged at once, whatever the body says.
+        told = engaged and chaos.engage(actor=request.actor)
+        try:
+            reason = self._reason(await self._body(request, optional=True))
+        except Refused:
+            if not engaged:
+                raise
+            reason = None
+        if not engaged:
+            told = chaos.disengage(reason or "", actor=request.actor)
+        elif reason:
+            told = chaos.engage(reason, actor=request.actor)
+        return Answer(200, {"engaged": lever(self._resilience), "everywhere": told, "reason": reason})
 
     async def show_status(self, _: _Request) -> Answer:
         """``GET /status``."""
@@ -360,11 +384,6 @@ class _Request:
         """The value of a header; several of one name are one that nothing allows."""
         given = [value for known, value in self.scope["headers"] if known == name.encode()]
         return b", ".join(given).decode("latin-1") if given else None
-
-
-def record(resilience: Resilience, action: str, *, actor: str, **about: Any) -> None:
-    """Who did what: the one place at which an audit log joins."""
-    _log.info("chaos control of %s: %s by %s %s", resilience.service, action, actor, json.dumps(about)[:_LONGEST_RECORD])
 
 
 def _normal(origin: str) -> str:

@@ -18,6 +18,7 @@ LONGEST_REASON: Final = 200
 _NUMBER: Final[dict[str, Any]] = {"type": "number"}
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _TEXT_OR_NULL: Final[dict[str, Any]] = {"type": ["string", "null"]}
+_EVERYWHERE: Final[dict[str, Any]] = {"type": "boolean", "description": "Whether the other processes of the service were told as well"}
 _COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
 
 _KNOWN: Final[dict[str, dict[str, Any]]] = {
@@ -103,7 +104,10 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
             "properties": {"id": _TEXT, "ids": {"type": "array", "items": _TEXT}, "seed": _COUNT, "experiments": listed},
             "additionalProperties": False,
         },
-        "Stopped": _object(stopped={"type": "array", "items": _TEXT}, reason=_TEXT_OR_NULL),
+        "Stopped": _object(stopped={"type": "array", "items": _TEXT}, everywhere=_EVERYWHERE, reason=_TEXT_OR_NULL),
+        "Lever": _object(
+            engaged={**_TEXT_OR_NULL, "description": "Who has engaged it, and why"}, everywhere=_EVERYWHERE, reason=_TEXT_OR_NULL
+        ),
         "Reason": {
             "type": "object",
             "properties": {"reason": {"type": "string", "maxLength": LONGEST_REASON}},
@@ -121,6 +125,8 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
             ceilings={"type": ["object", "null"]},
             protected_paths={"type": "array", "items": _TEXT},
             running=_COUNT,
+            engaged={**_TEXT_OR_NULL, "description": "Who has engaged the safety lever, and why; null: it is released"},
+            switches={"type": "array", "items": _TEXT, "description": "The kill switches that this process obeys"},
             targets={"type": "array", "items": _TEXT, "description": "Names of guards, at most 200"},
             breakers={"type": "object", "additionalProperties": _TEXT, "description": "States by guard"},
             objectives={
@@ -193,7 +199,8 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
         "info": {
             "title": "somaresil chaos control",
             "version": str(VERSION),
-            "description": "Experiments of one process. What changes something is a POST with a JSON content type.",
+            "description": "Experiments of one process; stops and the lever reach all of its service on its host. "
+            "What changes something is a POST with a JSON content type.",
         },
         "servers": [{"url": root or "/"}],
         "security": [{"bearer": []}],
@@ -234,6 +241,22 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "summary": "The kill switch. It has stopped everything before the body is read, which decides nothing",
                     "requestBody": _WHY,
                     "responses": _answers(200, "Everything has ended", _ref("Stopped"), 403, 415),
+                },
+            },
+            "/engage": {
+                "post": {
+                    "operationId": "engage",
+                    "summary": "The safety lever: end everything, and let nothing start. It is engaged before the body is read",
+                    "requestBody": _WHY,
+                    "responses": _answers(200, "It is engaged", _ref("Lever"), 403, 415),
+                },
+            },
+            "/disengage": {
+                "post": {
+                    "operationId": "disengage",
+                    "summary": "Let experiments start again; what was stopped stays stopped",
+                    "requestBody": _WHY,
+                    "responses": _answers(200, "It is released", _ref("Lever"), *_STOPPING),
                 },
             },
             "/status": {

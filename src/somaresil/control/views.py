@@ -12,13 +12,14 @@ from somaresil import chaos
 from somaresil.chaos.vocabulary import SHORT_NAMES as SHORT
 from somaresil.config import Checker
 from somaresil.control.wire import problems_as_data
+from somaresil.errors import describe
 
 if TYPE_CHECKING:
     from somaresil.chaos.config import ChaosConfig
     from somaresil.chaos.run import ExperimentRun
     from somaresil.resilience import Resilience
 
-__all__ = ["capabilities_of", "experiment", "status"]
+__all__ = ["capabilities_of", "experiment", "lever", "status"]
 
 _NAMED_APART: Final = ("experiment", "target_component", "failure_rate", "duration_seconds")
 _DEEPEST: Final = 8
@@ -77,6 +78,8 @@ def status(resilience: Resilience) -> dict[str, Any]:
         "ceilings": plain(limits) if permission.ceilings is not None else None,
         "protected_paths": [*permission.protected, *engine.protected],
         "running": len(engine.runs),
+        "engaged": lever(resilience),
+        "switches": [switch.where for switch in engine.safety.switches],
         "targets": sorted(resilience.guards)[:_MOST_TARGETS],
         "breakers": {
             name: guard.breaker.state.value
@@ -85,6 +88,14 @@ def status(resilience: Resilience) -> dict[str, Any]:
         },
         "objectives": {name: _objective(resilience, name) for name in resilience.slos.names[:_MOST_TARGETS]},
     }
+
+
+def lever(resilience: Resilience) -> str | None:
+    """Who has engaged the safety lever, and why; None: it is released."""
+    try:
+        return resilience.chaos.engaged
+    except OSError as broken:
+        return f"nobody knows: {describe(broken)}"
 
 
 def _objective(resilience: Resilience, name: str) -> dict[str, float | None]:

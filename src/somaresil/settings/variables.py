@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG", "PREFIX", "entries_of_variables"]
 
 PREFIX: Final = "SOMARESIL_GUARD__"
+HIDDEN: Final = "(not shown)"
+"""In place of what a variable says that is none of ours."""
 CONFIG: Final = "SOMARESIL_CONFIG"
 """The path of a file that lies on top of the one that the code reads."""
 
@@ -35,11 +37,11 @@ def entries_of_variables(variables: Mapping[str, str], check: Checker) -> tuple[
         if not name.startswith("SOMARESIL_") or not variables[name]:
             continue
         if not name.startswith(PREFIX):
-            _note_near(name, variables[name], check)
+            _note_near(name, check)
             continue
         guard, *path = name.removeprefix(PREFIX).split("__")
         if not folded(guard) or not path or not all(path):
-            check.problem(name, variables[name], f"{PREFIX}<GUARD>__<OPTION> or {PREFIX}<GUARD>__<OPTION>__<FIELD>")
+            check.problem(name, HIDDEN, f"{PREFIX}<GUARD>__<OPTION> or {PREFIX}<GUARD>__<OPTION>__<FIELD>")
             continue
         setting = Setting(tuple(part.lower() for part in path), variables[name], name)
         settings = tuple(judged([setting], check, text=True))
@@ -49,12 +51,15 @@ def entries_of_variables(variables: Mapping[str, str], check: Checker) -> tuple[
     return tuple(sorted(found, key=lambda entry: len(entry.settings[0].path)))
 
 
-def _note_near(name: str, value: str, check: Checker) -> None:
-    """Note a variable that looks like one of ours and is none: it would be without effect in silence."""
+def _note_near(name: str, check: Checker) -> None:
+    """Note a variable that looks like one of ours and is none: it would be without effect in silence.
+
+    What it says is not told: whatever has the wrong name may be a token.
+    """
     if "__" in name or name.startswith("SOMARESIL_GUARD"):
         options = ", ".join(option.upper() for option in kinds_of(GuardOptions) if option not in FIXED)
         check.problem(
-            name, value, f"{PREFIX}<GUARD>__<OPTION> (options: {options})", did_you_mean(name.partition("__")[0] + "__", [PREFIX])
+            name, HIDDEN, f"{PREFIX}<GUARD>__<OPTION> (options: {options})", did_you_mean(name.partition("__")[0] + "__", [PREFIX])
         )
     elif name.startswith("SOMARESIL_CON") and name != CONFIG:
-        check.problem(name, value, CONFIG, did_you_mean(name, [CONFIG]))
+        check.problem(name, HIDDEN, CONFIG, did_you_mean(name, [CONFIG]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 
@@ -76,7 +75,7 @@ async def test_one_experiment_is_stopped_and_the_others_go_on(stand):
 async def test_the_kill_switch_ends_everything(stand):
     ids = [(await stand.start(start=start))["id"] for start in (0, 0, 50)]
     answer = await stand.post("/stop", {"reason": "pager"})
-    assert (answer.status_code, answer.json()) == (200, {"stopped": ids, "reason": "pager"})
+    assert (answer.status_code, answer.json()) == (200, {"stopped": ids, "everywhere": True, "reason": "pager"})
     assert stand.chaos.runs == ()
     assert all(run.over for run in stand.chaos.history)
     stand.guard.call(lambda: None)
@@ -103,16 +102,51 @@ async def test_the_kill_switch_does_not_wait_for_its_body(stand):
     assert stand.chaos.runs == ()
 
 
-async def test_what_was_done_by_whom_is_logged(stand, caplog):
-    caplog.set_level(logging.INFO, logger="somaresil")
+async def test_what_was_done_by_whom_stands_in_the_audit_log(stand):
+    """Each thing once, and why where somebody has said so."""
     told = await stand.start()
-    await stand.post(f"/experiments/{told['id']}/stop")
-    await stand.post("/stop")
-    assert [record.getMessage().split(" {")[0] for record in caplog.records] == [
-        "chaos control of tests: start by alice",
-        "chaos control of tests: stop by alice",
-        "chaos control of tests: stop_all by alice",
+    await stand.post(f"/experiments/{told['id']}/stop", {"reason": "enough"})
+    await stand.post("/stop", {"reason": "lunch"})
+    noted = [(entry.what, entry.who, entry.experiment, entry.result) for entry in stand.chaos.audit.entries if entry.what != "opt_in"]
+    assert noted == [
+        ("arm", "alice", "error-1", "armed"),
+        ("end", "alice", "error-1", "stopped; 0 struck"),
+        ("stop", "alice", "error-1", "enough"),
+        ("stop_all", "alice", "", "everywhere"),
+        ("stop_all", "alice", "", "lunch"),
     ]
+
+
+async def test_the_lever_ends_everything_and_lets_nothing_start_until_it_is_released(stand, tmp_path):
+    """It says who has engaged it and why, to whoever asks."""
+    stand.chaos.opt_in(switch=tmp_path / "tests.switch")
+    await stand.start()
+    engaged = (await stand.post("/engage", {"reason": "incident"})).json()
+    assert (engaged["engaged"], engaged["everywhere"], stand.chaos.runs) == ("alice: incident", True, ())
+    assert (await stand.ask("GET", "/status")).json()["engaged"] == "alice: incident"
+    refused = await stand.post("/experiments", WINDOW)
+    assert (refused.status_code, [each["path"] for each in refused.json()["problems"]]) == (409, ["lever"])
+    released = (await stand.post("/disengage")).json()
+    assert (released["engaged"], released["everywhere"]) == (None, True)
+    await stand.start()
+
+
+async def test_the_lever_does_not_wait_for_its_body(stand):
+    """Whatever the body says or does not say."""
+    await stand.start()
+    answer = await stand.ask("POST", "/engage", content=b"{", headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["engaged"], stand.chaos.runs) == (200, "alice", ())
+    assert (await stand.post("/disengage", {"reson": "x"})).status_code == 422
+    assert stand.chaos.engaged == "alice"
+
+
+async def test_an_overlap_is_a_conflict_and_not_a_mistake(stand):
+    """The same window may be started when the other has ended."""
+    told = await stand.start(allow_overlap=False)
+    refused = await stand.post("/experiments", WINDOW)
+    assert (refused.status_code, [each["path"] for each in refused.json()["problems"]]) == (409, ["target"])
+    await stand.post(f"/experiments/{told['id']}/stop")
+    assert (await stand.post("/experiments", WINDOW)).status_code == 201
 
 
 # -- what is wrong ------------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from somaresil.config import Checker
 from somaresil.guard.change import PRESENT
 from somaresil.settings.entries import Entry, entries_of, folded
 from somaresil.settings.files import document_of
-from somaresil.settings.variables import entries_of_variables
+from somaresil.settings.variables import HIDDEN, entries_of_variables
 
 
 def from_file(data, environment=None):
@@ -263,7 +263,16 @@ def test_a_variable_that_would_be_without_effect_is_a_problem(name, text):
     """A wrong value, an option or field that does not exist, a prefix that is misspelt: named as the variable is."""
     entries, problems = from_variables(**{name: text})
     assert entries == ()
-    assert [(problem.path, problem.value) for problem in problems] == [(f"SOMARESIL_{name}", text)]
+    assert [problem.path for problem in problems] == [f"SOMARESIL_{name}"]
+    assert problems[0].value in {text, HIDDEN}
+
+
+@pytest.mark.parametrize("name", ["GAURD__X__RETRY", "GUARD_X_RETRY", "GUARD__X", "CONTROL_TOKEN", "CONFG"])
+def test_what_a_variable_says_that_is_none_of_ours_is_not_told(name):
+    """It may be a token: only the name is ours to repeat."""
+    _, problems = from_variables(**{name: "s3cret"})
+    assert [problem.value for problem in problems] == [HIDDEN]
+    assert "s3cret" not in str(problems)
 
 
 def test_near_misses_of_variables_are_suggested():
