@@ -128,7 +128,10 @@ class ResilienceMiddleware:
         try:
             kind = scope["type"]
             if kind == "http":
-                exchange = _HttpExchange(self, scope, receive, send)
+                # As _HttpExchange(...) would do, in half the time.
+                made = _new(_HttpExchange)
+                _begin(made, self, scope, receive, send)
+                exchange = made
             elif kind == "websocket":
                 exchange = _SocketExchange(self, scope, receive, send)
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -451,6 +454,10 @@ class _Exchange:
         raise NotImplementedError
 
 
+_new: Final = object.__new__
+_begin: Final = _Exchange.__init__
+
+
 class _HttpExchange(_Exchange):
     __slots__ = ()
 
@@ -466,9 +473,10 @@ class _HttpExchange(_Exchange):
             if kind == "http.response.start":
                 self._status = message["status"]
             elif kind == "http.response.body":
-                if not message.get("more_body"):
+                # Asked whether it is there first: most have no "more_body", and to ask politely costs more.
+                if "more_body" not in message or not message["more_body"]:
                     self.last = True
-                    if self._first_byte is None and message.get("body"):
+                    if self._first_byte is None and "body" in message and message["body"]:
                         self._first_byte = _WITH_THE_LAST
                 elif self._first_byte is None and message.get("body"):
                     self._first_byte = self.middleware.monotonic()

@@ -53,7 +53,19 @@ class RouteCell:
 
     # Written to without a lock, which would be a tenth of what the middleware costs: a bucket is a counter as in Recorder, and the seconds
     # wait in lists, whose append is atomic, until they are summed up.
-    __slots__ = ("_durations", "_elapsed", "_first", "_first_bytes", "_first_seconds", "_lock", "_reads", "_seconds", "good", "recorder")
+    __slots__ = (
+        "_both",
+        "_durations",
+        "_elapsed",
+        "_first",
+        "_first_bytes",
+        "_first_seconds",
+        "_lock",
+        "_reads",
+        "_seconds",
+        "good",
+        "recorder",
+    )
 
     def __init__(self, recorder: Recorder) -> None:
         """Nothing counted; ``recorder`` is shared by all cells of the route."""
@@ -64,6 +76,7 @@ class RouteCell:
         self._reads = 0
         self._elapsed: list[float] = []
         self._first: list[float] = []
+        self._both: list[float] = []
         self._seconds = self._first_seconds = 0.0
         self._lock = threading.RLock()
         self.good = self._booking()
@@ -72,7 +85,7 @@ class RouteCell:
     def _booking(self) -> Callable[[float, float | None, float], None]:
         # A closure: all that it touches is at hand, which a method would look up at each request.
         recorder, durations, first_bytes = self.recorder, self._durations, self._first_bytes
-        took, began = self._elapsed.append, self._first.append
+        took, began, both = self._elapsed.append, self._first.append, self._both.append
         switch, bounds, cells = recorder.switch, recorder.bounds, recorder.cells
 
         def good(elapsed: float, first_byte: float | None, now: float) -> None:
@@ -80,11 +93,16 @@ class RouteCell:
                 recorder.settle(now)
             bucket = bisect_left(bounds, elapsed)
             next(cells[bucket])
-            if first_byte is not None:
-                # The first byte is not later than the end, so there is nothing to look for when that is in the first bucket.
-                next(first_bytes[bisect_left(bounds, first_byte, 0, bucket) if bucket else 0])
-                began(first_byte)
-            took(elapsed)
+            if first_byte is elapsed:
+                # It came with the last one: an ordinary answer.
+                next(first_bytes[bucket])
+                both(elapsed)
+            else:
+                if first_byte is not None:
+                    # Not later than the end, so there is nothing to look for when that is in the first bucket.
+                    next(first_bytes[bisect_left(bounds, first_byte, 0, bucket) if bucket else 0])
+                    began(first_byte)
+                took(elapsed)
             if next(durations[bucket]) % _WAITING == 0:
                 self._sum_up()
 
@@ -119,8 +137,9 @@ class RouteCell:
 
     def _sum_up(self) -> None:
         with self._lock:
-            self._seconds += _taken(self._elapsed)
-            self._first_seconds += _taken(self._first)
+            both = _taken(self._both)
+            self._seconds += _taken(self._elapsed) + both
+            self._first_seconds += _taken(self._first) + both
 
 
 def _taken(waiting: list[float]) -> float:
