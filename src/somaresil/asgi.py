@@ -134,6 +134,8 @@ class ResilienceMiddleware:
                 exchange = made
             elif kind == "websocket":
                 exchange = _SocketExchange(self, scope, receive, send)
+            elif kind == "lifespan" and (snapshot := self._resilience.slos.snapshot) is not None:
+                send = snapshot.last_word(send)
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.report("beginning a request", defect)
         if exchange is None:
@@ -593,6 +595,8 @@ class _SocketExchange(_Exchange):
         else:
             outcome = Outcome.GOOD
         self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos)  # noqa: SLF001
+
+
 
 
 class _Struck:

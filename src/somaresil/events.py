@@ -28,6 +28,7 @@ __all__ = [
     "FallbackUsed",
     "FaultInjected",
     "FaultWithheld",
+    "GateOverridden",
     "HedgeStarted",
     "HedgeWon",
     "IncidentClosed",
@@ -204,6 +205,20 @@ class PoolPanicked:
     began: bool
     healthy: int
     endpoints: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateOverridden:
+    """A release went on that the gate would have stopped: ``who`` said so, for a ``reason``, ``until`` a moment of wall time.
+
+    ``decision`` is what the gate had said: ``block`` or ``unknown``.
+    """
+
+    at: float
+    who: str
+    reason: str
+    until: float
+    decision: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,6 +464,7 @@ Event = (
     | IncidentClosed
     | FaultInjected
     | FaultWithheld
+    | GateOverridden
     | ExperimentStarted
     | ExperimentEnded
     | ResourceExhausted

@@ -79,6 +79,10 @@ class Resilience:
     repeatable (``SOMARESIL_SEED``). A variable that is empty is not set. ``strict`` refuses a guard whose policies are surely wrong
     together, where otherwise a :class:`~somaresil.errors.PipelineWarning` tells of it.
 
+    ``slo_snapshot`` (``SOMARESIL_SLO_SNAPSHOT``) names a folder in which the events of objectives outlive the process and are shared by
+    all workers of the service on this machine: it is read at once, and a daemon thread writes there every 5 seconds; see
+    :mod:`somaresil.slo.snapshot`.
+
     What the file named by ``SOMARESIL_CONFIG`` and variables such as ``SOMARESIL_GUARD__LLM_INVOKE__TIMEOUT`` say goes before what the
     code says: see :meth:`configure_from`.
 
@@ -96,8 +100,9 @@ class Resilience:
         clock: Clock | None = None,
         seed: int | str | bytes | None = None,
         strict: bool = False,
+        slo_snapshot: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Nothing is started: no thread, no socket; no file is read unless ``SOMARESIL_CONFIG`` names one."""
+        """Nothing is started: no thread, no socket; no file is read unless ``SOMARESIL_CONFIG`` or a snapshot names one."""
         check = Checker("Resilience")
         check.name("service", service)
         named = {"instance": instance, "zone": zone, "region": region, "environment": environment}
@@ -114,6 +119,9 @@ class Resilience:
             for found in wrong.problems:
                 check.problem(found.path, found.value, found.allowed, found.hint)
         check.type("strict", strict, bool, "True or False")
+        folder = _variable("slo_snapshot") if slo_snapshot is None else slo_snapshot
+        if folder is not None and not (isinstance(folder, str | os.PathLike) and os.fspath(folder)):
+            check.problem("slo_snapshot", folder, "the path of a folder, or None")
         unprefixed = Checker()
         outside = read_entries(None, named["environment"], unprefixed)
         if problems := [*check.problems, *unprefixed.problems]:
@@ -152,6 +160,8 @@ class Resilience:
         )
         self.chaos.safety.objectives = self.slos
         self._pools = Pools(self.guard, lambda: self.guards, clock=self.clock, chance=self.chance, listeners=self.listeners)
+        if folder is not None:
+            self.slos.keep(folder, service=service)
         _alive.add(self)
 
     # -- guards -----------------------------------------------------------------------------------------------------------------------

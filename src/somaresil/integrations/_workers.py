@@ -11,18 +11,16 @@ A forked child takes over the counters of its parent with everything in them. Wh
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import re
 import socket
-import sys
 import threading
 import time
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.forks import unwatch, watch
 from somaresil.integrations._readings import Reader, Reading, add_up, decode, encode
 
 if TYPE_CHECKING:
@@ -94,12 +92,12 @@ class Worker:
     def start(self) -> None:
         """Write for the first time, and every ``interval`` seconds from now on, in a daemon thread."""
         self.flush()
-        _watch(self)
+        watch(self)
         self._run()
 
     def stop(self) -> None:
         """Write for the last time. The file stays: what was counted was counted."""
-        _unwatch(self)
+        unwatch(self)
         self._wake.set()
         self.flush(live=False)
 
@@ -257,10 +255,6 @@ class Worker:
         self._baseline, self._at_fork, self._only_forked = self._at_fork, None, None
         self._begin()
         self._run()
-        processes = sys.modules.get("multiprocessing.util")
-        if processes is not None:
-            # Its children leave by os._exit, which runs its finalizers but not atexit.
-            processes.register_after_fork(self, _stop_at_exit)
 
     # -- trouble --------------------------------------------------------------------------------------------------------------------------
 
@@ -272,12 +266,6 @@ class Worker:
 
     def _report(self, what: str, error: Exception) -> None:
         self._resilience.listeners.defect(what, error, self._resilience.clock.time(), "it was left out of the metrics")
-
-
-def _stop_at_exit(worker: Worker) -> None:
-    from multiprocessing.util import Finalize
-
-    Finalize(None, worker.stop, exitpriority=0)
 
 
 def _lives(file: _File, now: float) -> bool:
@@ -312,41 +300,3 @@ def _parse(path: Path, service: str) -> _File:
     known = {key: content[key] for key in types}
     known["folded"] = frozenset(name for name in content["folded"] if isinstance(name, str) and _NAME.fullmatch(name))
     return _File(name=path.name, reading=decode(content.get("rows")), **known)
-
-
-# -- every worker of this process -----------------------------------------------------------------------------------------------------
-
-_watched: weakref.WeakSet[Worker] = weakref.WeakSet()
-_hooked = False
-
-
-def _watch(worker: Worker) -> None:
-    """Have ``worker`` told of forks and of the end of the process. Hooks cannot be taken back, so they are set once, when first needed."""
-    global _hooked  # noqa: PLW0603 - the hooks belong to the process
-    _watched.add(worker)
-    if not _hooked:
-        _hooked = True
-        atexit.register(_at_exit)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=_tell(Worker.before_fork),
-                after_in_parent=_tell(Worker.after_fork_in_parent),
-                after_in_child=_tell(Worker.after_fork_in_child),
-            )
-
-
-def _tell(step: Callable[[Worker], None]) -> Callable[[], None]:
-    def tell() -> None:
-        for worker in list(_watched):
-            step(worker)
-
-    return tell
-
-
-def _unwatch(worker: Worker) -> None:
-    _watched.discard(worker)
-
-
-def _at_exit() -> None:
-    for worker in list(_watched):
-        worker.stop()

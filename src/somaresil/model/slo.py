@@ -240,6 +240,12 @@ class Condition:
     long_burn: float | None
     short_burn: float | None
     firing: bool | None
+    coverage: float | None = None
+    """Share of the long window that was seen; None: nobody has said."""
+    source: str = ""
+    """Which store the counts come from."""
+    age: float | None = None
+    """Seconds since the newest data of that store; None: it has none, or nobody has said."""
 
 
 def alerts(

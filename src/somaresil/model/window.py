@@ -74,6 +74,23 @@ class PrefixRing:
         start = max(boundary, self._current - self.slots + 1) % self.slots * self._columns
         return [total - mark for total, mark in zip(totals, self._marks[start : start + self._columns], strict=True)]
 
+    def history(self, totals: Sequence[int]) -> tuple[int, list[array[int]]]:
+        """The number of the oldest slot that is still known, and for each column what had happened since then at the end of each slot.
+
+        The last slot is the current one, which ends now with ``totals``. Roll first.
+        """
+        oldest = max(self._first, self._current - self.slots + 1)
+        begin, many = (oldest + 1) % self.slots, self._current - oldest
+        columns = []
+        for column, total in enumerate(totals):
+            ring = self._marks[column :: self._columns]
+            marks = ring[begin : begin + many] + ring[: max(0, begin + many - self.slots)]
+            marks.append(total)
+            if oldest > self._first and (before := ring[oldest % self.slots]):
+                marks = array("q", [mark - before for mark in marks])
+            columns.append(marks)
+        return oldest, columns
+
     def _boundary(self, since: float) -> int:
         return -int(-since // self.resolution)
 
@@ -128,6 +145,10 @@ class RingSet:
             if ring.reaches(since):
                 return ring.within(since, totals)
         return self._rings[-1].within(since, totals)
+
+    def history(self, totals: Sequence[int]) -> dict[float, tuple[int, list[array[int]]]]:
+        """What every ring still knows, by its resolution: see :meth:`PrefixRing.history`. Roll first."""
+        return {ring.resolution: ring.history(totals) for ring in self._rings}
 
 
 class CountWindow:

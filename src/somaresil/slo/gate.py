@@ -7,17 +7,22 @@ policy says otherwise.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker
+from somaresil.model.slo import time_to_exhaustion
 
 if TYPE_CHECKING:
     from somaresil.model.slo import Condition
     from somaresil.slo.objective import ErrorBudget
 
-__all__ = ["Decision", "DeploymentPolicy", "Evidence", "Verdict", "decide", "weigh"]
+__all__ = ["Decision", "DeploymentPolicy", "Evidence", "Override", "Verdict", "decide", "weigh"]
+
+_LONGEST_OVERRIDE: Final = 7 * 86_400.0
+_LONGEST_REASON: Final = 500
 
 
 class Decision(StrEnum):
@@ -61,6 +66,44 @@ class Evidence:
     budget: ErrorBudget
     conditions: tuple[Condition, ...]
 
+    @property
+    def exhausted_in(self) -> float | None:
+        """Seconds until the budget is used up if the burn of the last hour goes on; 0: it is; None: never, or not known."""
+        left, burn = self.budget.remaining_share, self.budget.burn_rate
+        return None if left is None or burn is None else time_to_exhaustion(left, burn, self.budget.window)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Somebody lets a release go on that the gate would stop, until a moment that is near, for a reason that is written down.
+
+    ``until`` is wall time in seconds since the epoch. Made by :meth:`granted`, which refuses what is over, or too far away to be an
+    exception; it is void from ``until`` on, wherever it is looked at.
+    """
+
+    reason: str
+    until: float
+    who: str = ""
+
+    @classmethod
+    def granted(cls, reason: str, until: float, *, now: float, who: str = "") -> Override:
+        """Check it, and raise :class:`~somaresil.errors.ConfigurationError` with every problem.
+
+        That it has expired is none: it is no mistake of whoever wrote it, and :meth:`holds` tells it.
+        """
+        check = Checker("Override")
+        text = "".join(character if character.isprintable() else " " for character in reason).strip() if isinstance(reason, str) else ""
+        if not text or len(text) > _LONGEST_REASON:
+            check.problem("reason", reason, f"a text of 1 to {_LONGEST_REASON} characters", "who reads it later wants to know why")
+        if not math.isfinite(until) or until > now + _LONGEST_OVERRIDE:
+            check.problem("until", until, "a time at most 7 days from now", "an exception that does not end is a policy")
+        check.finish()
+        return cls(text, until, who)
+
+    def holds(self, now: float) -> bool:
+        """Whether it still counts."""
+        return now < self.until
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -70,9 +113,16 @@ class Verdict:
     reasons: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     on_unknown: str = "block"
+    override: Override | None = None
+    """The exception that was made, and held when this was judged; the decision stays what it is."""
 
     def __bool__(self) -> bool:
         """Whether to block."""
+        return self.override is None and self.decided_to_block
+
+    @property
+    def decided_to_block(self) -> bool:
+        """Whether it would block without an override."""
         return self.decision is Decision.BLOCK or (self.decision is Decision.UNKNOWN and self.on_unknown != "allow")
 
     def __str__(self) -> str:
@@ -81,7 +131,7 @@ class Verdict:
 
 
 def weigh(
-    budget: ErrorBudget, conditions: tuple[Condition, ...], policy: DeploymentPolicy, *, sources: int, pending: int, recovery: bool
+    budget: ErrorBudget, conditions: tuple[Condition, ...], policy: DeploymentPolicy, *, pending: int = 0, recovery: bool = False
 ) -> Evidence:
     """Decide about one objective. ``pending``: incidents that last and may yet end in time; ``recovery``: whether it is about incidents."""
 
@@ -90,17 +140,16 @@ def weigh(
 
     events = budget.good + budget.bad
     left = budget.remaining_share
-    if not recovery and sources == 0:
-        return say(Decision.UNKNOWN, "nothing records into it; name it in guard(..., slo=...) or in the middleware")
+    if budget.problem is not None:
+        return say(Decision.UNKNOWN, budget.problem)
     if not recovery and events < policy.minimum_events:
         return say(Decision.UNKNOWN, f"{events} events, fewer than {policy.minimum_events}")
     if budget.coverage < policy.minimum_coverage:
         return say(Decision.UNKNOWN, f"{budget.coverage:.2%} of the period observed, less than {policy.minimum_coverage:.2%}")
     # The budget is decided on before burn rates: what is gone is gone, however calm the last hours were.
-    if left is not None and left < policy.minimum_remaining:
-        return say(
-            Decision.BLOCK, f"{left:.1%} of the error budget left, less than {policy.minimum_remaining:.0%} ({budget.bad} bad of {events})"
-        )
+    if left is not None and (left < policy.minimum_remaining or left <= 0.0):
+        floor = f"less than {policy.minimum_remaining:.0%}" if left < policy.minimum_remaining else "nothing"
+        return say(Decision.BLOCK, f"{left:.1%} of the error budget left, {floor} ({budget.bad} bad of {events})")
     for condition in conditions:
         # A burn that can be kept up does not stop a release: with short periods the derived factors lie below 1.
         if condition.firing and condition.long_burn is not None and condition.long_burn > 1.0:

@@ -103,7 +103,13 @@ class ErrorBudget:
     window: float = 0.0
     """Length of the window in seconds."""
     coverage: float = 0.0
-    """Share of the window for which there has been a process to see anything."""
+    """Share of the window for which there has been somebody to see anything."""
+    source: str = "process"
+    """Which store the figures come from."""
+    age: float | None = None
+    """Seconds since the newest data of that store; None: it has none."""
+    problem: str | None = None
+    """Why nothing is known; None: it is known."""
 
     @property
     def remaining_share(self) -> float | None:

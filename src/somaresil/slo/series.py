@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from somaresil.model.ledger import Ledger
 from somaresil.model.window import RingSet
 from somaresil.outcome import Outcome
 from somaresil.slo.incidents import Recoveries
@@ -33,6 +34,8 @@ class Series:
         self._lock = threading.RLock()
         self._sources: tuple[Recorder, ...] = ()
         self._good = self._bad = 0
+        # What was counted before this process was forked off: it is in the totals, and it is its parent's to tell.
+        self._inherited = (0, 0)
         if slo.recovery is not None:
             self._recoveries = Recoveries(float(slo.recovery), count_injected=slo.count_injected, roll=self.roll)  # type: ignore[arg-type]
             incidents.judge(self._recoveries)
@@ -69,7 +72,7 @@ class Series:
         """Note the totals at the boundaries passed."""
         with self._lock:
             if now >= self.due:
-                self._rings.roll(self._epoch + now, self._totals()[:2])
+                self._rings.roll(self._epoch + now, self._own(*self._totals()[:2]))
 
     def totals(self) -> tuple[int, int]:
         """Good and bad events since it began. Never goes back."""
@@ -97,14 +100,50 @@ class Series:
         now = self._epoch + self._clock.monotonic()
         with self._lock:
             good, bad, overdue = self._totals()
-            self._rings.roll(now, (good, bad))
-            good, bad = self._rings.within(now, window, (good, bad))
+            own = self._own(good, bad)
+            self._rings.roll(now, own)
+            good, bad = self._rings.within(now, window, own)
         return good, bad + overdue
+
+    @property
+    def watched(self) -> tuple[float, float]:
+        """Since when it has been watching, and now, in seconds since the epoch as its slots count them."""
+        return self._rings.started, self._epoch + self._clock.monotonic()
+
+    def ledger(self) -> tuple[Ledger, tuple[int, int]]:
+        """What this process has counted, slot by slot, and :meth:`counted` at that moment.
+
+        Incidents that last are not in it: nobody knows how they end.
+        """
+        now = self._epoch + self._clock.monotonic()
+        with self._lock:
+            good, bad, _ = self._totals()
+            own = self._own(good, bad)
+            self._rings.roll(now, own)
+            return Ledger.of(self._rings.history(own), ((self._rings.started, now),)), (good, bad)
+
+    def begin_anew(self, inherited: tuple[int, int]) -> None:
+        """Leave what was counted up to these totals to somebody else, and begin with what has come since. :meth:`totals` goes on."""
+        with self._lock:
+            self._inherited = inherited
+            self._rings = RingSet(self._epoch + self._clock.monotonic())
+
+    def forget_lock(self) -> None:
+        """This process is a fork: a thread that stayed behind may hold it."""
+        self._lock = threading.RLock()
+
+    def counted(self) -> tuple[int, int]:
+        """Good and bad events that have ended: what a child is to leave to its parent."""
+        with self._lock:
+            return self._totals()[:2]
 
     @property
     def pending(self) -> int:
         """Incidents that last and are not overdue: nobody knows yet how they count."""
         return 0 if self._recoveries is None else self._incidents.read(self._recoveries)[3]
+
+    def _own(self, good: int, bad: int) -> tuple[int, int]:
+        return good - self._inherited[0], bad - self._inherited[1]
 
     def _totals(self) -> tuple[int, int, int]:
         """Good, bad, and what is bad for as long as it lasts."""

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING
 
 from somaresil.config import Checker, did_you_mean
+from somaresil.events import GateOverridden
 from somaresil.model import slo as model
-from somaresil.slo.gate import DeploymentPolicy, Verdict, decide, weigh
+from somaresil.slo.gate import DeploymentPolicy, Override, Verdict
 from somaresil.slo.incidents import IncidentLog
+from somaresil.slo.judge import budget_of, conditions_of, judge
 from somaresil.slo.objective import LONGEST, SHORTEST, SLO, ErrorBudget
+from somaresil.slo.process import ProcessStore
 from somaresil.slo.series import Series
+from somaresil.slo.snapshot import SnapshotFolder
 
 if TYPE_CHECKING:
+    import os
     from datetime import timedelta
 
     from somaresil.events import Listeners
     from somaresil.recorder import Recorder
+    from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
 
 __all__ = ["SLOTracker"]
 
 
 class SLOTracker:
-    """Objectives by name. It sees the traffic of this process; a fleet is judged where its counts are added up."""
+    """Objectives by name. It sees the traffic of this process, and with a snapshot folder that of the workers beside it and before it.
+
+    Questions are answered from there; ``store`` asks another one, such as
+    :class:`~somaresil.integrations.prometheus_store.PrometheusStore` for a fleet. That one may wait for a server: ask it from a coroutine
+    with the ``async`` forms, which do so in a thread.
+    """
 
     def __init__(self, clock: Clock, listeners: Listeners) -> None:
         """Begin without objectives."""
         self._clock = clock
         self._lock = threading.RLock()
         self._series: dict[str, Series] = {}
+        self._listeners = listeners
         self.incidents = IncidentLog(clock, listeners)
+        self.store = ProcessStore(self.series)
+        """Where answers come from when no other store is named."""
+        self.snapshot: SnapshotFolder | None = None
+        """The folder that is shared with other processes, if there is one."""
 
     # -- objectives -------------------------------------------------------------------------------------------------------------------
 
@@ -76,6 +93,18 @@ class SLOTracker:
         """Let the objective look at what ``recorder`` counts. Its threshold must be a bound there."""
         self.series(name).feed(recorder)
 
+    def keep(self, folder: str | os.PathLike[str], *, service: str, interval: float = 5.0) -> SnapshotFolder:
+        """Share counts with other processes of ``service``, and with later ones, through files: see :mod:`somaresil.slo.snapshot`.
+
+        What stands there is read at once; from then on a daemon thread writes and reads every ``interval`` seconds.
+        """
+        self.snapshot = SnapshotFolder(
+            folder, lambda: self._series, service=service, clock=self._clock, listeners=self._listeners, interval=interval
+        )
+        self.snapshot.start()
+        self.store.others = self.snapshot.others
+        return self.snapshot
+
     # -- answers ----------------------------------------------------------------------------------------------------------------------
 
     def counts(self, name: str, window: float | timedelta) -> tuple[int, int]:
@@ -83,11 +112,12 @@ class SLOTracker:
 
         Raises :class:`~somaresil.errors.ConfigurationError` for any other window: it is not remembered, or not finely enough.
         """
-        series = self.series(name)
+        slo = self[name]
         check = Checker("slos")
         seconds = check.seconds("window", window, minimum=SHORTEST.total_seconds(), maximum=LONGEST.total_seconds(), exclusive=False)
         check.finish()
-        return series.counts(seconds)
+        reading = self.store.read(slo, seconds)
+        return reading.good, reading.bad
 
     def burn_rate(self, name: str, window: float | timedelta = model.HOUR) -> float | None:
         """Multiple of the sustainable burn over ``window``; None: no event."""
@@ -106,53 +136,46 @@ class SLOTracker:
         """Share of the error budget that is left; None: no event."""
         return self.error_budget(name).remaining_share
 
-    def error_budget(self, name: str) -> ErrorBudget:
+    def error_budget(self, name: str, *, store: SliStore | None = None) -> ErrorBudget:
         """The budget over the measurement window of the objective."""
-        series = self.series(name)
-        slo = series.slo
-        good, bad = series.counts(slo.period)
-        total = model.budget_ratio(slo.target_percentage)
-        consumed = model.error_ratio(good, bad)
-        return ErrorBudget(
-            slo_name=name,
-            total_budget=float(total),
-            consumed=consumed,
-            remaining=None if consumed is None else float(total) - consumed,
-            burn_rate=self.burn_rate(name),
-            good=good,
-            bad=bad,
-            window=slo.period,
-            coverage=min(1.0, series.age / slo.period),
-        )
+        return budget_of(self[name], store or self.store)
 
-    def conditions(self, name: str) -> tuple[model.Condition, ...]:
+    def conditions(self, name: str, *, store: SliStore | None = None) -> tuple[model.Condition, ...]:
         """The burn-rate conditions of its policy, as they stand now."""
-        series = self.series(name)
-        slo = series.slo
-        return model.alerts(slo.burn_policy, slo.period, slo.target_percentage, series.counts)
+        return conditions_of(self[name], store or self.store)
 
-    def verdict(self, *names: str, policy: DeploymentPolicy | None = None) -> Verdict:
-        """Whether to release, judged on the named objectives, or on all."""
-        policy = policy or DeploymentPolicy()
-        evidence = []
-        for name in names or self.names:
-            series = self.series(name)
-            budget, conditions = self.error_budget(name), self.conditions(name)
-            evidence.append(
-                weigh(budget, conditions, policy, sources=series.sources, pending=series.pending, recovery=series.slo.recovery is not None)
-            )
-        return decide(tuple(evidence), policy)
+    def verdict(
+        self, *names: str, policy: DeploymentPolicy | None = None, store: SliStore | None = None, override: Override | None = None
+    ) -> Verdict:
+        """Whether to release, judged on the named objectives, or on all.
+
+        An ``override`` that still holds lets the release go on; it stands in the verdict, which keeps its decision, and is told as
+        :class:`~somaresil.events.GateOverridden` when it made a difference.
+        """
+        now = self._clock.time()
+        override = override if override is not None and override.holds(now) else None
+        slos = [self[name] for name in names or self.names]
+        verdict = judge(
+            slos, store or self.store, policy or DeploymentPolicy(), pending=lambda slo: self.series(slo.name).pending, override=override
+        )
+        if override is not None and verdict.decided_to_block:
+            self._listeners.emit(GateOverridden(now, override.who, override.reason, override.until, verdict.decision.value))
+        return verdict
 
     # -- the same for coroutines ------------------------------------------------------------------------------------------------------
 
-    async def calculate_error_budget(self, slo_name: str) -> ErrorBudget:
+    async def calculate_error_budget(self, slo_name: str, *, store: SliStore | None = None) -> ErrorBudget:
         """See :meth:`error_budget`."""
-        return self.error_budget(slo_name)
+        return self.error_budget(slo_name) if store is None else await asyncio.to_thread(self.error_budget, slo_name, store=store)
 
     async def check_burn_rate(self, slo_name: str) -> float | None:
         """Multiple of the sustainable burn over the last hour; None: no event was seen, which is not the same as no burn."""
         return self.burn_rate(slo_name)
 
-    async def should_block_deployment(self, *slo_names: str, policy: DeploymentPolicy | None = None) -> Verdict:
+    async def should_block_deployment(
+        self, *slo_names: str, policy: DeploymentPolicy | None = None, store: SliStore | None = None, override: Override | None = None
+    ) -> Verdict:
         """Truthy when the release must not go on; see :meth:`verdict`."""
-        return self.verdict(*slo_names, policy=policy)
+        if store is None:
+            return self.verdict(*slo_names, policy=policy, override=override)
+        return await asyncio.to_thread(self.verdict, *slo_names, policy=policy, store=store, override=override)

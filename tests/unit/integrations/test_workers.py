@@ -12,9 +12,8 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client import CollectorRegistry
 
-from somaresil import ManualClock, Resilience
+from somaresil import ManualClock, Resilience, forks
 from somaresil.events import DefectFound
-from somaresil.integrations import _workers
 from somaresil.integrations._readings import FAMILIES, Reader, Reading, decode, encode
 from somaresil.integrations._workers import ARCHIVE, Worker
 from somaresil.integrations.prometheus import install
@@ -400,7 +399,7 @@ def test_without_the_variable_there_is_neither_thread_nor_file(resilience, monke
     before = threading.active_count()
     install(resilience, CollectorRegistry())()
     assert threading.active_count() == before
-    assert resilience not in _workers._watched
+    assert resilience not in forks._watched
 
 
 def test_one_process_has_one_file_however_often_it_is_installed(folder, resilience, clock, monkeypatch):

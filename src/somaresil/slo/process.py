@@ -1,0 +1,49 @@
+"""The default store: the rings of this process, and what the processes beside it and before it have written down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from somaresil.model.ledger import covered
+from somaresil.slo.store import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from somaresil.model.ledger import Ledger
+    from somaresil.slo.objective import SLO
+    from somaresil.slo.series import Series
+
+__all__ = ["ProcessStore"]
+
+
+class ProcessStore:
+    """Rings, at once and without waiting for anybody."""
+
+    def __init__(self, series: Callable[[str], Series]) -> None:
+        """``series`` finds an objective's; it raises for an unknown name."""
+        self._series = series
+        self.others: Callable[[SLO], tuple[Ledger, ...]] | None = None
+        """What other processes counted for an objective, when there is a snapshot folder."""
+
+    @property
+    def name(self) -> str:
+        """``process``, or ``snapshot`` with a folder of snapshots."""
+        return "process" if self.others is None else "snapshot"
+
+    def read(self, slo: SLO, window: float) -> Reading:
+        """The events of the last ``window`` seconds. Raises ``ConfigurationError`` for an objective that was not added."""
+        series = self._series(slo.name)
+        begin, now = series.watched
+        good, bad = series.counts(window)
+        if self.others is None or not (ledgers := self.others(slo)):
+            coverage = min(1.0, (now - begin) / window)
+            if slo.recovery is None and not series.sources:
+                silent = "nothing records into it; name it in guard(..., slo=...) or in the middleware"
+                return Reading.unknown(self.name, silent, coverage=coverage)
+        else:
+            for ledger in ledgers:
+                more_good, more_bad = ledger.within(now, window)
+                good, bad = good + more_good, bad + more_bad
+            coverage = covered([(begin, now), *(span for ledger in ledgers for span in ledger.seen)], now - window, now)
+        return Reading(good, bad, coverage, self.name, 0.0)
