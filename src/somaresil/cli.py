@@ -4,7 +4,8 @@ Exit codes of every command:
 
 - 0: done, and all is well;
 - 1: done, and what was judged is not good enough;
-- 2: it could not be done: wrong arguments, something is not installed, something did not start;
+- 2: it could not be done: wrong arguments, something is not installed, something did not start (``gate``: nothing is known, which is an
+  answer; wrong arguments and definitions are 3 there);
 - 128 + n: ended by signal n (130: Ctrl-C), with everything cleaned up.
 
 Colours follow the terminal, and ``NO_COLOR`` turns them off.
@@ -18,10 +19,11 @@ import json
 import sys
 import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from somaresil import control_command
 from somaresil._version import __version__
+from somaresil.gate import cli as gate_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,10 +37,13 @@ _MOST_RATE = 500.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command (default: what the process was called with) and return its exit code.
 
-    Raises :class:`SystemExit` as argparse does: 2 for wrong arguments, 0 for ``--help`` and ``--version``.
+    Raises :class:`SystemExit` as argparse does: 2 for wrong arguments (3 of ``gate``), 0 for ``--help`` and ``--version``.
     """
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # By the parser of the command, whose exit code for wrong arguments may be its own.
+        getattr(arguments, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2
@@ -49,8 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that ends with the exit code of its command when its arguments are wrong."""
+
+    wrong = 2
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
+        self.print_usage(sys.stderr)
+        self.exit(self.wrong, f"{self.prog}: error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="somaresil",
         description="Chaos, circuit breaking and SLOs embedded in each service.",
         epilog="exit codes: 0 good, 1 judged not good enough, 2 could not be done, 128 + n ended by signal n",
@@ -126,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     from somaresil.gameday.cli import add_command
 
     add_command(commands)
+    gate_command.add_command(commands)
     control_command.add_to(commands)
     return parser
 

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from somaresil.gameday.words import facts, moment, number, share, title_of, totals, when
+from somaresil.markdown import plain, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from somaresil.gameday.report import ExperimentReport, GameDayReport
 
-__all__ = ["table", "to_markdown"]
-
-_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&:@-])")
+__all__ = ["to_markdown"]
 
 
 def to_markdown(report: GameDayReport) -> str:
     """The whole report."""
     lines = [
-        f"# {_text(report.name)}: {title_of(report)}",
+        f"# {plain(report.name)}: {title_of(report)}",
         "",
-        f"Service {_text(report.service)}, seed {report.seed}, {when(report.started_at)}, {number(report.seconds)} s.",
+        f"Service {plain(report.service)}, seed {report.seed}, {when(report.started_at)}, {number(report.seconds)} s.",
         "",
         *table(("", ""), totals(report)),
     ]
     if report.interrupted is not None:
-        lines += [f"Interrupted: {_text(report.interrupted)}.", ""]
+        lines += [f"Interrupted: {plain(report.interrupted)}.", ""]
     lines += ["## Experiments", ""]
     rows: list[Sequence[str]] = [
         (each.name, each.status.value, str(each.injected), share(each.absorbed_share), number(each.recovered_after, " s"))
@@ -46,28 +44,13 @@ def to_markdown(report: GameDayReport) -> str:
 
 
 def _experiment(experiment: ExperimentReport) -> Iterable[str]:
-    yield from (f"### {_text(experiment.name)}: {experiment.status.value}", "")
+    yield from (f"### {plain(experiment.name)}: {experiment.status.value}", "")
     for reason in experiment.reasons:
-        yield f"- {_text(reason)}"
+        yield f"- {plain(reason)}"
     if experiment.reasons:
         yield ""
     for heading, columns, rows in facts(experiment):
-        yield from (f"{_text(heading)}:", "", *table(columns, rows))
+        yield from (f"{plain(heading)}:", "", *table(columns, rows))
     for check in experiment.checks:
         rows = [(each.probe, number(each.value), "yes" if each.holds else "no", each.why) for each in check.readings]
         yield from (f"Hypothesis, {moment(check.moment)}:", "", *table(("probe", "value", "holds", "why"), rows))
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """A table of plain values, and an empty line; nothing without rows."""
-    listed = [*rows]
-    if not listed:
-        return []
-    body = [f"| {' | '.join(_text(cell) for cell in row)} |" for row in listed]
-    return [f"| {' | '.join(columns)} |", f"|{'|'.join('---' for _ in columns)}|", *body, ""]
-
-
-def _text(value: Any) -> str:
-    """Text that means nothing to Markdown, on one line."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    return _SPECIAL.sub(r"\\\1", plain)

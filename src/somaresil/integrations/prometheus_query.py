@@ -8,16 +8,12 @@ proxies of the environment are not used. No answer, an error, no series or NaN a
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import KW_ONLY, dataclass
-from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Final
-from urllib.error import URLError
-from urllib.parse import urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from typing import TYPE_CHECKING
 
 from somaresil.config import Checker
+from somaresil.integrations._prometheus_api import LONGEST_QUERY, ask_server, check_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,52 +23,21 @@ if TYPE_CHECKING:
 
 __all__ = ["PrometheusQuery", "ask"]
 
-_LARGEST: Final = 1_000_000
-"""Bytes of an answer that are read; a condition is about few series."""
-_LONGEST_QUERY: Final = 10_000
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Go nowhere else: what is asked may be seen by the server that was named, and by no other."""
-
-
-_opener = build_opener(ProxyHandler({}), _NoRedirect)
-
 
 def ask(url: str, query: str, timeout: float = 2.0) -> list[tuple[float, float]]:
     """The values of an instant query, each with its time in seconds since the epoch; of a scalar one.
 
     Raises ``OSError`` when there is no answer in time, and ``ValueError`` when it is none that can be read or too large.
     """
-    target = f"{url.rstrip('/')}/api/v1/query?{urlencode({'query': query})}"
-    try:
-        with _opener.open(Request(target, headers={"accept": "application/json"}), timeout=timeout) as answer:  # noqa: S310 - checked
-            text = answer.read(_LARGEST + 1)
-    except HTTPException as broken:
-        raise ConnectionError(f"{type(broken).__qualname__} while it answered") from broken
-    if len(text) > _LARGEST:
-        raise ValueError(f"the answer has more than {_LARGEST} bytes")
-    try:
-        said = json.loads(text)
-    except RecursionError as deep:
-        raise ValueError("it is no answer to an instant query") from deep
-    if not isinstance(said, dict) or said.get("status") != "success":
-        raise ValueError("it answers no success")
-    try:
-        data = said["data"]
-        found = [data["result"]] if data["resultType"] == "scalar" else [series["value"] for series in data["result"]]
-        return [(float(at), float(value)) for at, value in found]
-    except (KeyError, TypeError) as strange:
-        raise ValueError("it is no answer to an instant query") from strange
+    return [(sample.at, sample.value) for sample in ask_server(url, query, timeout).samples]
 
 
 @dataclass(frozen=True, slots=True)
 class PrometheusQuery:
     """Stop when any series of ``query`` is ``above`` or ``below`` a number.
 
-    Give one of the two. ``name`` is what the end of the experiment is called by, so put no query into it. ``timeout`` is for each step of
-    an answer, from 0.1 to 30 seconds. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+    Give one of the two. ``name`` is what the end of the experiment is called by, so put no query into it. ``timeout`` is for an
+    answer as a whole, from 0.1 to 30 seconds. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
 
     url: str
@@ -89,12 +54,9 @@ class PrometheusQuery:
         """Check everything, keep seconds as floats."""
         check = Checker("PrometheusQuery")
         keep = object.__setattr__
-        if not _is_http(self.url):
-            check.problem(
-                "url", "..." if isinstance(self.url, str) and "@" in self.url else self.url, "http://host[:port][/path], or https"
-            )
-        if not isinstance(self.query, str) or not 0 < len(self.query) <= _LONGEST_QUERY:
-            check.problem("query", self.query, f"a PromQL expression of 1 to {_LONGEST_QUERY} characters")
+        check_url(check, self.url)
+        if not isinstance(self.query, str) or not 0 < len(self.query) <= LONGEST_QUERY:
+            check.problem("query", self.query, f"a PromQL expression of 1 to {LONGEST_QUERY} characters")
         if (self.above is None) == (self.below is None):
             check.problem("above", self.above, "a number, when below is None", "one of the two, and not both")
         for side in ("above", "below"):
@@ -122,7 +84,7 @@ class PrometheusQuery:
         def answer() -> Answer:
             try:
                 values = ask(self.url, self.query, self.timeout)
-            except (URLError, OSError, ValueError):
+            except (OSError, ValueError):
                 return None
             oldest = world.clock.time() - float(self.max_age)  # type: ignore[arg-type]
             known = [value for at, value in values if not math.isnan(value) and at >= oldest]
@@ -135,15 +97,3 @@ class PrometheusQuery:
             return False
 
         return answer
-
-
-def _is_http(url: object) -> bool:
-    if not isinstance(url, str):
-        return False
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    # A password in a URL ends in logs; an option would be one of the query.
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc and not parts.query and not parts.fragment

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from somaresil.settings.files import Document
 
-__all__ = ["Entry", "entries_of", "folded", "is_pattern", "judged"]
+__all__ = ["Entry", "duration_of", "entries_of", "folded", "is_pattern", "judged"]
 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,15}")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,15}\.[0-9]{0,15}|\.[0-9]{1,15}|[0-9]{1,15}(?=[eE]))(?:[eE][+-]?[0-9]{1,2})?")
@@ -67,6 +67,15 @@ def is_pattern(name: str) -> bool:
 def folded(name: str) -> str:
     """A name of a guard as it stands in the name of a variable: capitals, and ``_`` for each run of anything but letters and digits."""
     return re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
+
+
+def duration_of(word: str) -> timedelta | None:
+    """``8s``, ``1.5h``, ``30d`` as a duration; None: it is none."""
+    found = _DURATION.fullmatch(word)
+    try:
+        return timedelta(seconds=float(found[1]) * _SECONDS[found[2]]) if found else None
+    except OverflowError:
+        return None
 
 
 def entries_of(document: Document, environment: str | None, check: Checker) -> tuple[Entry, ...]:
@@ -227,8 +236,8 @@ def _read(value: Any, kind: Kind, *, text: bool) -> Any:
     word = value.strip()
     if kind.optional and not kind.text and word.casefold() == "none":
         return None
-    if kind.duration and (found := _DURATION.fullmatch(word)):
-        return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+    if kind.duration and (duration := duration_of(word)) is not None:
+        return duration
     if text and kind.truth and word.casefold() in {"true", "false"}:
         return word.casefold() == "true"
     if text and not kind.text and _NUMBER.fullmatch(word):

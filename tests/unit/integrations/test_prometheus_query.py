@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from somaresil import ChaosConfig, ConfigurationError, ManualClock, Resilience
 from somaresil.chaos.conditions import World
 from somaresil.events import Listeners
-from somaresil.integrations import prometheus_query
+from somaresil.integrations import _prometheus_api
 from somaresil.integrations.prometheus_query import PrometheusQuery, ask
 
 NOW = 1_700_000_000.0
@@ -119,7 +119,7 @@ def test_redirects_are_not_followed(server):
 
 
 def test_an_answer_that_is_too_large_is_not_read(server, monkeypatch):
-    monkeypatch.setattr(prometheus_query, "_LARGEST", 100)
+    monkeypatch.setattr(_prometheus_api, "_LARGEST", 100)
     server.says(*range(100))
     assert answer(server) is None
     with pytest.raises(ValueError, match="more than 100 bytes"):
@@ -166,18 +166,8 @@ def test_what_is_wrong_is_named(options, field):
 
 @given(st.binary(max_size=300) | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(lambda x: json.dumps(x).encode()))
 def test_no_answer_of_any_kind_raises_anything_but_what_is_promised(body):
-    class Answer:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def read(self, _):
-            return body
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prometheus_query, "_opener", type("Opener", (), {"open": lambda *_, **__: Answer()})())
+        patch.setattr(_prometheus_api, "_fetch", lambda *_: (200, body))
         with contextlib.suppress(ValueError):
             ask("http://x", "up")
 
