@@ -158,6 +158,7 @@ class Prometheus(Server):
         metrics_path: What is scraped on each target.
         rules: The text of a rule file, if any.
         scrape_interval: Seconds between scrapes and between rule evaluations.
+        history: A file of OpenMetrics text with timestamps: what it knows when it starts.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Prometheus(Server):
         metrics_path: str = "/metrics",
         rules: str | None = None,
         scrape_interval: int = 1,
+        history: Path | None = None,
     ) -> None:
         jobs: dict[str, Sequence[str]] = {"somaresil": targets} if not hasattr(targets, "items") else dict(targets.items())
         configuration: dict[str, Any] = {
@@ -185,11 +187,17 @@ class Prometheus(Server):
         file = folder / "prometheus.yml"
         # JSON is YAML, so nothing has to be installed to write it.
         file.write_text(json.dumps(configuration, indent=2), encoding="utf-8")
+        if history is not None:
+            promtool = Path(binary).with_name("promtool")
+            # One block: by itself it makes one of two hours at a time, and reads the whole file for each.
+            made = [promtool, "tsdb", "create-blocks-from", "--max-block-duration=960h", "openmetrics", history, folder / "data"]
+            subprocess.run(made, check=True, capture_output=True, timeout=120)
         port = free_port()
         command = [
             binary,
             f"--config.file={file}",
             f"--storage.tsdb.path={folder / 'data'}",
+            "--storage.tsdb.retention.time=400d",
             f"--web.listen-address={HOST}:{port}",
             "--log.level=warn",
         ]

@@ -151,20 +151,19 @@ def _answer(said: dict[str, Any]) -> Answer:
         raise ValueError("it answers with something else than a vector or a scalar")
     try:
         found = [({}, data["result"])] if kind == "scalar" else [(series["metric"], series["value"]) for series in data["result"]]
-        samples = tuple(
-            Sample({str(name): str(value) for name, value in labels.items()}, _float(at), float(value)) for labels, (at, value) in found
-        )
+        samples = tuple(Sample({str(name): str(value) for name, value in labels.items()}, *_value(pair)) for labels, pair in found)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as strange:
         raise ValueError("it is no answer to an instant query") from strange
     infos = said.get("infos")
     return Answer(samples, bool(said.get("warnings")) or bool(said.get("isPartial")), len(infos) if isinstance(infos, list) else 0)
 
 
-def _float(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("no time")
-    return number
+def _value(pair: Any) -> tuple[float, float]:
+    """A time and a number, which is written as a text. Anything else raises."""
+    at, value = pair
+    if isinstance(at, bool) or not isinstance(at, int | float) or not isinstance(value, str) or not math.isfinite(at):
+        raise TypeError
+    return float(at), float(value)
 
 
 def _kind_of_error(text: bytes) -> str:
@@ -181,19 +180,22 @@ def _fetch(url: str, target: str, timeout: float, authorization: Authorization) 
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout)
     late = threading.Event()
+    # Of our own: the connection forgets its socket when the server is going to close it.
+    opened: list[socket.socket] = []
 
     def end() -> None:
         # A timeout of the socket is for each step, and a server that sends a byte a second takes a step a second.
         late.set()
-        if connection.sock is not None:
+        for each in opened:
             with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                each.shutdown(socket.SHUT_RDWR)
 
     watchdog = threading.Timer(timeout, end)
     watchdog.daemon = True
     watchdog.start()
     try:
         connection.connect()
+        opened.append(connection.sock)
         if late.is_set():
             raise TimeoutError
         headers = {"accept": "application/json", "user-agent": "somaresil", **authorization.header()}
