@@ -597,8 +597,6 @@ class _SocketExchange(_Exchange):
         self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos)  # noqa: SLF001
 
 
-
-
 class _Struck:
     """A request as the faults on its body know it."""
 

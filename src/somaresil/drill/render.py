@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from somaresil import markdown
 from somaresil.drill.report import RECOVERY_AT_LEAST, RECOVERY_WITHIN
-from somaresil.gameday import html, junit, markdown
+from somaresil.gameday import html, junit
 from somaresil.gameday.svg import bars, histogram
 from somaresil.gameday.words import number, share, when
 
