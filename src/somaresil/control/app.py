@@ -9,6 +9,7 @@ answered; and an ``Origin`` of this site or of a list.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
@@ -53,10 +54,12 @@ _ROUTES: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (re.compile(r"/experiments"), "POST", "start_experiments"),
     (re.compile(r"/experiments/([^/]{1,200})"), "GET", "show_experiment"),
     (re.compile(r"/experiments/([^/]{1,200})/stop"), "POST", "stop_experiment"),
+    (re.compile(r"/check"), "POST", "check_plan"),
     (re.compile(r"/stop"), "POST", "stop_all"),
     (re.compile(r"/engage"), "POST", "engage"),
     (re.compile(r"/disengage"), "POST", "disengage"),
     (re.compile(r"/status"), "GET", "show_status"),
+    (re.compile(r"/figures"), "GET", "show_figures"),
     (re.compile(r"/capabilities"), "GET", "show_capabilities"),
     (re.compile(r"/openapi\.json"), "GET", "show_document"),
 )
@@ -69,25 +72,36 @@ def chaos_control(
     at: str = "/_soma/chaos",
     origins: Iterable[str] = (),
     errors: ErrorMakers | None = None,
+    figures: Callable[[], Awaitable[Any]] | None = None,
 ) -> ControlApp:
     """An ASGI application that starts, shows and ends experiments of this process. Mount it in yours.
 
     ``auth`` says who sent a request: a function of the ASGI scope that gives a name or None, also a coroutine function;
     :class:`~somaresil.control.auth.BearerToken` is ours. There is no app without one. ``at`` is where it is mounted: experiments on
     requests leave what is below it alone. ``origins`` are those of other sites whose pages may use it, such as ``https://ops.example``.
-    ``errors`` adds to the errors that a request may name, as in :meth:`~somaresil.chaos.engine.ChaosEngine.arm_plan`.
+    ``errors`` adds to the errors that a request may name, as in :meth:`~somaresil.chaos.engine.ChaosEngine.arm_plan`. ``figures`` tells
+    game days in other processes what is counted: ``somaresil.gameday.figures_of(resilience)``; without it they cannot be played here.
 
     It allows nothing by itself: experiments need the same permission as in code, and stay below the same ceilings.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
-    return ControlApp(resilience, auth=auth, at=at, origins=origins, errors=errors)
+    return ControlApp(resilience, auth=auth, at=at, origins=origins, errors=errors, figures=figures)
 
 
 class ControlApp:
     """See :func:`chaos_control`."""
 
-    def __init__(self, resilience: Resilience, *, auth: Authenticator, at: str, origins: Iterable[str], errors: ErrorMakers | None) -> None:
+    def __init__(
+        self,
+        resilience: Resilience,
+        *,
+        auth: Authenticator,
+        at: str,
+        origins: Iterable[str],
+        errors: ErrorMakers | None,
+        figures: Callable[[], Awaitable[Any]] | None = None,
+    ) -> None:
         """Check everything."""
         check = Checker("chaos_control")
         if not callable(auth):
@@ -101,11 +115,14 @@ class ControlApp:
                 check.problem("origins", origin, "origins such as https://ops.example", "no path, no wildcard, no slash at the end")
         if errors is not None and not hasattr(errors, "keys"):
             check.problem("errors", errors, "names of errors and what they mean, or None")
+        if figures is not None and not callable(figures):
+            check.problem("figures", figures, "a coroutine function, or None", "figures_of(resilience)")
         check.finish()
         self._resilience = resilience
         self._auth = auth
         self._origins = frozenset(_normal(origin) for origin in listed)
         self._errors = errors
+        self._figures = figures
         self._limit = FailureLimit(resilience.clock)
         self._roots: set[str] = set()
         self._protect(at)
@@ -257,6 +274,17 @@ class ControlApp:
         where = [(b"location", f"{request.root}/experiments/{ids[0]}".encode())] if single else []
         return Answer(201, {"id": ids[0], **told} if single else told, headers=where)
 
+    async def check_plan(self, request: _Request) -> Answer:
+        """``POST /check``: whether a plan would be armed now. It arms nothing."""
+        data = await self._body(request, optional=False)
+        try:
+            self._resilience.chaos.check_plan(ChaosPlan.from_dict(data), errors=self._errors)
+        except ConfigurationError as wrong:
+            found = [_renamed(each, single=False) for each in wrong.problems]
+            conflict = all(each.path in _OF_THE_PROCESS for each in found)
+            raise Refused(problem(409 if conflict else 422, "it would not be armed", found)) from None
+        return Answer(200, {"accepted": True})
+
     async def show_experiment(self, _: _Request, identity: str) -> Answer:
         """``GET /experiments/{id}``."""
         return Answer(200, self._view(self._run(identity)))
@@ -311,6 +339,12 @@ class ControlApp:
     async def show_status(self, _: _Request) -> Answer:
         """``GET /status``."""
         return Answer(200, {**status(self._resilience), "failed_authentications": self.denied})
+
+    async def show_figures(self, _: _Request) -> Answer:
+        """``GET /figures``."""
+        if self._figures is None:
+            return problem(404, "figures are not told here: chaos_control(figures=)")
+        return Answer(200, {"process": os.getpid(), "figures": await self._figures()})
 
     async def show_capabilities(self, _: _Request) -> Answer:
         """``GET /capabilities``."""

@@ -235,6 +235,14 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "responses": _answers(200, "It has ended", _ref("Experiment"), *_STOPPING),
                 },
             },
+            "/check": {
+                "post": {
+                    "operationId": "checkPlan",
+                    "summary": "Whether a fault plan would be armed now; nothing is armed",
+                    "requestBody": {"required": True, "content": _json(_ref("ChaosPlan"))},
+                    "responses": _answers(200, "It would be", _object(accepted={"const": True}), 400, 403, 408, 409, 413, 415, 422),
+                },
+            },
             "/stop": {
                 "post": {
                     "operationId": "stopAll",
@@ -264,6 +272,13 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "operationId": "showStatus",
                     "summary": "Where this is, and what may be done here",
                     "responses": _answers(200, "The status", _ref("Status")),
+                },
+            },
+            "/figures": {
+                "get": {
+                    "operationId": "showFigures",
+                    "summary": "What was counted so far, for game days in other processes",
+                    "responses": _answers(200, "The figures", _object(process=_COUNT, figures={"type": "object"})),
                 },
             },
             "/capabilities": {

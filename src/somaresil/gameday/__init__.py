@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from somaresil.gameday.junit import to_junit
     from somaresil.gameday.markdown import to_markdown
     from somaresil.gameday.probes import Probe, Reading
+    from somaresil.gameday.remote import Remote, RemoteTarget, figures_of
     from somaresil.gameday.report import ExperimentReport, Finding, GameDayReport, Status
     from somaresil.gameday.schedule import Blackout, Occurrence, Schedule, Window
     from somaresil.gameday.scheduler import Leader, ScheduledRun, Scheduler
@@ -44,6 +45,8 @@ __all__ = [
     "Outage",
     "Probe",
     "Reading",
+    "Remote",
+    "RemoteTarget",
     "Schedule",
     "ScheduledRun",
     "Scheduler",
@@ -51,6 +54,7 @@ __all__ = [
     "Tally",
     "Target",
     "Window",
+    "figures_of",
     "to_html",
     "to_junit",
     "to_markdown",
@@ -65,6 +69,7 @@ _HOMES = {
     "junit": ("to_junit",),
     "markdown": ("to_markdown",),
     "probes": ("Probe", "Reading"),
+    "remote": ("Remote", "RemoteTarget", "figures_of"),
     "report": ("ExperimentReport", "Finding", "GameDayReport", "Status"),
     "schedule": ("Blackout", "Occurrence", "Schedule", "Window"),
     "scheduler": ("Leader", "ScheduledRun", "Scheduler"),

@@ -35,7 +35,7 @@ def add_command(commands: Any) -> None:
         epilog=_CODES,
     )
     run.add_argument("plan", metavar="PLAN", help="a file that ends in .toml, .yaml or .yml")
-    run.add_argument("--app", metavar="MODULE:NAME", required=True, help="where the Resilience of the service is: gateway:resilience")
+    run.add_argument("--app", metavar="MODULE:NAME", help="where the Resilience of the service is; not for plans with targets")
     run.add_argument("--drive", metavar="MODULE:FUNCTION", help="a coroutine function that makes traffic until it is cancelled")
     run.add_argument("--probes", metavar="MODULE:NAME", help="a dictionary with the functions of callable probes, by name")
     run.add_argument("--prometheus", metavar="MODULE:FUNCTION", help="a function that answers a query with a number")

@@ -22,6 +22,7 @@ from somaresil.gameday.day import GameDay
 from somaresil.gameday.html import to_html
 from somaresil.gameday.junit import to_junit
 from somaresil.gameday.markdown import to_markdown
+from somaresil.gameday.remote import RemoteTarget
 from somaresil.gameday.words import title_of
 from somaresil.resilience import Resilience
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from somaresil.gameday.day import GameDayRun
     from somaresil.gameday.report import GameDayReport
+    from somaresil.gameday.target import Target
 
 __all__ = ["check", "run"]
 
@@ -103,9 +105,7 @@ def _signals(interrupt: Callable[[str], object]) -> Generator[None]:
 
 
 def _prepared(gameday: GameDay, arguments: argparse.Namespace) -> GameDayRun:
-    resilience = _loaded(arguments.app)
-    if not isinstance(resilience, Resilience):
-        raise _Refused(f"{arguments.app} is no Resilience but a {type(resilience).__name__}")
+    target = _target(gameday, arguments)
     drive = None if arguments.drive is None else _loaded(arguments.drive)
     if drive is not None and not inspect.iscoroutinefunction(drive):
         raise _Refused(f"{arguments.drive} is no coroutine function (async def)")
@@ -117,7 +117,20 @@ def _prepared(gameday: GameDay, arguments: argparse.Namespace) -> GameDayRun:
         raise _Refused(f"{arguments.prometheus} is no function")
     asks = cast("Callable[[str], float | None]", prometheus)
     confirm = _yes if arguments.yes else _asked
-    return gameday.play(resilience, probes=probes, prometheus=asks, confirm=confirm, drive=drive, tell=_tell)
+    return gameday.play(target, probes=probes, prometheus=asks, confirm=confirm, drive=drive, tell=_tell)
+
+
+def _target(gameday: GameDay, arguments: argparse.Namespace) -> Resilience | Target:
+    if gameday.targets:
+        if arguments.app is not None:
+            raise _Refused("the plan names its targets: without --app")
+        return RemoteTarget(gameday.targets)
+    if arguments.app is None:
+        raise _Refused("--app is needed: the plan names no targets")
+    resilience = _loaded(arguments.app)
+    if not isinstance(resilience, Resilience):
+        raise _Refused(f"{arguments.app} is no Resilience but a {type(resilience).__name__}")
+    return resilience
 
 
 def _loaded(reference: str) -> Any:

@@ -16,6 +16,7 @@ from somaresil.errors import ConfigurationError, describe
 from somaresil.gameday.experiment import Experiment, Gate, experiment_of, known, missing
 from somaresil.gameday.figures import Log
 from somaresil.gameday.probes import Functions, measure
+from somaresil.gameday.remote import Remote
 from somaresil.gameday.report import ExperimentReport, GameDayReport, GateReport, Status, finding_of
 from somaresil.gameday.run import ExperimentPlay, Interrupted, Pauses
 from somaresil.gameday.target import InProcess
@@ -35,7 +36,8 @@ VERSION: Final = 1
 """The version of the data form that this release writes, and the highest that it reads."""
 _MOST: Final = 200
 """Experiments of a game day."""
-_FIELDS: Final = ("somaresil_gameday", "name", "seed", "go_on", "experiments")
+_MOST_TARGETS: Final = 50
+_FIELDS: Final = ("somaresil_gameday", "name", "seed", "go_on", "targets", "experiments")
 _GOES_WRONG: Final = frozenset({Status.DEVIATED, Status.ABORTED, Status.FAILED, Status.INTERRUPTED})
 
 
@@ -51,9 +53,14 @@ class GameDay:
     go_on: bool = False
     """Whether to go on after an experiment that deviated or was aborted."""
 
+    targets: tuple[Remote, ...] = ()
+    """Control apps of the processes that it is played with; none: this process."""
+
     if TYPE_CHECKING:
         # Kept as a tuple, taken as a list too.
-        def __init__(self, name: str, experiments: Iterable[Experiment], *, seed: int = 0, go_on: bool = False) -> None: ...
+        def __init__(
+            self, name: str, experiments: Iterable[Experiment], *, seed: int = 0, go_on: bool = False, targets: Iterable[Remote] = ()
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         """Check everything."""
@@ -78,6 +85,9 @@ class GameDay:
                 names.add(experiment.name)
         check.count("seed", self.seed, minimum=0, maximum=2**62)
         check.type("go_on", self.go_on, bool, "True or False")
+        object.__setattr__(self, "targets", tuple(self.targets))
+        if len(self.targets) > _MOST_TARGETS or not all(isinstance(each, Remote) for each in self.targets):
+            check.problem("targets", f"{len(self.targets)} targets", f"at most {_MOST_TARGETS} of Remote")
         check.finish()
 
     @property
@@ -94,6 +104,7 @@ class GameDay:
             "name": self.name,
             "seed": self.seed,
             **({"go_on": True} if self.go_on else {}),
+            **({"targets": [each.as_dict() for each in self.targets]} if self.targets else {}),
             "experiments": [experiment.as_dict() for experiment in self.experiments],
         }
 
@@ -192,6 +203,7 @@ def _gameday(data: object, check: Checker) -> GameDay:
         listed = ()
     made = [experiment_of(each, check.child(f"experiments[{number}]")) for number, each in enumerate(listed[: _MOST + 1])]
     whole = all(each is not None for each in made) and bool(made)
+    targets = _targets(data.get("targets", ()), check)
     found = None
     try:
         found = GameDay(
@@ -199,6 +211,7 @@ def _gameday(data: object, check: Checker) -> GameDay:
             [each for each in made if each is not None] if whole else [_STAND_IN],
             seed=data.get("seed", 0),
             go_on=data.get("go_on", False),
+            targets=targets,
         )
     except ConfigurationError as wrong:
         for problem in wrong.problems:
@@ -207,6 +220,29 @@ def _gameday(data: object, check: Checker) -> GameDay:
         check.problem("experiments", listed, "at least one table")
     check.finish()
     return cast("GameDay", found)
+
+
+def _targets(data: object, check: Checker) -> list[Remote]:
+    if not isinstance(data, list | tuple):
+        # Not shown: an address may have a password in it.
+        check.problem("targets", "no list", "a list of tables with url, and token_env or token_file")
+        return []
+    found: list[Remote] = []
+    for number, each in enumerate(data[: _MOST_TARGETS + 1]):
+        place = check.child(f"targets[{number}]")
+        if not isinstance(each, Mapping):
+            place.problem("", "no table", "a table with url, and token_env or token_file")
+            continue
+        names = ("url", "token_env", "token_file")
+        for name in each:
+            if name not in names:
+                place.problem(str(name), "a value", f"one of {', '.join(names)}", "a token itself has no place in a plan")
+        try:
+            found.append(Remote(**{"url": "", **{name: each[name] for name in names if name in each}}))
+        except ConfigurationError as wrong:
+            for problem in wrong.problems:
+                place.problem(problem.path, problem.value, problem.allowed, problem.hint)
+    return found
 
 
 class GameDayRun:
