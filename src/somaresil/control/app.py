@@ -281,7 +281,7 @@ class ControlApp:
             self._resilience.chaos.check_plan(ChaosPlan.from_dict(data), errors=self._errors)
         except ConfigurationError as wrong:
             found = [_renamed(each, single=False) for each in wrong.problems]
-            conflict = all(each.path in _OF_THE_PROCESS for each in found)
+            conflict = all(each.path in _OF_THE_PROCESS or each.hint == MEET for each in found)
             raise Refused(problem(409 if conflict else 422, "it would not be armed", found)) from None
         return Answer(200, {"accepted": True})
 

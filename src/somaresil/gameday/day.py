@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
 
-    from somaresil.chaos.plan import ErrorMakers
+    from somaresil.chaos.plan import Corrupters, ErrorMakers
     from somaresil.gameday.target import Target
 
 __all__ = ["VERSION", "GameDay", "GameDayRun"]
@@ -162,6 +162,7 @@ class GameDay:
         confirm: Callable[[str], bool | Awaitable[bool]] | None = None,
         drive: Callable[[], Awaitable[object]] | None = None,
         errors: ErrorMakers | None = None,
+        corrupters: Corrupters | None = None,
         findings: Iterable[Any] | Callable[[], Iterable[Any]] = (),
         tell: Callable[[str], object] | None = None,
     ) -> GameDayRun:
@@ -169,10 +170,11 @@ class GameDay:
 
         ``probes`` are the functions of ``callable`` probes, by name; ``prometheus`` answers a query with a number; ``confirm`` is asked the
         messages of gates, and without it those gates are closed. ``drive`` makes traffic, from before the first experiment until after
-        the last. ``errors`` adds to the errors that the plan may name. ``findings`` are grades of the code under test, or a function that
-        is asked for them at the end. ``tell`` is told what happens, in words.
+        the last. ``errors`` adds to the errors that the plan may name; ``corrupters`` are the functions that it may name for corrupted
+        results. ``findings`` are added to the grades of the code under test, which are always taken in this process: objects with name,
+        severity and evidence, or a function that is asked for them at the end. ``tell`` is told what happens, in words.
         """
-        aimed: Target = InProcess(target, errors=errors) if isinstance(target, Resilience) else target
+        aimed: Target = InProcess(target, errors=errors, corrupters=corrupters) if isinstance(target, Resilience) else target
         return GameDayRun(self, aimed, Functions(probes, prometheus), confirm=confirm, drive=drive, findings=findings, tell=tell)
 
     async def run(self, target: Resilience | Target, **options: Any) -> GameDayReport:
@@ -331,10 +333,14 @@ class GameDayRun:
             seconds=round(clock.monotonic() - begin, 6),
             experiments=tuple(self._reports),
             gates=tuple(self._gates),
-            findings=tuple(finding_of(each) for each in (self._findings() if callable(self._findings) else self._findings)),
+            findings=tuple(finding_of(each) for each in self._found()),
             version=__version__,
             interrupted=self._why,
         )
+
+    def _found(self) -> Iterable[Any]:
+        given = self._findings() if callable(self._findings) else self._findings
+        return (*(self._target.grades if isinstance(self._target, InProcess) else ()), *given)
 
     async def _driven(self, drive: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -48,6 +48,9 @@ def to_junit(report: GameDayReport) -> str:
     properties = SubElement(suite, "properties")
     for name, value in (("service", report.service), ("seed", report.seed), ("somaresil", report.version)):
         SubElement(properties, "property", {"name": name, "value": legal(str(value))})
+    for found in report.findings:
+        said = f"{found.guard}: {found.name} ({found.severity}) {found.evidence}"
+        SubElement(properties, "property", {"name": "finding", "value": legal(said)})
     for experiment in report.experiments:
         _case(suite, report, experiment)
     indent(suites)

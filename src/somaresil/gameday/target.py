@@ -20,7 +20,9 @@ from somaresil.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.chaos.plan import ChaosPlan, ErrorMakers, PlanRun
+    from somaresil.chaos.findings import Grade
+    from somaresil.chaos.grading import Grader
+    from somaresil.chaos.plan import ChaosPlan, Corrupters, ErrorMakers, PlanRun
     from somaresil.events import CallEnded
     from somaresil.gameday.groups import Groups
     from somaresil.recorder import Counts
@@ -100,12 +102,17 @@ class Target(Protocol):
 class InProcess:
     """The service of this process."""
 
-    def __init__(self, resilience: Resilience, *, errors: ErrorMakers | None = None) -> None:
-        """Nothing is counted before :meth:`open`. ``errors`` adds to the errors that plans may name."""
+    def __init__(self, resilience: Resilience, *, errors: ErrorMakers | None = None, corrupters: Corrupters | None = None) -> None:
+        """Nothing is counted before :meth:`open`.
+
+        ``errors`` adds to the errors that plans may name, ``corrupters`` are the functions that they may name for corrupted results.
+        """
         self._resilience = resilience
         self._errors = errors
+        self._corrupters = corrupters
         self._lock = threading.RLock()
         self._end: Callable[[], None] | None = None
+        self._grader: Grader | None = None
         self._run: PlanRun | None = None
         self._split: Split | None = None
         self._attempts: dict[str, int] = {}
@@ -131,6 +138,8 @@ class InProcess:
         """Watch calls and attempts from now on; costs the quiet path, until :meth:`close`."""
         if self._end is None:
             self._end = self._resilience.observe(self._ended, attempts=self._attempted)
+            self._grader = self._resilience.chaos.grade()
+            self._grader.__enter__()
 
     async def close(self) -> None:
         """End what runs, and watch no more."""
@@ -138,10 +147,17 @@ class InProcess:
         end, self._end = self._end, None
         if end is not None:
             end()
+            if self._grader is not None:
+                self._grader.__exit__(None, None, None)
+
+    @property
+    def grades(self) -> tuple[Grade, ...]:
+        """What was found about the code under test since :meth:`open`, the worst first."""
+        return () if self._grader is None else self._grader.grades
 
     async def check(self, plan: ChaosPlan, groups: Groups | None) -> None:
         """Ask the engine."""
-        self._resilience.chaos.check_plan(plan, errors=self._errors, split=groups is not None)
+        self._resilience.chaos.check_plan(plan, errors=self._errors, corrupters=self._corrupters, split=groups is not None)
 
     async def start(self, plan: ChaosPlan, groups: Groups | None, name: str) -> None:
         """Arm it in this process."""
@@ -150,7 +166,7 @@ class InProcess:
             split = Split(name, groups.share, groups.by, Chance(self.seed), self._request_ended)
         with self._lock:
             self._sides, self._outside = {Side.EXPERIMENT: {}, Side.CONTROL: {}}, 0
-        self._run = self._resilience.chaos.arm_plan(plan, errors=self._errors, split=split)
+        self._run = self._resilience.chaos.arm_plan(plan, errors=self._errors, corrupters=self._corrupters, split=split)
         self._split = split
 
     async def stop(self) -> None:

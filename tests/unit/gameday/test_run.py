@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from somaresil import ChaosPlan, CircuitBreaker, ConfigurationError, FaultWindow
+from somaresil import ChaosPlan, CircuitBreaker, ConfigurationError, FaultWindow, Retry
 from somaresil.chaos.permission import Permission
-from somaresil.gameday import Finding, GameDay, Gate, Probe, Status
+from somaresil.gameday import Finding, GameDay, Gate, Probe, Status, to_html, to_junit, to_markdown
 from tests.unit.gameday.kit import GOOD, OUTAGE, SOME, World, experiment
 
 AFTER = Probe("ratio", "llm.invoke", minimum=0.95, minimum_calls=5, when=("before", "after"))
@@ -299,3 +299,26 @@ def test_grades_of_the_code_are_taken_over():
         name, severity, evidence = "retry storm", "high", 17
 
     assert World().play(findings=lambda: [Grade()]).findings == (Finding("retry storm", "high", "17"),)
+
+
+def test_grades_of_the_code_under_test_are_in_every_form_of_the_report():
+    """Retries that wait alike during an outage are found, and told as JSON, Markdown, HTML and JUnit; nobody watches afterwards."""
+    world = World(retry=Retry(attempts=8, wait=0.01), breaker=None)
+    report = world.play(experiment(OUTAGE))
+    assert report.findings
+    assert all(found.guard == "llm.invoke" for found in report.findings)
+    name = report.findings[0].name
+    told = (report.to_json(), to_markdown(report).replace("\\", ""), to_html(report), to_junit(report))
+    assert [name in form for form in told] == [True] * 4
+    assert left(world) == ((), (), ())
+
+
+def test_a_plan_may_name_functions_that_corrupt_results():
+    """One that was handed in is used; one that was not is refused with what comes near."""
+    window = FaultWindow("llm.invoke", "corrupt_result", 0, 20, rate=0.3, corrupt="shout")
+    seen = []
+    report = World().play(experiment(window), corrupters={"shout": lambda answer, _: seen.append(answer) or answer.upper()})
+    assert report.injected == len(seen) > 0
+    refused = World().play(experiment(window), corrupters={"shouts": lambda answer, _: answer})
+    assert only(refused).status is Status.FAILED
+    assert "did you mean 'shouts'" in only(refused).reasons[0]
