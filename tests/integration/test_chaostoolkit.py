@@ -20,8 +20,10 @@ pytest.importorskip("chaoslib")
 pytest.importorskip("chaostoolkit")
 pytest.importorskip("starlette")
 
+from somaresil.gameday import Experiment, GameDay, Probe
 from somaresil.integrations.chaostoolkit import probe, to_chaostoolkit, verdict_of
 from somaresil.integrations.chaostoolkit._service import ServiceError, _Remote
+from somaresil.toolkit import from_toolkit, to_toolkit
 
 TOKEN = "0123456789abcdef0123456789abcdef-token"  # gitleaks:allow - of a test
 
@@ -139,6 +141,22 @@ def test_an_experiment_runs_and_is_judged(service, tmp_path):
     assert [run["status"] for run in journal["run"] + journal["rollbacks"]] == ["succeeded", "succeeded"]
     assert journal["steady_states"]["after"]["steady_state_met"] is True
     assert verdict_of(journal).status == "passed"
+    assert status_of(f"{service.url}/call") == 200
+
+
+@pytest.mark.server
+def test_an_exported_experiment_of_a_game_day_runs(service, tmp_path):
+    """As the game day says: it waits, strikes, and looks again."""
+    assert status_of(f"{service.url}/call") == 200
+    burning = Probe("burn_rate", "calls", maximum=14.4, when=("before", "after"))
+    faults = [FaultWindow("llm.*", "error", 0, 1.5)]
+    day = GameDay("a day", [Experiment("errors", faults, hypothesis=[burning], baseline=0.5, observe=0.2)])
+    (exported,) = to_toolkit(day, service=f"{service.url}/_soma/chaos").experiments
+    process = start(tmp_path, exported)
+    wait_until_struck(service)
+    journal = journal_of(tmp_path, process)
+    assert verdict_of(journal).status == "passed"
+    assert from_toolkit(journal["experiment"]) == day, "the journal says what was played"
     assert status_of(f"{service.url}/call") == 200
 
 
