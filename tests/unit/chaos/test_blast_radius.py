@@ -6,7 +6,9 @@ import itertools
 
 import pytest
 
-from somaresil import ConfigurationError
+from somaresil import ChaosConfig, ChaosExperiment, ConfigurationError
+from somaresil.chaos.permission import Place
+from somaresil.chaos.vetting import Vetting
 from somaresil.events import ExperimentStarted
 from somaresil.model.selector import is_in_share
 from tests.unit.chaos.kit import ERROR, LATENCY, Stand
@@ -102,6 +104,25 @@ def test_a_new_instance_moves_no_running_choice_but_to_itself():
     before = taking_part(fleet(), candidates=INSTANCES)[0].resilience.instance
     after = taking_part(fleet(), candidates=(*INSTANCES, "gateway-new"))
     assert [stand.resilience.instance for stand in after] in ([before], [])
+
+
+def test_of_a_thousand_instances_one_takes_part_and_stays_it_while_others_come_and_go():
+    """Each of them decides by itself, from its own list; only when the chosen one goes another takes its place, and the rest stay out."""
+    names = [f"gateway-{number}" for number in range(1_000)]
+
+    def chosen(candidates):
+        listed = tuple(candidates)
+        told = ChaosConfig(ChaosExperiment.ERROR_INJECTION, "llm.*", 0.1, 60.0, blast_radius="single_instance", candidates=listed)
+        return [name for name in listed if Vetting(Place("gateway", name, None, None, "test"), dict, int, vars).selected(told)]
+
+    (first,) = chosen(names)
+    others = [name for name in names if name != first]
+    assert chosen([*others[::2], first]) == [first], "half of the others have gone"
+    later = chosen([*names, *(f"late-{number}" for number in range(20))])
+    assert later == [first] or (len(later) == 1 and later[0].startswith("late-"))
+    (second,) = chosen(others)
+    assert second != first
+    assert chosen([name for name in others if name.endswith(("1", "3", "5")) or name == second]) == [second]
 
 
 def test_outside_the_blast_radius_nothing_is_armed():
