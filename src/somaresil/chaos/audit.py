@@ -66,7 +66,8 @@ class AuditEntry:
     """Wall time, seconds since the epoch."""
     who: str
     what: str
-    """``arm``, ``refuse``, ``end``, ``stop``, ``stop_all``, ``engage``, ``disengage``, ``opt_in``, or what other parts say."""
+    """``arm``, ``refuse``, ``end``, ``stop``, ``stop_all``, ``engage``, ``disengage``, ``opt_in``; of request plans ``approve``,
+    ``revoke``, ``accept_plans``, ``refuse_plans`` and ``use``; or what other parts say."""
     experiment: str
     """The id of the experiment; empty when it is about none, or about all."""
     result: str

@@ -116,6 +116,8 @@ class RequestPlans:
         self._approved: dict[str, ChaosConfig] = {}
         self._counts: dict[str, int] = {}
         self._said: dict[str, tuple[float, int]] = {}
+        self._used: dict[str, tuple[float, int]] = {}
+        """When the use of a rule was told last, and how often it was used since."""
         self._pass_to: tuple[str, ...] = ()
         self._in_flight: tuple[PlanInFlight, ...] = ()
         self.accepting = False
@@ -209,6 +211,7 @@ class RequestPlans:
         for run in self.runs:
             if run.name == name:
                 run.end("stopped")
+        self._used.pop(name, None)
         self._engine.audit.note("revoke", "revoked" if known else "it was not approved", experiment=name)
         return known
 
@@ -355,7 +358,21 @@ class RequestPlans:
         now = self._clock.monotonic()
         use = self._nonces.use(plan.nonce, plan.uses, now, now + terms.longest + 2 * terms.leeway)
         self._count(ACCEPTED)
+        self._note_use(plan, now)
         return PlanInFlight(self, plan, text, use)
+
+    def _note_use(self, plan: RequestPlan, now: float) -> None:
+        """Tell the audit log that rules are used, each once a minute: it is for people, and plans may come with every request."""
+        for name in plan.rules:
+            if name not in self._approved:
+                continue
+            with self._lock:
+                last, number = self._used.get(name, (float("-inf"), 0))
+                told = now - last >= _QUIET_SECONDS
+                self._used[name] = (now, 0) if told else (last, number + 1)
+            if told:
+                before = f", and {number} more since the last entry" if number else ""
+                self._engine.audit.note("use", f"by a request plan{before}", experiment=name, who=f"key {plan.kid}")
 
     def begin(self, flight: PlanInFlight) -> None:
         """Arm what it names. Never raises: a defect is reported once, and then nothing of the plan stays armed."""

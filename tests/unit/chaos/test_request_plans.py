@@ -658,3 +658,26 @@ def test_a_stream_is_cut_for_its_request_alone():
     with desk.arrive() as flight, pytest.raises(InjectedFault):
         list(numbers())
     assert list(flight.struck) == [flight.runs[0].id]
+
+
+# -- the audit log --------------------------------------------------------------------------------------------------------------------
+
+
+def test_who_approves_uses_and_revokes_a_rule_stands_in_the_audit_log(desk):
+    """Uses once a minute for each rule, with how many there were since: the log is for people, and plans come with requests."""
+    for _ in range(3):
+        with desk.arrive():
+            pass
+    desk.clock.advance(61.0)
+    with desk.arrive():
+        pass
+    desk.chaos.revoke("llm-down")
+    noted = [(entry.what, entry.experiment, entry.result) for entry in desk.chaos.audit.entries]
+    assert noted[-5:] == [
+        ("approve", "llm-down", "approved for request plans"),
+        ("accept_plans", "", "request plans for test are accepted"),
+        ("use", "llm-down", "by a request plan"),
+        ("use", "llm-down", "by a request plan, and 2 more since the last entry"),
+        ("revoke", "llm-down", "revoked"),
+    ]
+    assert {entry.who for entry in desk.chaos.audit.entries if entry.what == "use"} == {f"key {KEYS.signer}"}
