@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,10 +165,14 @@ class _Instance:
         if method == "POST":
             headers["content-type"] = "application/json"
             body = b"" if data is None else json.dumps(data).encode()
-        timer = threading.Timer(self._timeout, _cut, (connection,))
-        timer.daemon = True
-        timer.start()
+        begun = time.monotonic()
+        timer = None
         try:
+            connection.connect()
+            # The socket itself: the connection forgets it once the head of an answer says that it will close.
+            timer = threading.Timer(max(0.0, self._timeout - (time.monotonic() - begun)), _cut, (connection.sock,))
+            timer.daemon = True
+            timer.start()
             connection.request(method, self._parts.path + path, body, headers)
             with connection.getresponse() as answer:
                 status, raw = answer.status, answer.read(LARGEST + 1)
@@ -175,7 +180,8 @@ class _Instance:
             # The name of the kind alone: what a library says may repeat what was sent.
             raise OSError(f"{self.url}: {type(broken).__name__}") from None
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             connection.close()
         if len(raw) > LARGEST:
             raise OSError(f"{self.url}: its answer has more than {LARGEST} bytes")
@@ -270,12 +276,10 @@ class _Instance:
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(held: socket.socket) -> None:
     """End a request whose answer trickles."""
-    held: Any = connection.sock
-    if held is not None:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            held.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError, ValueError):
+        held.shutdown(socket.SHUT_RDWR)
 
 
 def _problems(said: Mapping[str, Any], status: int) -> list[Problem]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,6 +15,8 @@ from somaresil.chaos.plan import ChaosPlan
 from somaresil.gameday import GameDay, Remote, RemoteTarget
 from somaresil.gameday import remote as module
 
+TRICKLE = object()
+"""An answer that comes byte by byte, and never ends."""
 TOKEN = "secret-0123456789-abcdefghijklmnop"
 PLAN = ChaosPlan.from_dict({"somaresil_plan": 1, "seed": 3, "windows": [{"target": "llm.*", "kind": "error", "start": 0, "duration": 30}]})
 
@@ -69,6 +72,14 @@ class Handler(BaseHTTPRequestHandler):
         if said is None:
             self.server.done.wait(20)
             return
+        if said is TRICKLE:
+            self.send_response(status)
+            self.send_header("connection", "close")
+            self.end_headers()
+            with suppress(OSError):
+                while not self.server.done.wait(0.05):
+                    self.wfile.write(b" ")
+            return
         body = said if isinstance(said, bytes) else json.dumps(said).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
@@ -104,6 +115,16 @@ def target(*fakes_, timeout=5.0):
 @pytest.fixture(autouse=True)
 def _token(monkeypatch):
     monkeypatch.setenv("T_TOKEN", TOKEN)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_trickles_is_cut_off_in_time():
+    """Also when its head says that the connection will be closed, as ours asks: each byte would begin a time limit of its own."""
+    with fakes(1) as (one,):
+        one.answers["POST", "/check"] = 200, TRICKLE
+        with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1"):
+            await asyncio.wait_for(target(one, timeout=0.3).check(PLAN, None), 10.0)
+        assert not one.done.is_set()
 
 
 @pytest.mark.asyncio
