@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from somaresil import control_command
 from somaresil._version import __version__
 from somaresil.gate import cli as gate_command
+from somaresil.sla import cli as sla_command
 from somaresil.toolkit import cli as toolkit_command
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_command(commands)
     gate_command.add_command(commands)
+    sla_command.add_commands(commands)
     toolkit_command.add_command(commands)
     control_command.add_to(commands)
     return parser

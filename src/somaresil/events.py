@@ -20,6 +20,7 @@ __all__ = [
     "CallEnded",
     "ChaosAudited",
     "DefectFound",
+    "DeploymentMarked",
     "EndpointEjected",
     "EndpointReturned",
     "Event",
@@ -219,6 +220,17 @@ class GateOverridden:
     reason: str
     until: float
     decision: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentMarked:
+    """A version was put in service at ``began``; ``ok`` False: it is known to have failed, None: nobody has said."""
+
+    at: float
+    version: str
+    began: float
+    commit: str | None
+    ok: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,6 +477,7 @@ Event = (
     | FaultInjected
     | FaultWithheld
     | GateOverridden
+    | DeploymentMarked
     | ExperimentStarted
     | ExperimentEnded
     | ResourceExhausted

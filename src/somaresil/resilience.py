@@ -22,7 +22,7 @@ from somaresil.clock import PARTS_OF_A_CLOCK, STEERED, GuardedClock, SystemClock
 from somaresil.config import Checker, did_you_mean
 from somaresil.deadline import DeadlineScope
 from somaresil.errors import ConfigurationError
-from somaresil.events import Event, Listeners
+from somaresil.events import DeploymentMarked, Event, Listeners
 from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
@@ -34,6 +34,7 @@ from somaresil.priority import Prioritizer
 from somaresil.recorder import Recorder
 from somaresil.routes import Routes
 from somaresil.settings.live import Settings, read_entries, warn
+from somaresil.slo.journal import Journal, deployment
 from somaresil.slo.tracker import SLOTracker
 from somaresil.switch import Switch
 from somaresil.thrift import BudgetScale
@@ -434,6 +435,32 @@ class Resilience:
                 guard.unobserve(observer, attempts)
 
         return end
+
+    def deployed(self, version: str, *, at: float | None = None, commit: str | None = None, ok: bool | None = None) -> None:
+        """Note that a version was put in service, for listeners and for the journal.
+
+        ``at`` is in seconds since the epoch (default: now). ``ok`` False says that it is known to have failed. Raises
+        :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        noted = deployment(self.service, version, now=self.clock.time(), at=at, commit=commit, ok=ok)
+        self.listeners.emit(DeploymentMarked(noted.at, noted.version, noted.began, noted.commit, noted.ok))
+
+    def journal(self, path: str | os.PathLike[str], *, most: int = 10_000_000) -> Journal:
+        """Begin to write hours of objectives, incidents and deployments to a file: see :mod:`somaresil.slo.journal`.
+
+        Keep what is returned, and ``stop()`` it when the process ends. Raises :class:`~somaresil.errors.ConfigurationError`.
+        """
+        journal = Journal(
+            path,
+            service=self.service,
+            instance=self.instance,
+            slos=self.slos,
+            clock=self.clock,
+            listeners=self.listeners,
+            most=most,
+        )
+        journal.start()
+        return journal
 
     def snapshot(self) -> Snapshot:
         """Everything at one moment, frozen."""

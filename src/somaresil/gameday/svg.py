@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from somaresil.gameday.report import PhaseReport, Point
 
-__all__ = ["bars", "histogram", "lines_over_time"]
+__all__ = ["bars", "histogram", "lines_over_time", "share_over_time"]
 
 _WIDTH, _HEIGHT = 900.0, 220.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 56.0, 18.0, 26.0
@@ -50,6 +50,24 @@ def lines_over_time(points: Sequence[Point], phases: Sequence[PhaseReport]) -> s
     drawn += [_label(_WIDTH - _RIGHT + 6, y(part) + 4, f"{slowest * part:.3g} s") for part in (0.5, 1.0)]
     drawn += [_label(x(end * part), _HEIGHT - 8, f"{end * part:.3g} s", "middle") for part in (0.0, 0.5, 1.0)]
     return _svg(_HEIGHT, "share of good calls and latency over time", drawn)
+
+
+def share_over_time(values: Sequence[float | None], about: str, labels: tuple[str, str]) -> str:
+    """A share at even steps, with gaps for None; what is beyond 0 and 1 is at the edge. ``labels``: of the first and the last step."""
+    base, width, height = _HEIGHT - _BOTTOM, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    steps = max(len(values) - 1, 1)
+
+    def x(at: float) -> float:
+        return _LEFT + width * at / steps
+
+    def y(part: float) -> float:
+        return base - height * min(max(part, 0.0), 1.0)
+
+    drawn = [f'<path d="M{_LEFT:g} {y(part):.1f}H{_WIDTH - _RIGHT:g}" stroke="var(--line)"/>' for part in (0.0, 0.5, 1.0)]
+    drawn += _line([(float(at), value) for at, value in enumerate(values)], x, y, 'stroke="var(--good)" stroke-width="2"')
+    drawn += [_label(_LEFT - 6, y(part) + 4, f"{part:.0%}", "end") for part in (0.0, 0.5, 1.0)]
+    drawn += [_label(_LEFT, _HEIGHT - 8, labels[0]), _label(_WIDTH - _RIGHT, _HEIGHT - 8, labels[1], "end")]
+    return _svg(_HEIGHT, about, drawn)
 
 
 def bars(values: Sequence[tuple[str, float | None]]) -> str:
