@@ -177,8 +177,8 @@ class Journal:
     def _hours(self, *, final: bool) -> Iterator[Hour]:
         now, hour = self._clock.time(), self._hour_now()
         for name, totals in self._totals():
-            # An objective that came later began with nothing.
-            before = self._before.get(name, (0, 0, 0))
+            # An objective that came later began with no event of its own; what experiments had touched before it came is not its own.
+            before = self._before.get(name, (0, 0, totals[2]))
             counted = self._counted.setdefault(name, [0, 0, 0])
             for which in range(3):
                 counted[which] += max(0, totals[which] - before[which])

@@ -48,6 +48,30 @@ def test_an_hour_is_written_when_it_is_over_with_what_was_counted_in_it(stand):
     assert second.start == first.start + HOUR
 
 
+def test_a_clock_that_is_set_back_takes_nothing_away(stand):
+    """The hour that was reached goes on, and is written with everything that was counted in it."""
+    _, clock, guard, journal = stand
+    clock.advance(HOUR)
+    journal.write()
+    good(guard, 4)
+    clock.step_wall(-2 * HOUR)
+    journal.write()
+    good(guard, 2)
+    journal.stop()
+    assert [each.good for each in read_journals(journal.path).hours] == [0, 6]
+
+
+def test_an_objective_that_comes_later_is_written_too(stand):
+    """With what was counted since it came."""
+    resilience, clock, guard, journal = stand
+    good(guard, 3)
+    resilience.slos.add(availability("later"))
+    good(resilience.guard("other", slo="later"), 2)
+    clock.advance(HOUR)
+    journal.write()
+    assert {each.slo: each.good for each in read_journals(journal.path).hours} == {"up": 3, "later": 2}
+
+
 def test_an_incident_is_written_when_it_begins_and_again_when_it_ends(stand):
     """The later line stands, and it knows when the first bad call was."""
     _, clock, guard, journal = stand
