@@ -103,6 +103,9 @@ class ResilienceMiddleware:
         resilience.check_slos("ResilienceMiddleware", names)
         self._longest = check.seconds("deadline", deadline, optional=True, maximum=LONGEST)
         admission = None if limit is None and priority is None else Admission(resilience, limit, priority, check)
+        for probe in resilience.slos.probes(names):
+            allowed = "an objective about availability or latency, without groups"
+            check.problem("slo", probe.slo.name, allowed, "name others in a guard: a request is not told to them")
         check.finish()
         self._admission = admission
         self._slos = names

@@ -504,8 +504,9 @@ class Resilience:
                 known = ", ".join(self.slos.names) or "none is defined"
                 hint = did_you_mean(slo, self.slos.names) or "add it before the guard: resilience.slos.add(SLO(...))"
                 check.problem(option, slo, f"an objective that was added ({known})", hint)
-            elif self.slos[slo].recovery is not None and option == "slo":
-                check.problem("slo", slo, "an objective about calls", "recovery objectives watch every breaker by themselves")
+            elif not self.slos[slo].about_calls and option == "slo":
+                hint = "those about recovery watch every breaker by themselves, composites their parts"
+                check.problem("slo", slo, "an objective about calls", hint)
 
     def _scale(self, slo: str | None) -> BudgetScale | None:
         if slo is None:
@@ -528,6 +529,8 @@ class Resilience:
         )
         for slo in options.slo:
             self.slos.attach(slo, recorder)
+        if probes := self.slos.probes(options.slo):
+            guard.measure(probes)
         for observer, attempts in self._observers:
             guard.observe(observer, attempts)
         return guard

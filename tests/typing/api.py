@@ -341,7 +341,7 @@ async def reading() -> None:
     resilience.slos.add(SLO("fast", 95.0, timedelta(days=7), latency=2.0, error_budget_policy="gradual_burn"))
     assert_type(await resilience.slos.calculate_error_budget("fast"), ErrorBudget)
     assert_type(await resilience.slos.should_block_deployment(), Verdict)
-    SLO("fast", 95.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    SLO(95.0)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
 
 
 def takes_a_decorator(decorate: Callable[[Callable[[int], str]], Callable[[int], str]]) -> None:

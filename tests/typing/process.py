@@ -159,8 +159,8 @@ control.state = State.OPEN  # type: ignore[misc]  # pyright: ignore[reportAttrib
 
 slo = SLO("llm_latency_p95", target_percentage=95.0, measurement_window=timedelta(days=7), latency=2.0, error_budget_policy="gradual_burn")
 assert_type(slo.period, float)
-resilience.slos.add(slo, SLO("up", 99.9, timedelta(days=30), "fast_burn_alert", count_injected=False, description="answers"))
-SLO("up", 99.9)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+resilience.slos.add(slo, SLO("up", 99.9, timedelta(days=30), "fast_burn_alert", injected="exclude", description="answers"))
+SLO("up", 99.9, calendar="month", time_zone="Europe/Berlin")
 SLO("up", 99.9, 30)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 SLO("up", 99.9, timedelta(days=30), "gradual_burn", 2.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 resilience.slos.add("up")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -203,7 +203,7 @@ def test_a_recovery_objective_is_not_for_a_guard():
     """It watches every breaker by itself."""
     resilience = Resilience("shop")
     resilience.slos.add(SLO("back", 99.0, timedelta(days=1), recovery=300.0))
-    with pytest.raises(ConfigurationError, match="recovery objectives watch every breaker by themselves"):
+    with pytest.raises(ConfigurationError, match="those about recovery watch every breaker by themselves"):
         resilience.guard("llm", slo="back")
     assert resilience.guards == {}
 

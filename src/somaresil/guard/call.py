@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from somaresil.guard.core import Guard
+    from somaresil.pace import Pace
     from somaresil.runtime import Runtime
 
 __all__ = [
@@ -234,8 +235,13 @@ class CoroutineCall(Call):
 class StreamCall(FunctionCall):
     """A generator function, as far as its first item."""
 
-    __slots__ = ()
+    __slots__ = ("pace",)
     lasting = True
+
+    def __init__(self, guard: Guard, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A stream that begins now."""
+        super().__init__(guard, function, args, kwargs)
+        self.pace: Pace | None = None
 
     async def invoke(self, function: Callable[..., Any]) -> Opened:
         """Begin the stream."""
@@ -249,8 +255,13 @@ class StreamCall(FunctionCall):
 class AsyncStreamCall(CoroutineCall):
     """An async generator function, as far as its first item."""
 
-    __slots__ = ()
+    __slots__ = ("pace",)
     lasting = True
+
+    def __init__(self, guard: Guard, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A stream that begins now."""
+        super().__init__(guard, function, args, kwargs)
+        self.pace: Pace | None = None
 
     async def invoke(self, function: Callable[..., Any]) -> Opened:
         """Begin the stream. A fallback may answer with any iterable, or have to be awaited for it."""

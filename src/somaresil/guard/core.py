@@ -27,6 +27,7 @@ from somaresil.guard.change import changes_between, tell
 from somaresil.guard.express import express, lane_of
 from somaresil.guard.fit import check_called, check_decorated
 from somaresil.guard.keyed import Keyed, KeyedBreakers
+from somaresil.guard.measure import report
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from somaresil.policy.throttle import ThrottlePolicy
     from somaresil.policy.timeout import TimeoutPolicy
     from somaresil.recorder import Recorder
+    from somaresil.slo.probe import Probe
     from somaresil.thrift import BudgetScale
     from somaresil.typing import Clock, Next
 
@@ -100,6 +102,7 @@ class Guard:
         "observers",
         "options",
         "particular",
+        "probes",
         "rate_limit",
         "recorder",
         "rescues",
@@ -162,6 +165,8 @@ class Guard:
         self.within_hedge: Next
         """What is inside of the hedge, or would be."""
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
+        self.probes: tuple[Probe, ...] = ()
+        """Objectives that have to be told of each call."""
         self.options = GuardOptions()
         self.coded = options
         """What the code has made it with, before anything from outside was laid on top."""
@@ -290,6 +295,13 @@ class Guard:
             self.commit(self.prepare(self.options))
             self.switch.hold("pool")
 
+    def measure(self, probes: tuple[Probe, ...]) -> None:
+        """Tell these of the end of every call. Done once, before the first call."""
+        with configuring:
+            self.probes = probes
+            self.switch.hold("objective", held=any(probe.needs_every_call for probe in probes))
+            self.commit(self.prepare(self.options))
+
     def observe(self, observer: Callable[[CallEnded], object], attempts: Callable[[str], object] | None = None) -> None:
         """Tell ``observer`` of the end of every call, good ones as well, until :meth:`unobserve`. See :meth:`Resilience.observe`."""
         with configuring:
@@ -382,7 +394,7 @@ class Guard:
             raise
         else:
             if not call.lasting:
-                self.end(call, call.judge(result, None), None)
+                self.end(call, call.judge(result, None), None, result)
             return result
         self.end(call, call.judge(None, stop), stop)
         shorten(stop)
@@ -423,10 +435,10 @@ class Guard:
             shorten(error)
             raise
         if not call.lasting:
-            self.end(call, call.judge(result, None), None)
+            self.end(call, call.judge(result, None), None, result)
         return result
 
-    def end(self, call: Call, outcome: Outcome, error: BaseException | None) -> None:
+    def end(self, call: Call, outcome: Outcome, error: BaseException | None, result: object = None) -> None:
         """Book the end of a call that took the full path. Never raises."""
         try:
             now = self.monotonic()
@@ -434,6 +446,8 @@ class Guard:
                 self.faults.touched(-1)
             call.end(outcome, now)
             self._book(outcome, now - call.started, now, error, injected=call.injected)
+            if self.probes:
+                report(self.probes, call, outcome, now, error, result)
         except Exception as defect:  # noqa: BLE001 - neither result nor error of the callee may be lost to our books
             self.listeners.defect("booking the end of a call", defect, self.clock.time())
 
@@ -565,8 +579,8 @@ class Guard:
             self.keys()
         self.rescues = self.fallback is not None or self.retry is not None
         """Whether a call that failed once may still end well."""
-        self._refuses = None if self.rescues else self.breaker
-        """The breaker, when no policy outside it has a say about a call that it refuses."""
+        self._refuses = None if self.rescues or self.probes else self.breaker
+        """The breaker, when nobody outside it has a say about a call that it refuses."""
         # One that judges errors only is asked when there is one.
         self.switch.hold("classify", held=options.classify is not None and getattr(options.classify, "judges_results", True))
         self._open_lane()

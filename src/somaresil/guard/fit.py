@@ -17,6 +17,7 @@ def check_decorated(guard: Guard, target: object) -> None:
     """Raises :class:`~somaresil.errors.ConfigurationError` for a target that an option is not for."""
     _check_fallback(guard, target)
     _check_timeout(guard, target)
+    _check_objectives(guard, target)
     _check_particular(guard, target)
 
 
@@ -25,6 +26,7 @@ def check_called(guard: Guard, function: Any, *, awaited: bool = False) -> None:
     if not callable(function):
         check_decoratable(guard.name, function)
     _check_fallback(guard, function)
+    _check_objectives(guard, function)
     _check_particular(guard, function, awaited=awaited)
 
 
@@ -53,6 +55,17 @@ def _check_timeout(guard: Guard, target: object) -> None:
     if shape_of(target) in {Shape.FUNCTION, Shape.COROUTINE}:
         check = Checker(f"guard({guard.name!r})")
         check.problem("timeout", timeout, "total=", "first_item and idle are about streams, and this is none: nothing would time out")
+        check.finish()
+
+
+def _check_objectives(guard: Guard, target: object) -> None:
+    """An objective about streams would never hear of anything else."""
+    target = target.__func__ if isinstance(target, classmethod | staticmethod) else target
+    wrong = [probe.slo.name for probe in guard.probes if probe.slo.about_streams]
+    if wrong and callable(target) and shape_of(target) not in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}:
+        check = Checker(f"guard({guard.name!r})")
+        for name in wrong:
+            check.problem("slo", name, "no objective about streams", "this is none: it would never have an event")
         check.finish()
 
 

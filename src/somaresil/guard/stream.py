@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from somaresil.guard.call import AsyncStreamCall, StreamCall
 from somaresil.outcome import Outcome
+from somaresil.pace import Pace
 from somaresil.policy.retry import StreamProgress
 from somaresil.policy.timeout import within
 from somaresil.runtime import run_sync, shorten
@@ -20,15 +21,15 @@ from somaresil.runtime import run_sync, shorten
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.guard.call import Call, Opened
+    from somaresil.guard.call import Opened
     from somaresil.guard.core import Guard
 
 __all__ = ["async_stream_wrapper", "stream_wrapper"]
 
-_S = TypeVar("_S", bound="Call")
+_S = TypeVar("_S", StreamCall, AsyncStreamCall)
 
 
-def stream_wrapper(  # noqa: C901 - one generator, as PEP 380 has it
+def stream_wrapper(  # noqa: C901, PLR0915 - one generator, as PEP 380 has it
     guard: Guard, function: Callable[..., Any], make: Callable[..., StreamCall] = StreamCall
 ) -> Callable[..., Any]:
     """Guard a generator function. ``send``, ``throw``, ``close`` and the return value reach the generator as before (PEP 380).
@@ -38,10 +39,13 @@ def stream_wrapper(  # noqa: C901 - one generator, as PEP 380 has it
     guard.has_streams = True
 
     @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - as above
+    def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - as above
         call = make(guard, function, args, kwargs)
+        call.pace = pace = Pace() if guard.probes else None
         opened: Opened = guard.drive(call)
         source, item = opened.source, opened.first
+        if pace is not None and not opened.ended:
+            pace.came(guard.monotonic())
         value = item if opened.ended else None
         seen = 1
         try:
@@ -73,6 +77,9 @@ def stream_wrapper(  # noqa: C901 - one generator, as PEP 380 has it
                         finally:
                             if limit is not None and guard.monotonic() - asked > limit:
                                 call.late = True
+                            if pace is not None:
+                                pace.asked = asked
+                                pace.came(guard.monotonic())
                     seen += 1
         except StopIteration as stop:
             value = stop.value
@@ -86,17 +93,20 @@ def stream_wrapper(  # noqa: C901 - one generator, as PEP 380 has it
     return guarded
 
 
-def async_stream_wrapper(  # noqa: C901 - as above
+def async_stream_wrapper(  # noqa: C901, PLR0915 - as above
     guard: Guard, function: Callable[..., Any], make: Callable[..., AsyncStreamCall] = AsyncStreamCall
 ) -> Callable[..., Any]:
     """Guard an async generator function. ``asend``, ``athrow`` and ``aclose`` reach the generator as before. ``make`` makes the calls."""
     guard.has_streams = True
 
     @functools.wraps(function)
-    async def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: C901 - as above
+    async def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - as above
         call = make(guard, function, args, kwargs)
+        call.pace = pace = Pace() if guard.probes else None
         opened: Opened = await guard.adrive(call)
         source, item = opened.source, opened.first
+        if pace is not None and not opened.ended:
+            pace.came(guard.monotonic())
         seen = 1
         try:
             if not opened.ended:
@@ -114,6 +124,8 @@ def async_stream_wrapper(  # noqa: C901 - as above
                         step, asked = source.__anext__() if sent is None else source.asend(sent), True
                     timeout = guard.timeout
                     limit, phase = (None, "") if timeout is None else timeout.next_limit(call)
+                    if pace is not None:
+                        pace.asked = guard.monotonic()
                     try:
                         item = await (step if limit is None else within(limit, phase, guard.name, step, usual=phase == "idle"))
                     except StopAsyncIteration:
@@ -124,6 +136,9 @@ def async_stream_wrapper(  # noqa: C901 - as above
                         if part is None:
                             raise
                         call, source, item = part
+                    finally:
+                        if pace is not None:
+                            pace.came(guard.monotonic())
                     seen += 1
         except StopAsyncIteration:
             pass
@@ -200,6 +215,7 @@ def _planned(guard: Guard, call: _S, error: Exception, items: int, last: Any) ->
     pause, args, kwargs = planned
     call.end(call.judge(None, error), guard.monotonic())
     other = call.sibling()
+    other.pace = call.pace
     other.args, other.kwargs, other.attempt, other.injected = args, kwargs, call.attempt, call.injected
     return pause, other
 

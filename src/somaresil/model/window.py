@@ -16,9 +16,9 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["SLO_TIERS", "CountWindow", "PrefixRing", "RingSet", "Tier"]
+__all__ = ["SLO_TIERS", "YEARS_TIER", "CountWindow", "PrefixRing", "RingSet", "Tier"]
 
 
 class PrefixRing:
@@ -56,6 +56,15 @@ class PrefixRing:
             for place, total in zip(range(start, start + self._columns), totals, strict=True):
                 self._marks[place] = total
         self._current = slot
+
+    def roll_along(self, now: float, totals_at: Callable[[float], Sequence[int]]) -> None:
+        """As :meth:`roll`, for totals that grow by themselves: ``totals_at`` says what they were at a boundary."""
+        slot = int(now // self.resolution)
+        for index in range(max(self._current + 1, slot - self.slots + 1), slot + 1):
+            start = index % self.slots * self._columns
+            for place, total in zip(range(start, start + self._columns), totals_at(index * self.resolution), strict=True):
+                self._marks[place] = total
+        self._current = max(slot, self._current)
 
     def reaches(self, since: float) -> bool:
         """Whether the ring still knows the totals at ``since``."""
@@ -106,6 +115,10 @@ SLO_TIERS = (Tier(10, 721), Tier(300, 865), Tier(3600, 2161))
 """10 s for 2 hours, 5 minutes for 3 days, 1 hour for 90 days, both ends included: 3,747 slots, 60 KB for good and bad."""
 
 
+YEARS_TIER = Tier(21_600, 2_925)
+"""6 hours for two years, for objectives of a calendar quarter or year: 46 KB more."""
+
+
 class RingSet:
     """Several prefix rings of different resolution over the same counters: short windows finely, 90 days coarsely.
 
@@ -135,6 +148,11 @@ class RingSet:
         """Note the totals in every ring that has a boundary behind it."""
         for ring in self._rings:
             ring.roll(now, totals)
+
+    def roll_along(self, now: float, totals_at: Callable[[float], Sequence[int]]) -> None:
+        """As :meth:`roll`, for totals that grow by themselves."""
+        for ring in self._rings:
+            ring.roll_along(now, totals_at)
 
     def within(self, now: float, seconds: float, totals: Sequence[int]) -> list[int]:
         """What happened in the last ``seconds``. Roll first."""

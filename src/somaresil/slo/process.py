@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from somaresil.model.ledger import Ledger
     from somaresil.slo.objective import SLO
-    from somaresil.slo.series import Series
+    from somaresil.slo.series import Events
 
 __all__ = ["ProcessStore"]
 
@@ -20,7 +20,7 @@ __all__ = ["ProcessStore"]
 class ProcessStore:
     """Rings, at once and without waiting for anybody."""
 
-    def __init__(self, series: Callable[[str], Series]) -> None:
+    def __init__(self, series: Callable[[str], Events]) -> None:
         """``series`` finds an objective's; it raises for an unknown name."""
         self._series = series
         self.others: Callable[[SLO], tuple[Ledger, ...]] | None = None
@@ -35,12 +35,16 @@ class ProcessStore:
         """The events of the last ``window`` seconds. Raises ``ConfigurationError`` for an objective that was not added."""
         series = self._series(slo.name)
         begin, now = series.watched
+        if window <= 0.0:
+            # The first moment of a calendar period.
+            return Reading(0, 0, 0.0, self.name, 0.0)
         good, bad = series.counts(window)
-        if self.others is None or not (ledgers := self.others(slo)):
+        if self.others is None or not series.shared or not (ledgers := self.others(slo)):
             coverage = min(1.0, (now - begin) / window)
-            if slo.recovery is None and not series.sources:
+            if slo.recovery is None and slo.freshness is None and not series.sources:
                 silent = "nothing records into it; name it in guard(..., slo=...) or in the middleware"
-                return Reading.unknown(self.name, silent, coverage=coverage)
+                # Of a composite the other parts may have counted something: it is no ground to judge on, but it was counted.
+                return Reading(good, bad, coverage, self.name, problem=silent)
         else:
             for ledger in ledgers:
                 more_good, more_bad = ledger.within(now, window)

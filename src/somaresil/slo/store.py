@@ -20,9 +20,9 @@ class Reading:
     """The events of one objective in one window, and what the answer rests on."""
 
     good: int
-    """Good events; 0 when ``problem`` is given."""
+    """Good events; with a ``problem`` what was counted nonetheless, which :attr:`counts` does not vouch for."""
     bad: int
-    """Bad events; 0 when ``problem`` is given."""
+    """Bad events, likewise."""
     coverage: float
     """Seconds of data as a share of the window, 0 to 1."""
     source: str

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from somaresil.config import Checker, did_you_mean
 from somaresil.events import GateOverridden
 from somaresil.model import slo as model
 from somaresil.slo.gate import DeploymentPolicy, Override, Verdict
+from somaresil.slo.groups import Groups
 from somaresil.slo.incidents import IncidentLog
 from somaresil.slo.judge import budget_of, conditions_of, judge
 from somaresil.slo.objective import LONGEST, SHORTEST, SLO, ErrorBudget
+from somaresil.slo.probe import Probe
 from somaresil.slo.process import ProcessStore
-from somaresil.slo.series import Series
+from somaresil.slo.series import Composite, Freshness, Series
 from somaresil.slo.snapshot import SnapshotFolder
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
     from somaresil.events import Listeners
     from somaresil.recorder import Recorder
+    from somaresil.slo.series import Events
     from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
 
@@ -41,8 +46,9 @@ class SLOTracker:
         """Begin without objectives."""
         self._clock = clock
         self._lock = threading.RLock()
-        self._series: dict[str, Series] = {}
         self._listeners = listeners
+        self._series: dict[str, Events] = {}
+        self._groups: dict[str, Groups] = {}
         self.incidents = IncidentLog(clock, listeners)
         self.store = ProcessStore(self.series)
         """Where answers come from when no other store is named."""
@@ -61,9 +67,21 @@ class SLOTracker:
                     check.problem("slo", slo, "an SLO")
                 elif known.setdefault(slo.name, slo) != slo:
                     check.problem(slo.name, slo, "a name that is not taken", f"it is {known[slo.name]}")
+            _check_parts(check, known)
             check.finish()
-            added = {name: Series(slo, self._clock, self.incidents) for name, slo in known.items() if name not in self._series}
-            self._series = {**self._series, **added}
+            for slo in _parts_first(known):
+                if slo.name not in self._series:
+                    self._make(slo)
+
+    def _make(self, slo: SLO) -> None:
+        if slo.group_by is not None:
+            self._groups = {**self._groups, slo.name: Groups(slo, self._clock, self.incidents)}
+        made: Events
+        if slo.parts:
+            made = Composite(slo, [(self._series[name], weight) for name, weight in slo.weights.items()])
+        else:
+            made = (Series if slo.freshness is None else Freshness)(slo, self._clock, self.incidents)
+        self._series = {**self._series, slo.name: made}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,16 +92,44 @@ class SLOTracker:
         """The objective called ``name``."""
         return self.series(name).slo
 
-    def series(self, name: str) -> Series:
-        """Its events. Raises :class:`~somaresil.errors.ConfigurationError` for an unknown name."""
+    def series(self, name: str, group: str | None = None) -> Events:
+        """Its events, or those of one of its groups.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for an unknown name.
+        """
         found = self._series.get(name)
+        check = Checker("slos")
         if found is None:
-            check = Checker("slos")
             known = ", ".join(self._series) or "none is defined"
             check.problem("name", name, f"an objective that was added ({known})", did_you_mean(name, self._series))
             check.finish()
             raise KeyError(name)
-        return found
+        if group is None:
+            return found
+        one = None if name not in self._groups else self._groups[name].get(group)
+        if one is None:
+            known = ", ".join(self.groups(name)) or "it has none"
+            check.problem(f"{name}.group", group, f"a group that was seen ({known})", did_you_mean(group, self.groups(name)))
+            check.finish()
+            raise KeyError(group)
+        return one
+
+    def groups(self, name: str) -> tuple[str, ...]:
+        """The values of its label that have a budget of their own now; none for an objective without ``group_by``."""
+        return self._groups[name].names if self[name].name in self._groups else ()
+
+    def refreshed(self, name: str) -> None:
+        """What the freshness objective ``name`` is about is up to date now.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for any other objective.
+        """
+        series = self.series(name)
+        if not isinstance(series, Freshness):
+            check = Checker("slos.refreshed")
+            check.problem("name", name, "an objective with freshness")
+            check.finish()
+            return
+        series.refreshed(self._clock.monotonic())
 
     def thresholds(self, names: tuple[str, ...]) -> tuple[float, ...]:
         """The latency thresholds of some objectives, in seconds: bucket bounds of whoever records for them."""
@@ -91,7 +137,18 @@ class SLOTracker:
 
     def attach(self, name: str, recorder: Recorder) -> None:
         """Let the objective look at what ``recorder`` counts. Its threshold must be a bound there."""
-        self.series(name).feed(recorder)
+        series = self.series(name)
+        if isinstance(series, Series):
+            series.feed(recorder)
+
+    def probes(self, names: Iterable[str]) -> tuple[Probe, ...]:
+        """What has to be told of each call, for those of the objectives that cannot see all they need in a recorder."""
+        found = [(self.series(name), self._groups.get(name)) for name in names]
+        return tuple(
+            Probe(series, groups, self._clock, self._listeners)
+            for series, groups in found
+            if isinstance(series, Series) and (groups is not None or not series.slo.read_from_cells)
+        )
 
     def keep(self, folder: str | os.PathLike[str], *, service: str, interval: float = 5.0) -> SnapshotFolder:
         """Share counts with other processes of ``service``, and with later ones, through files: see :mod:`somaresil.slo.snapshot`.
@@ -99,7 +156,12 @@ class SLOTracker:
         What stands there is read at once; from then on a daemon thread writes and reads every ``interval`` seconds.
         """
         self.snapshot = SnapshotFolder(
-            folder, lambda: self._series, service=service, clock=self._clock, listeners=self._listeners, interval=interval
+            folder,
+            lambda: {name: each for name, each in self._series.items() if isinstance(each, Series) and each.shared},
+            service=service,
+            clock=self._clock,
+            listeners=self._listeners,
+            interval=interval,
         )
         self.snapshot.start()
         self.store.others = self.snapshot.others
@@ -107,21 +169,33 @@ class SLOTracker:
 
     # -- answers ----------------------------------------------------------------------------------------------------------------------
 
-    def counts(self, name: str, window: float | timedelta) -> tuple[int, int]:
+    def counts(self, name: str, window: float | timedelta, *, group: str | None = None) -> tuple[int, int]:
         """Good and bad events of the last ``window`` seconds (5 minutes to 90 days), as exact as :meth:`Series.counts` says.
+
+        Of slices they are slices; where ratios are averaged, and for a composite, they stand for nothing but their ratio.
 
         Raises :class:`~somaresil.errors.ConfigurationError` for any other window: it is not remembered, or not finely enough.
         """
-        slo = self[name]
+        series = self.series(name, group)
         check = Checker("slos")
         seconds = check.seconds("window", window, minimum=SHORTEST.total_seconds(), maximum=LONGEST.total_seconds(), exclusive=False)
         check.finish()
-        reading = self.store.read(slo, seconds)
-        return reading.good, reading.bad
+        return self._counts(series, group)(seconds)
 
-    def burn_rate(self, name: str, window: float | timedelta = model.HOUR) -> float | None:
+    def _counts(self, series: Events, group: str | None) -> Callable[[float], tuple[int, int]]:
+        """What tells the counts of a window: the store, which knows other processes too, or a group itself, which nobody else knows."""
+        if group is not None:
+            return series.counts
+
+        def counts(window: float) -> tuple[int, int]:
+            reading = self.store.read(series.slo, window)
+            return reading.good, reading.bad
+
+        return counts
+
+    def burn_rate(self, name: str, window: float | timedelta = model.HOUR, *, group: str | None = None) -> float | None:
         """Multiple of the sustainable burn over ``window``; None: no event."""
-        good, bad = self.counts(name, window)
+        good, bad = self.counts(name, window, group=group)
         return model.burn_rate(good, bad, self[name].target_percentage)
 
     def totals(self, name: str, *, injected: bool) -> tuple[int, int]:
@@ -136,13 +210,80 @@ class SLOTracker:
         """Share of the error budget that is left; None: no event."""
         return self.error_budget(name).remaining_share
 
-    def error_budget(self, name: str, *, store: SliStore | None = None) -> ErrorBudget:
-        """The budget over the measurement window of the objective."""
-        return budget_of(self[name], store or self.store)
+    def error_budget(self, name: str, *, group: str | None = None, store: SliStore | None = None) -> ErrorBudget:
+        """The budget over the measurement window of the objective, or over the calendar period as far as it has come."""
+        now = self._clock.time()
+        if store is not None:
+            return budget_of(self[name], store, now=now)
+        series = self.series(name, group)
+        begin, end = series.slo.bounds(now)
+        budget = self._budget(series, group, now - begin, 0.0, end - begin)
+        return replace(budget, burn_rate=self.burn_rate(name, group=group), begins_at=begin)
 
-    def conditions(self, name: str, *, store: SliStore | None = None) -> tuple[model.Condition, ...]:
+    def _budget(self, series: Events, group: str | None, since: float, until: float, length: float) -> ErrorBudget:
+        """The budget from ``since`` to ``until`` seconds ago, of a window that is ``length`` seconds long as a whole."""
+        slo = series.slo
+        reading = None if group is not None else self.store.read(slo, since)
+        good, bad = _between(self._counts(series, group), since, until)
+        total = model.budget_ratio(slo.target_percentage)
+        consumed = model.error_ratio(good, bad)
+        seen = max(0.0, (min(series.age, since) if reading is None else reading.coverage * since) - until)
+        idle = 0
+        if slo.time_slice_window is not None:
+            idle = max(0, int(seen / float(slo.time_slice_window) - (good + bad) / series.unit))  # type: ignore[arg-type]
+        if isinstance(series, Composite):
+            good, bad = _between(series.events, since, until)
+        else:
+            good, bad = round(good / series.unit), round(bad / series.unit)
+        struck = None if series.injected(since) is None else _between(lambda window: series.injected(window) or (0, 0), since, until)
+        share = slo.chaos_budget_percentage
+        return ErrorBudget(
+            slo_name=slo.name,
+            total_budget=float(total),
+            consumed=consumed,
+            remaining=None if consumed is None else float(total) - consumed,
+            burn_rate=None,
+            good=good,
+            bad=bad,
+            window=length,
+            coverage=max(0.0, min(1.0, seen / length)),
+            source=self.store.name,
+            age=0.0 if reading is None else reading.age,
+            problem=None if reading is None else reading.problem,
+            idle_slices=idle,
+            group=group,
+            injected_good=None if struck is None else struck[0],
+            injected_bad=None if struck is None else struck[1],
+            counts_injected=slo.counts_injected,
+            chaos_budget=None if share is None else share / 100.0,
+        )
+
+    def previous_error_budget(self, name: str, *, group: str | None = None) -> ErrorBudget:
+        """The budget of the calendar period before this one, as far as this process has seen it.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for a window that rolls, which has none, and for a period that lies further
+        back than is remembered: 90 days, or two years with ``calendar`` ``quarter`` or ``year``.
+        """
+        series, now = self.series(name, group), self._clock.time()
+        slo = series.slo
+        check = Checker("slos")
+        begin, _ = slo.bounds(now)
+        before, _ = slo.bounds(begin - 1.0)
+        longest = 2 * 366 * model.DAY if slo.calendar in {"quarter", "year"} else LONGEST.total_seconds()
+        if slo.calendar is None:
+            check.problem(f"{name}.measurement_window", slo.measurement_window, "a calendar period", "one that rolls has none before it")
+        elif now - before > longest:
+            check.problem(f"{name}.calendar", slo.calendar, f"a period that began at most {longest / model.DAY:g} days ago")
+        check.finish()
+        return replace(self._budget(series, group, now - before, now - begin, begin - before), begins_at=before)
+
+    def conditions(self, name: str, *, group: str | None = None, store: SliStore | None = None) -> tuple[model.Condition, ...]:
         """The burn-rate conditions of its policy, as they stand now."""
-        return conditions_of(self[name], store or self.store)
+        if group is None:
+            return conditions_of(self[name], store or self.store)
+        series = self.series(name, group)
+        slo = series.slo
+        return model.alerts(slo.burn_policy, slo.period, slo.target_percentage, series.counts)
 
     def verdict(
         self, *names: str, policy: DeploymentPolicy | None = None, store: SliStore | None = None, override: Override | None = None
@@ -156,7 +297,12 @@ class SLOTracker:
         override = override if override is not None and override.holds(now) else None
         slos = [self[name] for name in names or self.names]
         verdict = judge(
-            slos, store or self.store, policy or DeploymentPolicy(), pending=lambda slo: self.series(slo.name).pending, override=override
+            slos,
+            store or self.store,
+            policy or DeploymentPolicy(),
+            pending=lambda slo: self.series(slo.name).pending,
+            override=override,
+            budget=lambda slo: self.error_budget(slo.name, store=store),
         )
         if override is not None and verdict.decided_to_block:
             self._listeners.emit(GateOverridden(now, override.who, override.reason, override.until, verdict.decision.value))
@@ -179,3 +325,37 @@ class SLOTracker:
         if store is None:
             return self.verdict(*slo_names, policy=policy, override=override)
         return await asyncio.to_thread(self.verdict, *slo_names, policy=policy, store=store, override=override)
+
+
+def _between(counts: Callable[[float], tuple[int, int]], since: float, until: float) -> tuple[int, int]:
+    good, bad = counts(since)
+    if until <= 0.0:
+        return good, bad
+    later_good, later_bad = counts(until)
+    return max(0, good - later_good), max(0, bad - later_bad)
+
+
+def _check_parts(check: Checker, known: Mapping[str, SLO]) -> None:
+    """Note parts that are not there, and composites that are part of themselves."""
+    for slo in known.values():
+        for part in slo.weights:
+            if part not in known:
+                check.problem(f"{slo.name}.parts", part, f"an objective that was added ({', '.join(known)})", did_you_mean(part, known))
+        if slo.name in _below(slo, known):
+            check.problem(f"{slo.name}.parts", slo.parts, "objectives of which it is no part itself")
+
+
+def _below(slo: SLO, known: Mapping[str, SLO]) -> set[str]:
+    found: set[str] = set()
+    ahead = list(slo.weights)
+    while ahead:
+        name = ahead.pop()
+        if name in known and name not in found:
+            found.add(name)
+            ahead += known[name].weights
+    return found
+
+
+def _parts_first(known: Mapping[str, SLO]) -> list[SLO]:
+    """All objectives, each behind its parts."""
+    return sorted(known.values(), key=lambda slo: len(_below(slo, known)) if slo.parts else 0)

@@ -201,7 +201,7 @@ async def test_after_the_stop_requests_are_left_alone():
 async def test_objectives_may_leave_injected_requests_out():
     """The mark goes all the way to the objective."""
     stand = Stand(says(START, body()))
-    stand.resilience.slos.add(SLO("real", 99.0, timedelta(days=30), count_injected=False))
+    stand.resilience.slos.add(SLO("real", 99.0, timedelta(days=30), injected="exclude"))
     stand.app = type(stand.app)(says(START, body()), stand.resilience, slo=["up", "real"])
     stand.arm("error", max_injections=1)
     for _ in range(3):

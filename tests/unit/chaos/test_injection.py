@@ -397,7 +397,7 @@ def test_a_function_that_cannot_make_an_error_lets_the_call_pass(stand):
 def test_a_circuit_that_struck_calls_open_is_the_experiment_s_doing():
     """Its rejections and its incident carry the mark, so that a budget without drills leaves them out; a later real outage does not."""
     stand = Stand()
-    stand.resilience.slos.add(SLO("all", 99.0, timedelta(days=1)), SLO("real", 99.0, timedelta(days=1), count_injected=False))
+    stand.resilience.slos.add(SLO("all", 99.0, timedelta(days=1)), SLO("real", 99.0, timedelta(days=1), injected="exclude"))
     guard = stand.resilience.guard("db", breaker=breaker(), slo=("all", "real"))
     run = stand.arm(target="db")
     for _ in range(2):

@@ -89,7 +89,7 @@ def test_all_wrong_options_of_a_guard_are_named_at_once():
     assert sorted(problem.path for problem in found) == sorted(f"guard('no spaces!').{name}" for name in names)
     hints = " ".join(problem.hint for problem in found)
     assert "did you mean 'llm_latency'?" in hints
-    assert "recovery objectives watch every breaker" in hints
+    assert "those about recovery watch every breaker" in hints
     assert "pybreaker" in hints
     assert resilience.guards == {}
 

@@ -218,7 +218,7 @@ def test_resetting_a_closed_circuit_is_no_incident(stand):
 def test_injected_incidents_are_marked_and_may_be_left_out(monkeypatch):
     """A game day need not spend the budget of real recoveries; an overdue one neither."""
     monkeypatch.setenv("SOMARESIL_CHAOS", "1")
-    real = recovery(count_injected=False)
+    real = recovery(injected="exclude")
     resilience, clock = process(real)
     resilience.slos.add(type(real)("all", 50.0, real.measurement_window, recovery=300.0))
     resilience.chaos.opt_in()

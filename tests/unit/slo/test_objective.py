@@ -40,7 +40,7 @@ def test_an_objective_has_one_indicator(options, indicator):
 def test_every_mistake_is_named_at_once():
     """One error lists all of them, each with its path and what is allowed."""
     with pytest.raises(ConfigurationError) as caught:
-        SLO("two words", 100.0, timedelta(minutes=4), "gradual_bun", latency=-1, recovery=0, count_injected="no")
+        SLO("two words", 100.0, timedelta(minutes=4), "gradual_bun", latency=-1, recovery=0, injected="no")
     assert [problem.path.rpartition(".")[2] for problem in caught.value.problems] == [
         "name",
         "target_percentage",
@@ -49,7 +49,7 @@ def test_every_mistake_is_named_at_once():
         "latency",
         "recovery",
         "recovery",
-        "count_injected",
+        "injected",
     ]
     assert "did you mean" in str(caught.value)
 

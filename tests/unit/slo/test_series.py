@@ -217,9 +217,9 @@ def test_injected_calls_count_unless_the_objective_says_otherwise(monkeypatch):
     monkeypatch.setenv("SOMARESIL_CHAOS", "1")
     resilience, _ = process(
         availability(),
-        availability("real", count_injected=False),
+        availability("real", injected="exclude"),
         LATENCY,
-        SLO("real_fast", 95.0, timedelta(days=7), latency=2.0, count_injected=False),
+        SLO("real_fast", 95.0, timedelta(days=7), latency=2.0, injected="exclude"),
     )
     resilience.chaos.opt_in()
     guard = resilience.guard("x", slo=["up", "real", "fast", "real_fast"])
@@ -240,7 +240,7 @@ def test_injected_calls_count_unless_the_objective_says_otherwise(monkeypatch):
 def test_injected_rejections_may_be_left_out_too(monkeypatch):
     """A tripped circuit rejects on purpose."""
     monkeypatch.setenv("SOMARESIL_CHAOS", "1")
-    resilience, _ = process(availability(), availability("real", count_injected=False))
+    resilience, _ = process(availability(), availability("real", injected="exclude"))
     resilience.chaos.opt_in()
     guard = resilience.guard("x", slo=["up", "real"], breaker=breaker())
     asyncio.run(resilience.chaos.trip_circuit_breaker("x"))
