@@ -63,6 +63,7 @@ class RouteCell:
         "_lock",
         "_reads",
         "_seconds",
+        "_whole",
         "good",
         "recorder",
     )
@@ -73,6 +74,8 @@ class RouteCell:
         size = len(recorder.bounds) + 1
         self._durations = [itertools.count() for _ in range(size)]
         self._first_bytes = [itertools.count() for _ in range(size)]
+        self._whole = [itertools.count() for _ in range(size)]
+        """Requests whose first byte came with the last: they belong to both of the others."""
         self._reads = 0
         self._elapsed: list[float] = []
         self._first: list[float] = []
@@ -86,24 +89,26 @@ class RouteCell:
         # A closure: all that it touches is at hand, which a method would look up at each request.
         recorder, durations, first_bytes = self.recorder, self._durations, self._first_bytes
         took, began, both = self._elapsed.append, self._first.append, self._both.append
-        switch, bounds, cells = recorder.switch, recorder.bounds, recorder.cells
+        switch, bounds, cells, whole = recorder.switch, recorder.bounds, recorder.cells, self._whole
+        lowest = bounds[0]
 
         def good(elapsed: float, first_byte: float | None, now: float) -> None:
             if now >= switch.due:
                 recorder.settle(now)
-            bucket = bisect_left(bounds, elapsed)
+            bucket = bisect_left(bounds, elapsed) if elapsed > lowest else 0
             next(cells[bucket])
             if first_byte is elapsed:
-                # It came with the last one: an ordinary answer.
-                next(first_bytes[bucket])
+                # It came with the last one: an ordinary answer, which is counted once for both.
                 both(elapsed)
+                number = next(whole[bucket])
             else:
                 if first_byte is not None:
                     # Not later than the end, so there is nothing to look for when that is in the first bucket.
                     next(first_bytes[bisect_left(bounds, first_byte, 0, bucket) if bucket else 0])
                     began(first_byte)
                 took(elapsed)
-            if next(durations[bucket]) % _WAITING == 0:
+                number = next(durations[bucket])
+            if number % _WAITING == 0:
                 self._sum_up()
 
         return good
@@ -129,8 +134,9 @@ class RouteCell:
         """A reading of what was counted before it; what is being counted meanwhile may be in one figure and not yet in another."""
         with self._lock:
             # A counter can only be read by bumping it; see Recorder.
-            durations = [next(counter) - self._reads for counter in self._durations]
-            first_bytes = [next(counter) - self._reads for counter in self._first_bytes]
+            whole = [next(counter) - self._reads for counter in self._whole]
+            durations = [next(counter) - self._reads + both for counter, both in zip(self._durations, whole, strict=True)]
+            first_bytes = [next(counter) - self._reads + both for counter, both in zip(self._first_bytes, whole, strict=True)]
             self._reads += 1
             self._sum_up()
             return RouteView(self.recorder.bounds, durations, self._seconds, first_bytes, self._first_seconds)
