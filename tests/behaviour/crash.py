@@ -180,7 +180,7 @@ async def survive(rounds: int, folder: str) -> dict[str, Any]:
         "after": measured(),
         "lag": time.monotonic() - began,
         "pool": sorted(victim.pool.free),
-        "files": [path.name for path in Path(folder).iterdir()],
+        "files": files_in(Path(folder)),
         "closed": victim.resilience.breaker("call").state,
     }
 
@@ -223,6 +223,12 @@ class End:
         return not self.left and self.seconds < 5.0 and not any(words in self.said for words in _COMPLAINTS)
 
 
+def files_in(folder: Path) -> list[str]:
+    """What lies there, but for the file of the kill switch: that is to outlive every process."""
+    switch = f"somaresil-{os.geteuid()}"
+    return [path.name for path in folder.iterdir() if path.name != switch]
+
+
 def start(mode: str, what: str, folder: Path) -> subprocess.Popen[str]:
     """Such a process, in a session of its own."""
     command = [sys.executable, "-W", "ignore", __file__, mode, what, str(folder)]
@@ -247,7 +253,7 @@ def end(fault: str, how: str, folder: Path) -> End:
     finally:
         process.kill()
         process.wait()
-    ended.left += [f"file {path.name}" for path in folder.iterdir()]
+    ended.left += [f"file {name}" for name in files_in(folder)]
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
