@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 __all__ = [
+    "AlertCleared",
+    "AlertFired",
     "AttemptFailed",
     "BreakerChanged",
+    "BudgetActionBegan",
+    "BudgetActionEnded",
     "CallEnded",
     "ChaosAudited",
     "DefectFound",
@@ -206,6 +210,57 @@ class PoolPanicked:
     began: bool
     healthy: int
     endpoints: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFired:
+    """The error budget of ``slo`` burns too fast: ``severity`` is ``page`` or ``ticket``.
+
+    ``burn`` is what was found over ``long`` seconds, above ``threshold``; ``short`` is the window that will end it. ``group`` is the label
+    value whose budget it is; None: that of all.
+    """
+
+    slo: str
+    at: float
+    severity: str
+    long: float
+    short: float
+    burn: float
+    threshold: float
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertCleared:
+    """No condition of that severity fires any more, ``duration`` seconds after the first did."""
+
+    slo: str
+    at: float
+    severity: str
+    duration: float
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetActionBegan:
+    """So little of the error budget of ``slo`` is left, ``remaining`` as a share of it, that ``action`` is taken from here on."""
+
+    slo: str
+    at: float
+    action: str
+    remaining: float
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetActionEnded:
+    """There is enough again, ``remaining``, or nobody watches any more (None): ``action`` is over after ``duration`` seconds."""
+
+    slo: str
+    at: float
+    action: str
+    remaining: float | None
+    duration: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,6 +532,10 @@ Event = (
     | FaultInjected
     | FaultWithheld
     | GateOverridden
+    | AlertFired
+    | AlertCleared
+    | BudgetActionBegan
+    | BudgetActionEnded
     | DeploymentMarked
     | ExperimentStarted
     | ExperimentEnded

@@ -16,6 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args
 
 from somaresil.chance import Chance
+from somaresil.chaos.conditions import Condition
 from somaresil.chaos.engine import ChaosEngine
 from somaresil.chaos.permission import Place
 from somaresil.clock import PARTS_OF_A_CLOCK, STEERED, GuardedClock, SystemClock, is_ours
@@ -34,6 +35,7 @@ from somaresil.priority import Prioritizer
 from somaresil.recorder import Recorder
 from somaresil.routes import Routes
 from somaresil.settings.live import Settings, read_entries, warn
+from somaresil.slo.alerting import Alerting
 from somaresil.slo.journal import Journal, deployment
 from somaresil.slo.tracker import SLOTracker
 from somaresil.switch import Switch
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from somaresil.policy.throttle import Throttle
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, Pool
+    from somaresil.slo.actions import BudgetAction
+    from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
     from somaresil.views import RequestLimit
 
@@ -160,6 +164,7 @@ class Resilience:
             listeners=self.listeners,
         )
         self.chaos.safety.objectives = self.slos
+        self._alerting: Alerting | None = None
         self._pools = Pools(self.guard, lambda: self.guards, clock=self.clock, chance=self.chance, listeners=self.listeners)
         if folder is not None:
             self.slos.keep(folder, service=service)
@@ -445,6 +450,26 @@ class Resilience:
         noted = deployment(self.service, version, now=self.clock.time(), at=at, commit=commit, ok=ok)
         self.listeners.emit(DeploymentMarked(noted.at, noted.version, noted.began, noted.commit, noted.ok))
 
+    def alerting(self, *actions: BudgetAction, interval: float | timedelta = 30.0, store: SliStore | None = None) -> Alerting:
+        """Look at the objectives every ``interval`` seconds (1 s to 1 h), tell of alerts, and take ``actions`` as budgets run out.
+
+        See :mod:`somaresil.slo.alerting` and :mod:`somaresil.slo.actions`. ``store`` None asks that of the process. It looks at the
+        objectives that are there each time. Keep what is returned, and ``stop()`` it when the process ends; there is one at a time.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        with self._lock:
+            if self._alerting is not None and not self._alerting.stopped:
+                check = Checker("alerting")
+                check.problem("alerting", self._alerting, "none that looks already", "stop() that first: two would say everything twice")
+                check.finish()
+            made = Alerting(self.slos, self.clock, self.listeners, actions=actions, interval=interval, store=store)
+            self._alerting = made
+        if any(action.action == "stop_chaos" for action in actions):
+            self.chaos.safety.standing = (Condition("budget_policy", lambda: self.slos.actions.why("stop_chaos") or False),)
+        made.start()
+        return made
+
     def journal(self, path: str | os.PathLike[str], *, most: int = 10_000_000) -> Journal:
         """Begin to write hours of objectives, incidents and deployments to a file: see :mod:`somaresil.slo.journal`.
 
@@ -511,7 +536,11 @@ class Resilience:
     def _scale(self, slo: str | None) -> BudgetScale | None:
         if slo is None:
             return None
-        return BudgetScale(slo, lambda: self.slos.error_budget(slo).remaining_share, self.clock, self.listeners)
+
+        def remaining() -> float | None:
+            return 0.0 if self.slos.actions.active("shrink_retries", slo) else self.slos.error_budget(slo).remaining_share
+
+        return BudgetScale(slo, remaining, self.clock, self.listeners)
 
     def _make(self, name: str, options: GuardOptions, thresholds: tuple[float, ...]) -> Guard:
         if options.breaker is not None and options.breaker.slow_call_duration is not None:

@@ -10,6 +10,12 @@
     [slos.api_availability]             # an SLO; its name is that of the table
     target_percentage = 99.9
     measurement_window = "30d"
+    error_budget_policy = { name = "fast_burn_alert", minimum_bad = 5 }     # or a name alone, or windows of one's own:
+    # { name = "own", windows = [{ budget_share = 0.02, long = "1h", short = "5m", severity = "page" }] }
+
+    [[actions]]                         # a BudgetAction; may be left out
+    action = "stop_chaos"
+    below = 0.25
 
 TOML, or YAML with ``pip install "somaresil[yaml]"``. Nothing that a file names is imported or called.
 """
@@ -23,10 +29,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
+from somaresil.model.slo import BurnPolicy, Window
 from somaresil.settings.entries import duration_of
 from somaresil.settings.files import document_of
+from somaresil.slo.actions import BudgetAction
 from somaresil.slo.gate import DeploymentPolicy
-from somaresil.slo.objective import SLO
+from somaresil.slo.objective import POLICY_NAMES, SLO, policy_named
 
 if TYPE_CHECKING:
     import os
@@ -45,6 +53,10 @@ class SloFile:
 
     slos: tuple[SLO, ...]
     policy: DeploymentPolicy
+    actions: tuple[BudgetAction, ...] = ()
+    """What to do as budgets run out: ``resilience.alerting(*read_slos(...).actions)``."""
+    document: Document | None = None
+    """The file itself, which knows the lines of what stands in it."""
 
 
 def read_slos(source: str | os.PathLike[str] | Mapping[str, Any]) -> SloFile:
@@ -58,7 +70,7 @@ def read_slos(source: str | os.PathLike[str] | Mapping[str, Any]) -> SloFile:
     if document is None:
         raise ConfigurationError(())
     data = document.data
-    _known(document, data, ("gate", "slos"), (), check)
+    _known(document, data, ("gate", "slos", "actions"), (), check)
     policy = _policy(document, data.get("gate", {}), check)
     tables = data.get("slos", {})
     slos: list[SLO] = []
@@ -68,8 +80,76 @@ def read_slos(source: str | os.PathLike[str] | Mapping[str, Any]) -> SloFile:
         )
     else:
         slos = [slo for name, given in tables.items() if (slo := _slo(document, str(name), given, check)) is not None]
+    actions = _actions(document, data.get("actions", []), [str(name) for name in tables] if isinstance(tables, Mapping) else [], check)
     check.finish()
-    return SloFile(tuple(slos), policy)
+    return SloFile(tuple(slos), policy, actions, document)
+
+
+def _actions(document: Document, given: Any, slos: list[str], check: Checker) -> tuple[BudgetAction, ...]:
+    if not isinstance(given, list):
+        check.problem(document.where(("actions",), "actions"), given, "a list of tables")
+        return ()
+    known = tuple(each.name for each in fields(BudgetAction))
+    found = []
+    for number, each in enumerate(given):
+        path = ("actions", str(number))
+        if not isinstance(each, Mapping):
+            check.problem(document.where(path, _shown(path)), each, "a table")
+            continue
+        _known(document, each, known, path, check)
+        for name in ("action", "below"):
+            if name not in each:
+                check.problem(document.where(path, _shown((*path, name))), None, "a value: it has no default")
+        if (slo := each.get("slo")) is not None and slo not in slos:
+            here = (*path, "slo")
+            check.problem(document.where(here, _shown(here)), slo, "an objective of this file", did_you_mean(slo, slos))
+        if "action" in each and "below" in each:
+            found.append(_made(document, path, BudgetAction, {name: value for name, value in each.items() if name in known}, check))
+    return tuple(each for each in found if each is not None)
+
+
+def _burn_policy(document: Document, path: tuple[str, ...], given: Mapping[str, Any], check: Checker) -> BurnPolicy | None:
+    """One of the policies that have a name, with guards against little traffic, or one with windows of its own."""
+    _known(document, given, ("name", "windows", "minimum_bad", "confidence"), path, check)
+    name, windows = given.get("name"), given.get("windows")
+    options = {each: given[each] for each in ("minimum_bad", "confidence") if each in given}
+    found: tuple[Window, ...] | None
+    if windows is None:
+        named = policy_named(name)
+        if named is None:
+            here = (*path, "name")
+            check.problem(
+                document.where(here, _shown(here)), name, "the name of a policy, or windows as well", did_you_mean(name, POLICY_NAMES)
+            )
+            return None
+        name, found = named.name, named.windows
+    else:
+        found = _windows(document, (*path, "windows"), windows, check)
+    if found is None:
+        return None
+    return _made(document, path, BurnPolicy, {"name": name, "windows": found, **options}, check)  # type: ignore[no-any-return]
+
+
+def _windows(document: Document, path: tuple[str, ...], given: Any, check: Checker) -> tuple[Window, ...] | None:
+    known = tuple(each.name for each in fields(Window))
+    if not isinstance(given, list) or not all(isinstance(each, Mapping) for each in given):
+        check.problem(document.where(path, _shown(path)), given, f"a list of tables with {', '.join(known)}")
+        return None
+    found = []
+    for number, each in enumerate(given):
+        here = (*path, str(number))
+        _known(document, each, known, here, check)
+        absent = [name for name in known if name not in each]
+        for name in absent:
+            check.problem(document.where(here, _shown((*here, name))), None, "a value: it has no default")
+        options = {name: _seconds(value) if name in {"long", "short"} else value for name, value in each.items() if name in known}
+        found.append(None if absent else _made(document, here, Window, options, check))
+    return None if None in found else tuple(window for window in found if window is not None)
+
+
+def _seconds(value: Any) -> Any:
+    length = duration_of(value.strip()) if isinstance(value, str) else None
+    return value if length is None else length.total_seconds()
 
 
 def _policy(document: Document, given: Any, check: Checker) -> DeploymentPolicy:
@@ -98,7 +178,10 @@ def _slo(document: Document, name: str, given: Any, check: Checker) -> SLO | Non
         check.problem(document.where(path, _shown((*path, each))), None, "a value: it has no default")
     options: dict[str, Any] = {}
     for option, value in given.items():
-        if option in kinds:
+        if option == "error_budget_policy" and isinstance(value, Mapping):
+            policy = _burn_policy(document, (*path, option), value, check)
+            options |= {} if policy is None else {option: policy}
+        elif option in kinds:
             options[option] = _value(value, duration="timedelta" in str(kinds[option].type), length=option == "measurement_window")
     return None if absent else _made(document, path, SLO, {"name": name, **options}, check)
 
@@ -116,8 +199,9 @@ def _made(document: Document, path: tuple[str, ...], kind: Any, options: Mapping
         return kind(**options)
     except ConfigurationError as wrong:
         for problem in wrong.problems:
-            option = problem.path.rpartition(".")[2]
-            here = (*path, option)
+            # Such as: error_budget_policy.windows[0].short, behind the name of the objective.
+            option = problem.path.partition(").")[2] or problem.path.rpartition(".")[2]
+            here = (*path, *option.replace("[", ".").replace("]", "").split("."))
             check.problem(document.where(here, _shown(here)), problem.value, problem.allowed, problem.hint)
     return None
 

@@ -16,9 +16,9 @@ from somaresil.chaos.active import ActiveFaults
 from somaresil.chaos.audit import AuditLog
 from somaresil.chaos.conditions import Watched, World, as_condition
 from somaresil.chaos.killswitch import SWITCH_VARIABLE, HostSwitch, host_switch
-from somaresil.chaos.patrol import Patrol
 from somaresil.config import did_you_mean
 from somaresil.errors import describe
+from somaresil.patrol import Patrol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -78,6 +78,8 @@ class Safety:
         """Who has engaged the lever of this process alone, for want of a switch."""
         self._named: dict[str, StopCondition] = {}
         self._always: tuple[StopCondition, ...] = ()
+        self.standing: tuple[StopCondition, ...] = ()
+        """What ends experiments beside those: policies of budgets."""
         self._watched: tuple[Watched, ...] = ()
         self._due = float("-inf")
         self._allows = True
@@ -304,7 +306,7 @@ class Safety:
     def conditions(self, check: Checker, wanted: tuple[Any, ...]) -> list[StopCondition]:
         """The conditions of an experiment. Notes those that are not known, that cannot work here, and that say stop already."""
         before = len(check.problems)
-        found = [*self._always, *self._resolved(check, wanted)]
+        found = [*self.standing, *self._always, *self._resolved(check, wanted)]
         world = self.world
         for condition in found:
             condition.check(check, world)

@@ -35,6 +35,10 @@ def _recovery_level(event: events.IncidentClosed) -> int:
     return logging.INFO if event.recovered else logging.WARNING
 
 
+def _alert_level(event: events.AlertFired) -> int:
+    return logging.ERROR if event.severity == "page" else logging.WARNING
+
+
 def _panic_level(event: events.PoolPanicked) -> int:
     return logging.WARNING if event.began else logging.INFO
 
@@ -62,6 +66,10 @@ DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.IncidentOpened: logging.WARNING,
     events.IncidentClosed: _recovery_level,
     events.GateOverridden: logging.WARNING,
+    events.AlertFired: _alert_level,
+    events.AlertCleared: logging.INFO,
+    events.BudgetActionBegan: logging.WARNING,
+    events.BudgetActionEnded: logging.INFO,
     events.DeploymentMarked: logging.INFO,
     events.ExperimentStarted: logging.WARNING,
     events.ExperimentEnded: logging.INFO,
@@ -99,6 +107,10 @@ _TEXTS: Final[dict[type, str]] = {
     events.IncidentClosed: "incident {incident} ended after {duration:.1f} s",
     events.DeploymentMarked: "version {version} was put in service",
     events.GateOverridden: "{who} let a release go on against {decision} ({reason})",
+    events.AlertFired: "{severity}: {slo} burns {burn:.3g} times too fast over {long:g} s (limit {threshold:.3g})",
+    events.AlertCleared: "{severity} of {slo} is over after {duration:.1f} s",
+    events.BudgetActionBegan: "{action} for {slo}: {remaining:.1%} of the error budget left, less than {below:.1%}",
+    events.BudgetActionEnded: "{action} for {slo} is over after {duration:.1f} s",
     events.ExperimentStarted: "experiment {experiment} strikes {component} with {fault}, rate {rate:g}, for at most {duration:g} s",
     events.ExperimentEnded: "experiment {experiment} is over ({reason}); {injected} calls were struck",
     events.ChaosAudited: "{who} did {what} {experiment}: {result}",

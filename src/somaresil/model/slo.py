@@ -14,6 +14,8 @@ Promises:
 - What is *compared* is exact. A target of 99.9 % has the budget ``Decimal("0.001")``, not 0.0009999999999999432, and an error ratio of
   1.44 % against it is a burn of 14.4, which is not above the threshold 14.4. The caller's decimal context plays no part.
 - What is *shown* (burn rates, shares) is a float.
+- Where there is little traffic one bad event is a high ratio. A policy may ask for a number of bad events, and for certainty: see
+  ``BurnPolicy``.
 
 A target is a percentage, ``0 < target < 100``: at 100 % there is no budget to speak of, and the first error would burn infinitely fast.
 Durations are seconds. Counts are never negative.
@@ -27,6 +29,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from somaresil.errors import ConfigurationError, Problem
+from somaresil.model.proportion import normal_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,6 +54,8 @@ __all__ = [
     "budget_ratio",
     "burn_rate",
     "burn_threshold",
+    "certainty",
+    "error_limit",
     "error_ratio",
     "objective_ratio",
     "reachable",
@@ -69,6 +74,10 @@ Severity: TypeAlias = Literal["page", "ticket"]
 HIGHEST_ERROR_RATIO: Final = Decimal("0.99")
 """No alert condition asks for more than this share of errors: see ``alerts``."""
 
+_MOST_BAD: Final = 1_000_000
+_LEAST_SURE: Final = Decimal("0.5")
+_MOST_SURE: Final = Decimal("0.9999")
+
 MINUTE: Final = 60.0
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
@@ -76,6 +85,7 @@ DAY: Final = 24 * HOUR
 # Our own context, because the ambient one belongs to the service: in a process that rounds money to 6 digits a budget must not change.
 # 100 digits hold every product that is compared here: four floats of 17 digits and a 64-bit count.
 _MATH: Final = Context(prec=100, traps=[DivisionByZero, InvalidOperation, Overflow])
+_WRITTEN: Final = Context(prec=28, traps=[DivisionByZero, InvalidOperation, Overflow])
 
 
 def _decimal(number: Number) -> Decimal:
@@ -184,14 +194,35 @@ class BurnPolicy:
     """A named set of alert conditions; any of them may fire.
 
     A policy holds budget shares, not burn factors: the factors are derived for the period of each SLO.
+
+    Two guards for times of little traffic, both about the long window alone, for the short one only ends an alert. With ``minimum_bad``
+    fewer bad events than that never fire. With ``confidence`` (0.95, say) the lower end of Wilson's interval for the error ratio must be
+    above the limit, and not only the ratio itself: the events must show the burn, and not merely allow for it. Off by default.
     """
 
     name: str
     windows: tuple[Window, ...]
+    minimum_bad: int = 0
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         # A policy without conditions would look like one that is satisfied.
-        problems = _unless(len(self.windows) > 0, "BurnPolicy.windows", self.windows, "at least one Window")
+        least, sure = self.minimum_bad, self.confidence
+        problems = [
+            *_unless(len(self.windows) > 0, "BurnPolicy.windows", self.windows, "at least one Window"),
+            *_unless(
+                isinstance(least, int) and not isinstance(least, bool) and 0 <= least <= _MOST_BAD,
+                "BurnPolicy.minimum_bad",
+                least,
+                f"a whole number from 0 to {_MOST_BAD}",
+            ),
+            *_unless(
+                sure is None or ((share := _positive(sure)) is not None and _LEAST_SURE <= share <= _MOST_SURE),
+                "BurnPolicy.confidence",
+                sure,
+                f"a ratio from {_LEAST_SURE} to {_MOST_SURE}, or None",
+            ),
+        ]
         if problems:
             raise ConfigurationError(problems)
 
@@ -240,6 +271,8 @@ class Condition:
     long_burn: float | None
     short_burn: float | None
     firing: bool | None
+    known: bool = True
+    """Whether the counts of both windows are known. They may be, and none at all: then nothing burns, and ``firing`` is None."""
     coverage: float | None = None
     """Share of the long window that was seen; None: nobody has said."""
     source: str = ""
@@ -256,7 +289,8 @@ def alerts(
     ``counts_of(window_seconds)`` gives the (good, bad) events of the last so many seconds, or None when they are not known.
 
     A condition fires when the burn of its long *and* of its short window is strictly above the threshold. If one of them is not above
-    it, the condition does not fire, whatever the other would be; otherwise missing data makes it unknown (None).
+    it, the condition does not fire, whatever the other would be; otherwise missing data makes it unknown (None). The guards of the policy
+    against little traffic (see ``BurnPolicy``) are about the long window.
 
     The threshold is the policy's factor, but never more than what 99 % of errors burn (``HIGHEST_ERROR_RATIO``). With a generous
     objective the factor may ask for more than 100 % of errors, so that even a full outage would pass in silence: such a condition is
@@ -270,6 +304,7 @@ def alerts(
     def evaluate(window: Window) -> Condition:
         factor = burn_threshold(window.budget_share, period_seconds, window.long)
         limit = _error_limit(window, period_seconds, budget)
+        sure = certainty(policy.confidence)
         long, short = counts_of(window.long), counts_of(window.short)
         return Condition(
             long=window.long,
@@ -280,7 +315,8 @@ def alerts(
             reachable=reachable(factor, target_percentage),
             long_burn=_burn(long, target_percentage),
             short_burn=_burn(short, target_percentage),
-            firing=_both(_exceeds(long, limit), _exceeds(short, limit)),
+            firing=_both(_shown(long, limit, policy.minimum_bad, sure), _exceeds(short, limit)),
+            known=long is not None and short is not None,
         )
 
     return tuple(evaluate(window) for window in policy.windows)
@@ -303,6 +339,33 @@ def _exceeds(counts: Counts | None, limit: tuple[Decimal, Decimal]) -> bool | No
         return None
     numerator, denominator = limit
     return _MATH.multiply(Decimal(counts[1]), denominator) > _MATH.multiply(numerator, Decimal(sum(counts)))
+
+
+def _shown(counts: Counts | None, limit: tuple[Decimal, Decimal], minimum_bad: int, sure: Decimal) -> bool | None:
+    """Whether the error ratio is above the limit with enough bad events, and surely so; None without events."""
+    found = _exceeds(counts, limit)
+    if counts is None or not found:
+        return found
+    good, bad = counts
+    numerator, denominator = limit
+    # With limit l = a / b and n events, Wilson's lower end is above l when (bad - l n)^2 > z^2 l (1 - l) n: times b^2 nothing is rounded.
+    excess = _MATH.subtract(_MATH.multiply(Decimal(bad), denominator), _MATH.multiply(numerator, Decimal(good + bad)))
+    spread = _MATH.multiply(_MATH.multiply(numerator, _MATH.subtract(denominator, numerator)), Decimal(good + bad))
+    return bad >= minimum_bad and _MATH.multiply(excess, excess) > _MATH.multiply(sure, spread)
+
+
+def certainty(confidence: float | None) -> Decimal:
+    """The square of the two-sided normal quantile, 3.841459 for 0.95, to six digits as rules write it; 0 for None: none is asked for."""
+    return Decimal(0) if confidence is None else _MATH.quantize(Decimal(normal_quantile(float(confidence)) ** 2), Decimal("0.000001"))
+
+
+def error_limit(window: Window, period_seconds: Number, target_percentage: Number) -> Decimal:
+    """The error ratio above which a window of a policy fires, as rules write it: 0.0144 for 2 % of 30 days at 99.9 % within an hour.
+
+    Exact where a decimal of 28 digits can hold it, else rounded to so many.
+    """
+    numerator, denominator = _error_limit(window, period_seconds, budget_ratio(target_percentage))
+    return _WRITTEN.divide(numerator, denominator)
 
 
 def _both(one: bool | None, other: bool | None) -> bool | None:  # noqa: FBT001 - both are operands

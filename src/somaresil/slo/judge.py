@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from somaresil.model import slo as model
-from somaresil.slo.gate import Evidence, Verdict, decide, weigh
+from somaresil.slo.gate import Decision, Evidence, Verdict, decide, weigh
 from somaresil.slo.objective import ErrorBudget
 from somaresil.slo.store import Reading
 
@@ -81,15 +81,19 @@ def judge(
     pending: Callable[[SLO], int] | None = None,
     override: Override | None = None,
     budget: Callable[[SLO], ErrorBudget] | None = None,
+    blocked: Callable[[SLO], str | None] | None = None,
 ) -> Verdict:
     """Whether to release, judged on ``slos`` by what ``store`` knows. ``budget`` says what is left of one, in place of :func:`budget_of`.
 
-    ``pending`` counts incidents of an objective that last and may yet end in time. ``override`` is one that holds now.
+    ``pending`` counts incidents of an objective that last and may yet end in time. ``override`` is one that holds now. ``blocked`` says
+    why an objective blocks whatever its figures are: an action that is taken.
     """
     evidence: list[Evidence] = []
     for slo in slos:
         left = budget_of(slo, store) if budget is None else budget(slo)
         conditions = conditions_of(slo, store) if left.problem is None else ()
         waiting = 0 if pending is None else pending(slo)
-        evidence.append(weigh(left, conditions, policy, pending=waiting, recovery=slo.recovery is not None))
+        found = weigh(left, conditions, policy, pending=waiting, recovery=slo.recovery is not None)
+        why = None if blocked is None or found.decision is Decision.BLOCK else blocked(slo)
+        evidence.append(found if why is None else replace(found, decision=Decision.BLOCK, reason=f"{slo.name}: {why}"))
     return replace(decide(tuple(evidence), policy), override=override)

@@ -11,18 +11,26 @@ from somaresil.config import Checker
 from somaresil.model.slo import POLICIES, BurnPolicy
 from somaresil.slo import calendar as periods
 
-__all__ = ["LONGEST", "SHORTEST", "SLO", "ErrorBudget", "Predicate"]
+__all__ = ["LONGEST", "POLICY_NAMES", "SHORTEST", "SLO", "ErrorBudget", "Predicate", "policy_named"]
 
 Predicate = Callable[[Any, BaseException | None, float], bool | None]
 """Whether a call was good, by its result, its error and the seconds that it took; None: it is no event."""
 
 _POLICIES: Final = {"fast_burn_alert": "fast_burn", "gradual_burn": "gradual_burn"}
+POLICY_NAMES: Final = tuple(_POLICIES)
+"""Policies that an objective may name."""
+_MOST_WINDOWS: Final = 12
 _BUDGETING: Final = ("occurrences", "timeslices", "ratio_timeslices")
 _INJECTED: Final = ("count", "exclude", "separate")
 _THRESHOLDS: Final = ("latency", "recovery", "first_item", "idle", "freshness")
 _SLOT: Final = 10.0
 SHORTEST: Final = timedelta(minutes=5)
 LONGEST: Final = timedelta(days=90)
+
+
+def policy_named(name: object) -> BurnPolicy | None:
+    """The policy that an objective calls so; None: there is none."""
+    return POLICIES[_POLICIES[name]] if isinstance(name, str) and name in _POLICIES else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,8 @@ class SLO:
     have a budget of their own, ``chaos_budget_percentage`` of all events.
 
     ``error_budget_policy`` says which burn-rate windows of the SRE workbook (chapter 5) matter: ``fast_burn_alert`` (1 h and 6 h) or
-    ``gradual_burn`` (1 d and 3 d).
+    ``gradual_burn`` (1 d and 3 d); or it is a :class:`~somaresil.model.slo.BurnPolicy` of your own, whose windows are at least 10 seconds
+    long and not longer than the period.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -75,7 +84,7 @@ class SLO:
     name: str
     target_percentage: float
     measurement_window: timedelta | None = None
-    error_budget_policy: str = "fast_burn_alert"
+    error_budget_policy: str | BurnPolicy = "fast_burn_alert"
     _: KW_ONLY
     latency: float | timedelta | None = None
     recovery: float | timedelta | None = None
@@ -102,7 +111,7 @@ class SLO:
         check.name("name", self.name)
         check.number("target_percentage", self.target_percentage, minimum=0.0, maximum=100.0, exclusive=True)
         self._check_window(check)
-        check.one_of("error_budget_policy", self.error_budget_policy, tuple(_POLICIES))
+        self._check_policy(check)
         self._check_indicator(check)
         self._check_slices(check)
         self._check_groups(check)
@@ -125,6 +134,20 @@ class SLO:
         else:
             if self.calendar is None and self.time_zone != "UTC":
                 check.problem("time_zone", self.time_zone, "'UTC' without calendar", "a rolling window knows no midnight")
+
+    def _check_policy(self, check: Checker) -> None:
+        policy = self.error_budget_policy
+        if not isinstance(policy, BurnPolicy):
+            check.one_of("error_budget_policy", policy, tuple(_POLICIES))
+            return
+        check.name("error_budget_policy.name", policy.name)
+        if len(policy.windows) > _MOST_WINDOWS:
+            check.problem("error_budget_policy.windows", f"{len(policy.windows)} of them", f"at most {_MOST_WINDOWS}")
+        longest = self.period if self.calendar in periods.NOMINAL or isinstance(self.measurement_window, timedelta) else None
+        for number, window in enumerate(policy.windows):
+            path = f"error_budget_policy.windows[{number}]"
+            check.seconds(f"{path}.short", window.short, minimum=_SLOT, exclusive=False)
+            check.seconds(f"{path}.long", window.long, maximum=longest)
 
     def _check_indicator(self, check: Checker) -> None:
         for name in _THRESHOLDS:
@@ -242,7 +265,8 @@ class SLO:
     @property
     def burn_policy(self) -> BurnPolicy:
         """The burn-rate windows that matter."""
-        return POLICIES[_POLICIES[self.error_budget_policy]]
+        policy = self.error_budget_policy
+        return policy if isinstance(policy, BurnPolicy) else POLICIES[_POLICIES[policy]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from somaresil.config import Checker, did_you_mean
 from somaresil.events import GateOverridden
 from somaresil.model import slo as model
+from somaresil.slo.actions import Actions
 from somaresil.slo.gate import DeploymentPolicy, Override, Verdict
 from somaresil.slo.groups import Groups
 from somaresil.slo.incidents import IncidentLog
@@ -50,6 +51,8 @@ class SLOTracker:
         self._series: dict[str, Events] = {}
         self._groups: dict[str, Groups] = {}
         self.incidents = IncidentLog(clock, listeners)
+        self.actions = Actions()
+        """What is done now because budgets run out; nothing without :meth:`Resilience.alerting`."""
         self.store = ProcessStore(self.series)
         """Where answers come from when no other store is named."""
         self.snapshot: SnapshotFolder | None = None
@@ -303,6 +306,7 @@ class SLOTracker:
             pending=lambda slo: self.series(slo.name).pending,
             override=override,
             budget=lambda slo: self.error_budget(slo.name, store=store),
+            blocked=lambda slo: self.actions.why("block_deployment", slo.name),
         )
         if override is not None and verdict.decided_to_block:
             self._listeners.emit(GateOverridden(now, override.who, override.reason, override.until, verdict.decision.value))

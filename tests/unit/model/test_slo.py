@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from somaresil.errors import ConfigurationError
 from somaresil.model import slo
+from somaresil.model.proportion import wilson
 from somaresil.model.slo import DAY, FAST_BURN, GRADUAL_BURN, HOUR, BurnPolicy, Window, alerts
 
 counts = st.integers(0, 10**12)
@@ -319,3 +320,50 @@ def test_a_policy_needs_a_window():
     with pytest.raises(ConfigurationError) as caught:
         BurnPolicy("empty", ())
     assert [problem.path for problem in caught.value.problems] == ["BurnPolicy.windows"]
+
+
+GUARDED = BurnPolicy("guarded", (Window(long=HOUR, short=60.0, budget_share=0.02, severity="page"),), minimum_bad=5, confidence=0.95)
+
+
+@pytest.mark.parametrize(
+    ("long", "firing"), [((100, 4), False), ((100, 5), True), ((300, 5), False), ((0, 4), False), ((0, 5), True), ((0, 0), None)]
+)
+def test_guards_of_a_policy_want_bad_events_and_certainty(long, firing):
+    """Five bad events at the least, and Wilson's lower end above 1.44 %: 5 of 105 are, 5 of 305 (1.64 %) are not."""
+    (condition,) = alerts(GUARDED, 30 * DAY, 99.9, {HOUR: long, 60.0: (0, 1)}.get)
+    assert condition.firing is firing
+    assert condition.known
+
+
+@given(st.integers(0, 5_000), st.integers(0, 500), st.sampled_from([0.5, 0.8, 0.95, 0.99]))
+def test_certainty_is_the_lower_end_of_wilsons_interval(good, bad, confidence):
+    """The comparison that needs no root says what the interval says."""
+    policy = BurnPolicy("sure", GUARDED.windows, confidence=confidence)
+    (condition,) = alerts(policy, 30 * DAY, 99.9, lambda window: (good, bad) if window == HOUR else (0, 1))
+    interval = wilson(bad, good + bad, confidence)
+    if interval is None:
+        assert condition.firing is None
+    elif abs(interval[0] - 0.0144) > 1e-6:
+        assert condition.firing is (interval[0] > 0.0144)
+
+
+def test_what_is_not_known_is_told_apart_from_what_is_none():
+    """Counts that a store does not have, and counts of nothing, both do not tell whether it fires."""
+    (absent,) = alerts(GUARDED, 30 * DAY, 99.9, {HOUR: (0, 9)}.get)
+    (none,) = alerts(GUARDED, 30 * DAY, 99.9, {HOUR: (0, 9), 60.0: (0, 0)}.get)
+    assert (absent.firing, absent.known) == (None, False)
+    assert (none.firing, none.known) == (None, True)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("minimum_bad", -1), ("minimum_bad", 1.5), ("confidence", 0.3), ("confidence", 1.0)])
+def test_guards_of_a_policy_are_checked(name, wrong):
+    """Numbers that would never or always hold are refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        BurnPolicy("own", GUARDED.windows, **{name: wrong})
+    assert [problem.path for problem in caught.value.problems] == [f"BurnPolicy.{name}"]
+
+
+@pytest.mark.parametrize(("target", "written"), [(99.9, "0.0144"), (99.99, "0.00144"), (95, "0.72"), (90, "0.99")])
+def test_limits_are_written_exactly(target, written):
+    """14.4 times the budget, without the noise of binary fractions; never more than 99 %."""
+    assert str(slo.error_limit(GUARDED.windows[0], 30 * DAY, target).normalize()) == written

@@ -16,10 +16,17 @@ __all__ = ["Patrol"]
 
 
 class Patrol:
-    """Calls ``look()`` every ``every`` seconds of the machine's clock, as long as it returns True. Started by :meth:`wake`."""
+    """Calls ``look()`` every ``every`` seconds of the machine's clock, as long as it returns True. Started by :meth:`wake`.
 
-    def __init__(self, name: str, look: Callable[[], bool], every: float, listeners: Listeners) -> None:
+    With ``in_fork``, which is called in a forked child, that begins with a thread where its parent had one; otherwise somebody has to wake
+    it there too.
+    """
+
+    def __init__(
+        self, name: str, look: Callable[[], bool], every: float, listeners: Listeners, *, in_fork: Callable[[], object] | None = None
+    ) -> None:
         """No thread yet."""
+        self._in_fork = in_fork
         self._name = name
         self._look = look
         self._every = every
@@ -68,7 +75,12 @@ class Patrol:
 
     def after_fork(self) -> None:
         """In the child: the thread stayed behind, and locks may be held by nobody."""
+        walked = self.walking
         self._begin()
+        if self._in_fork is not None:
+            self._in_fork()
+            if walked:
+                self.wake()
 
 
 _patrols: WeakSet[Patrol] = WeakSet()
