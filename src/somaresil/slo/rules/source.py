@@ -1,0 +1,170 @@
+"""Where the events of an objective are in Prometheus: in our counter, in a histogram of another library, or in queries of one's own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from somaresil.slo.rules.text import duration, number, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from somaresil.config import Checker
+    from somaresil.slo.objective import SLO
+
+__all__ = ["EVENTS", "Events", "Histogram", "Queries", "Source", "source_of"]
+
+EVENTS: Final = "somaresil_sli_events_total"
+_WINDOW: Final = re.compile(r"\{\{\s*\.window\s*\}\}")
+_METRIC: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The counter that :mod:`somaresil.integrations.prometheus` exports."""
+
+    slo: str
+    labels: Mapping[str, str]
+
+    def _series(self, **more: str) -> str:
+        given = {"slo": self.slo, **more, **self.labels}
+        return f"{EVENTS}{{{','.join(f'{name}={quoted(value)}' for name, value in given.items())}}}"
+
+    def bad(self, window: float) -> str:
+        """How many bad events there were in the window, over all replicas."""
+        return f"sum(increase({self._series(outcome='bad')}[{duration(window)}]))"
+
+    def total(self, window: float) -> str:
+        """How many events there were."""
+        return f"sum(increase({self._series()}[{duration(window)}]))"
+
+    @property
+    def absent(self) -> str:
+        """True while nobody exports it."""
+        return f"absent(sum({self._series()}))"
+
+    @property
+    def series(self) -> tuple[str, str] | None:
+        """The counters of good and of bad events, for promtool to feed in; None: nobody knows them."""
+        return self._series(outcome="good"), self._series(outcome="bad")
+
+    def check(self, check: Checker, slo: SLO) -> None:
+        """Note what it cannot count: our counter has events, and neither slices of time nor parts."""
+        if slo.parts:
+            check.problem("parts", dict(slo.parts), "none in rules", "a composite is known to the process alone; compile its parts")
+        if slo.time_slice_window is not None:
+            check.problem("budgeting", slo.budgeting, "'occurrences' in rules", "slices of time are known to the process alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A histogram of durations in seconds; what took longer than the ``latency`` of the objective is bad.
+
+    ``buckets`` are the bounds that it is known to have: without one exactly at the threshold the rule would be silently empty, so that
+    is refused.
+    """
+
+    metric: str
+    buckets: tuple[float, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    latency: float = 0.0
+
+    def _bucket(self, *matchers: str) -> str:
+        given = [*(f"{name}={quoted(value)}" for name, value in self.labels.items()), *matchers]
+        return f"{self.metric}_bucket{{{','.join(given)}}}"
+
+    def _within(self) -> str:
+        # 2 in the text format of Go's library, 2.0 in that of Python's and from Prometheus 3 on.
+        text = number(Decimal(str(self.latency)))
+        if "." in text:
+            return f"le={quoted(text)}"
+        return "le=~" + quoted(text + r"(\.0)?")
+
+    def bad(self, window: float) -> str:
+        """Those that took longer."""
+        within = f"sum(increase({self._bucket(self._within())}[{duration(window)}]))"
+        return f"{self.total(window)} - {within}"
+
+    def total(self, window: float) -> str:
+        """All of them."""
+        everything = self._bucket('le="+Inf"')
+        return f"sum(increase({everything}[{duration(window)}]))"
+
+    @property
+    def absent(self) -> str:
+        """True while nobody exports it."""
+        return f"absent(sum({self._bucket(self._within())}))"
+
+    @property
+    def series(self) -> tuple[str, str] | None:
+        """None: its buckets overlap."""
+        return None
+
+    def check(self, check: Checker, slo: SLO) -> None:
+        """Note a metric that is none and a threshold that is no bound."""
+        if not isinstance(self.metric, str) or not _METRIC.fullmatch(self.metric):
+            check.problem("source.metric", self.metric, "the name of a metric, without _bucket")
+        if slo.indicator != "latency":
+            check.problem("source", self.metric, "a histogram for an objective with latency alone")
+        elif slo.latency not in self.buckets:
+            near = ", ".join(f"{bound:g}" for bound in self.buckets) or "none"
+            check.problem("latency", slo.latency, f"a bucket of {self.metric} ({near})", "without it the rule would be silently empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Queries of one's own for bad events and for all, with ``{{.window}}`` where the window goes, as Sloth has them.
+
+    With ``rates`` False they give counts and not rates. What is asked for by ``rate`` is multiplied by the window.
+    """
+
+    bad_query: str
+    total_query: str
+    rates: bool = True
+
+    def bad(self, window: float) -> str:
+        """No bad events while there are others are none, and not unknown."""
+        return f"({self._at(self.bad_query, window)}) or 0 * ({self._at(self.total_query, window)})"
+
+    def total(self, window: float) -> str:
+        """All of them."""
+        return self._at(self.total_query, window)
+
+    def _at(self, query: str, window: float) -> str:
+        text = _WINDOW.sub(duration(window), query.strip())
+        return f"({text}) * {number(Decimal(str(window)))}" if self.rates else text
+
+    @property
+    def absent(self) -> str:
+        """True while there is no answer."""
+        return f"absent({_WINDOW.sub('5m', self.total_query.strip())})"
+
+    @property
+    def series(self) -> tuple[str, str] | None:
+        """None: nobody knows which."""
+        return None
+
+    def check(self, check: Checker, slo: SLO) -> None:
+        """Note queries without the place for a window."""
+        for name in ("bad_query", "total_query"):
+            query = getattr(self, name)
+            if not isinstance(query, str) or not _WINDOW.search(query):
+                check.problem(f"source.{name}", query, "PromQL with {{.window}} where the window goes")
+        if slo.parts or slo.time_slice_window is not None:
+            check.problem("source", "queries", "an objective of events", "slices of time and composites are known to the process alone")
+
+
+Source: TypeAlias = Events | Histogram | Queries
+"""Any of them."""
+
+
+def source_of(slo: SLO, given: Source | None, labels: Mapping[str, str]) -> Source:
+    """Where ``slo`` is counted; None: in our counter."""
+    if given is None:
+        return Events(slo.name, labels)
+    if isinstance(given, Histogram):
+        return Histogram(given.metric, tuple(given.buckets), {**given.labels, **labels}, float(slo.latency or 0.0))  # type: ignore[arg-type]
+    return given

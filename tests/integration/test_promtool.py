@@ -1,0 +1,146 @@
+"""Whatever objectives are compiled, promtool accepts the rules and their tests pass; and the tests notice rules that are wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from somaresil import SLO
+from somaresil.model.slo import BurnPolicy, Window
+from somaresil.slo import defaults
+from somaresil.slo.rules import Histogram, Queries, RuleOptions, compile_rules
+
+pytestmark = [pytest.mark.server]
+
+NAMES = st.text("abcXYZ019_.:/{}-", min_size=1, max_size=20)
+OPTIONS = RuleOptions(retention=timedelta(days=400), cap_unreachable=True)
+
+
+@pytest.fixture(scope="module")
+def promtool():
+    """Give the path of promtool."""
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed: `apt-get install prometheus`, or run `nox -s tests` as root")
+    return found
+
+
+def judged(promtool: str, files: dict[str, str]) -> tuple[int, int, str]:
+    """Exit codes of `check rules` and `test rules` for these files, and what was said."""
+    with TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        rules = sorted(name for name in files if name.endswith(".rules.yaml"))
+        tests = sorted(name for name in files if name.endswith(".test.yaml"))
+        said = [
+            subprocess.run([promtool, what, "rules", *names], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+            for what, names in (("check", rules), ("test", tests))
+            if names
+        ]
+    output = "".join(each.stdout + each.stderr for each in said)
+    return said[0].returncode, said[-1].returncode if tests else 0, output[-3_000:]
+
+
+@st.composite
+def policies(draw):
+    """Policies with windows of everything between seconds and days, with and without guards."""
+    windows = []
+    for _ in range(draw(st.integers(1, 3))):
+        short = draw(st.sampled_from([60, 90, 300, 437, 1_800, 7_200]))
+        long = short * draw(st.sampled_from([2, 3, 12]))
+        windows.append(Window(float(long), float(short), draw(st.sampled_from([0.001, 0.02, Decimal("0.05"), 0.37, 1])), "page"))
+    if draw(st.booleans()):
+        windows.append(Window(86_400.0, 7_200.0, 0.1, "ticket"))
+    return BurnPolicy("own", tuple(windows), draw(st.sampled_from([0, 1, 2, 50])), draw(st.sampled_from([None, 0.8, 0.99])))
+
+
+@st.composite
+def objectives(draw):
+    """Objectives of every kind that has rules."""
+    kind = draw(st.sampled_from(["availability", "latency", "recovery", "calendar"]))
+    more = {"latency": {"latency": 2.0}, "recovery": {"recovery": 300.0}, "calendar": {"calendar": "month"}}.get(kind, {})
+    return SLO(
+        draw(NAMES),
+        draw(st.sampled_from([50.0, 90, 95.0, 99.0, 99.9, 99.95, 99.999]) | st.decimals("0.1", "99.99", places=2).map(float)),
+        None if kind == "calendar" else timedelta(days=draw(st.sampled_from([1, 7, 28, 30, 90]))),
+        draw(st.sampled_from(["fast_burn_alert", "gradual_burn"]) | policies()),
+        description=draw(st.sampled_from(["", "{{ $value }} \"quoted\" 'too'", "Zeile\nzwei \U0001f600 #x: y"])),
+        **more,
+    )
+
+
+@st.composite
+def options(draw):
+    """What rules depend on beside objectives."""
+    return RuleOptions(
+        retention=timedelta(days=400),
+        cap_unreachable=True,
+        service=draw(st.none() | NAMES),
+        labels=draw(st.sampled_from([{}, {"job": 'a"b\\c{{'}, {"job": "a", "zone": "b"}])),
+        alert_labels=draw(st.sampled_from([{}, {"team": "{{ $labels.slo }}"}])),
+        runbook_url=draw(st.none() | st.just("https://wiki.example/{slo}?a={{b}}")),
+        sloth=draw(st.booleans()),
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(slos=st.lists(objectives(), min_size=1, max_size=2, unique_by=lambda slo: slo.name), given_options=options())
+def test_promtool_accepts_and_passes_whatever_is_compiled(promtool, slos, given_options):
+    """Names, periods, policies, guards, labels and descriptions of every kind."""
+    compiled = compile_rules(slos, given_options)
+    assert any(name.endswith(".test.yaml") for name in compiled.files)
+    checked, tested, said = judged(promtool, dict(compiled.files))
+    assert (checked, tested) == (0, 0), said
+
+
+def test_the_four_objectives_of_the_plan(promtool):
+    """As they come with the package."""
+    checked, tested, said = judged(promtool, dict(compile_rules(defaults.ALL, OPTIONS).files))
+    assert (checked, tested) == (0, 0), said
+
+
+def test_rules_over_other_sources_are_accepted(promtool):
+    """A histogram of another library, and queries of one's own."""
+    slo = SLO("fast", 99.0, timedelta(days=7), latency=2.0)
+    histogram = compile_rules([slo], OPTIONS, sources={"fast": Histogram("http_seconds", (1.0, 2.0), {"route": "/a"})})
+    queries = compile_rules([slo], OPTIONS, sources={"fast": Queries("sum(rate(e[{{.window}}]))", "sum(rate(t[{{.window}}]))")})
+    for compiled in (histogram, queries):
+        checked, _, said = judged(promtool, dict(compiled.files))
+        assert checked == 0, said
+
+
+BROKEN = {
+    "the first limit is never reached": (r"> 0\.0144\b", "> 1.44"),
+    "the second limit is never reached": (r"> 0\.006\b", "> 1.44"),
+    "a limit that is always reached": (r"> 0\.0144\b", "> 0.0001"),
+    "the long windows alone": (r"\n +and slo:sli_error:ratio_rate\w+\{[^}]*\} > [\d.]+", ""),
+    "good and bad exchanged": (r'outcome="bad"', 'outcome="good"'),
+    "another objective": (r'somaresil_sli_events_total\{slo="up"', 'somaresil_sli_events_total{slo="down"'),
+    "no least number of bad events": (r"\n +and round\([^)]*\) >= \d+", ""),
+    "a budget that is not left": (r"1 - slo:period_burn_rate", "2 - slo:period_burn_rate"),
+    "another severity": (r'severity: "page"', 'severity: "ticket"'),
+    "a mean of ratios": (
+        r"expr: 'slo:bad_events:increase30d[^\n]*'",
+        "expr: 'avg_over_time(slo:sli_error:ratio_rate5m{slo=\"up\"}[30d])'",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_the_tests_notice_rules_that_are_wrong(promtool, how):
+    """A test that cannot fail shows nothing: each of these mistakes fails one."""
+    policy = BurnPolicy("own", (Window(3_600.0, 300.0, 0.02, "page"), Window(21_600.0, 1_800.0, 0.05, "page")), minimum_bad=5)
+    files = dict(compile_rules([SLO("up", 99.9, timedelta(days=30), policy)], OPTIONS).files)
+    before, files["up.rules.yaml"] = files["up.rules.yaml"], re.sub(*BROKEN[how], files["up.rules.yaml"])
+    assert before != files["up.rules.yaml"]
+    checked, tested, said = judged(promtool, files)
+    assert (checked, tested) == (0, 1), said
