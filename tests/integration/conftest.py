@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.servers import Prometheus, Redis, find_prometheus, find_redis
+from tests.integration.servers import Alertmanager, Prometheus, Redis, find_alertmanager, find_prometheus, find_redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +27,20 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
             nonlocal count
             count += 1
             return running.enter_context(Prometheus(targets, folder=tmp_path / f"prometheus-{count}", binary=binary, **options))
+
+        yield start
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[Callable[[str], Alertmanager]]:
+    """Give a factory: `alertmanager("http://127.0.0.1:9000")` is a running server that tells that webhook, stopped after the test."""
+    binary = find_alertmanager()
+    if binary is None:
+        pytest.skip("prometheus-alertmanager is not installed: `apt-get install prometheus-alertmanager`, or run `nox -s tests` as root")
+    with ExitStack() as running:
+
+        def start(webhook: str) -> Alertmanager:
+            return running.enter_context(Alertmanager(webhook, folder=tmp_path / "alertmanager", binary=binary))
 
         yield start
 

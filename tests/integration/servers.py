@@ -159,6 +159,7 @@ class Prometheus(Server):
         rules: The text of a rule file, if any.
         scrape_interval: Seconds between scrapes and between rule evaluations.
         history: A file of OpenMetrics text with timestamps: what it knows when it starts.
+        alertmanager: The `host:port` of the Alertmanager that is told of alerts.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class Prometheus(Server):
         rules: str | None = None,
         scrape_interval: int = 1,
         history: Path | None = None,
+        alertmanager: str | None = None,
     ) -> None:
         jobs: dict[str, Sequence[str]] = {"somaresil": targets} if not hasattr(targets, "items") else dict(targets.items())
         configuration: dict[str, Any] = {
@@ -184,6 +186,8 @@ class Prometheus(Server):
         if rules is not None:
             (folder / "rules.yml").write_text(rules, encoding="utf-8")
             configuration["rule_files"] = ["rules.yml"]
+        if alertmanager is not None:
+            configuration["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
         file = folder / "prometheus.yml"
         # JSON is YAML, so nothing has to be installed to write it.
         file.write_text(json.dumps(configuration, indent=2), encoding="utf-8")
@@ -244,6 +248,44 @@ class Prometheus(Server):
 def find_prometheus() -> str | None:
     """Give the path of the Prometheus binary, if it is installed."""
     return shutil.which("prometheus")
+
+
+class Alertmanager(Server):
+    """Debian's Alertmanager, which sends every alert to one webhook at once, and again when it is over.
+
+    Args:
+        webhook: Where to.
+        folder: Where configuration, state and log go.
+        binary: The program; see `find_alertmanager`.
+    """
+
+    def __init__(self, webhook: str, *, folder: Path, binary: str = "prometheus-alertmanager") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "alertmanager.yml"
+        route = {
+            "receiver": "webhook",
+            "group_by": ["slo", "severity"],
+            "group_wait": "0s",
+            "group_interval": "1s",
+            "repeat_interval": "1h",
+        }
+        receivers = [{"name": "webhook", "webhook_configs": [{"url": webhook, "send_resolved": True}]}]
+        file.write_text(json.dumps({"route": route, "receivers": receivers}), encoding="utf-8")
+        port = free_port()
+        command = [
+            binary,
+            f"--config.file={file}",
+            f"--storage.path={folder / 'data'}",
+            f"--web.listen-address={HOST}:{port}",
+            "--cluster.listen-address=",
+            "--log.level=warn",
+        ]
+        super().__init__(command, port=port, folder=folder, ready="/-/ready")
+
+
+def find_alertmanager() -> str | None:
+    """Give the path of the Alertmanager binary, if it is installed."""
+    return shutil.which("prometheus-alertmanager")
 
 
 class Redis(Server):
