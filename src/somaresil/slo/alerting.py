@@ -157,9 +157,9 @@ class Alerting:
         # Asked with no lock held: a store may wait for a server.
         conditions = () if gone else self._slos.conditions(name, group=group, store=self._store)
         now, wall = self._clock.monotonic(), self._clock.time()
-        severities = [condition.severity for condition in conditions]
-        severities += [severity for slo, whose, severity in self._firing if (slo, whose) == (name, group)]
-        for severity in dict.fromkeys(severities):
+        wanted: set[Severity] = {condition.severity for condition in conditions}
+        wanted |= {severity for slo, whose, severity in self._firing if (slo, whose) == (name, group)}
+        for severity in sorted(wanted):
             own = [condition for condition in conditions if condition.severity == severity]
             found = next((condition for condition in own if condition.firing), None)
             key = (name, group, severity)
