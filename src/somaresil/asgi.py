@@ -26,7 +26,7 @@ from somaresil.config import Checker
 from somaresil.deadline import HEADERS, LONGEST, DeadlineScope, time_of
 from somaresil.errors import CallTimedOut, InjectedFault, Rejected
 from somaresil.outcome import Outcome
-from somaresil.routes import WEBSOCKET
+from somaresil.routes import MOST_WAITING, WEBSOCKET
 from somaresil.runtime import Asyncio
 from somaresil.templates import UNMATCHED, route_template
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
     from somaresil.resilience import Resilience
     from somaresil.routes import RouteCell
+    from somaresil.switch import Switch
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -65,6 +66,16 @@ _GOOD: Final = Outcome.GOOD
 _BAD: Final = Outcome.BAD
 _WITH_THE_LAST: Final = -1.0
 """Time of the first byte of a body in one piece: that of its end, which saves reading the clock once more."""
+_LAST: Final = 1
+"""What is being sent completes the response. Alone it is an ordinary one, which one comparison shows."""
+_ENDED: Final = 2
+"""It was booked."""
+_GONE: Final = 4
+"""The client has left."""
+_REJECTED: Final = 8
+"""It was not let in."""
+_STRUCK: Final = 16
+"""An experiment has touched it."""
 _LEFT_PROPERLY: Final = frozenset({1000, 1001, 1005})
 """1005 is no code at all: browsers that close without one, and with some servers clients that vanish."""
 
@@ -116,8 +127,9 @@ class ResilienceMiddleware:
         self._plans = resilience.chaos.requests
         self.monotonic = resilience.clock.monotonic
         self._routes = resilience.routes
-        self.plain: dict[tuple[int, Any, int], tuple[Any, RouteCell]] = {}
-        """Cells by identity of the route, method and status, for routes whose template is their path. The route is kept: ids are reused."""
+        self.plain: dict[tuple[int, Any, int], tuple[Any, list[float], Switch, RouteCell]] = {}
+        """Cells by identity of the route, method and status, for routes whose template is their path. The route is kept: ids are reused.
+        With it what of the cell an ordinary answer needs."""
         resilience.chaos.middleware_added()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - one frame, written out
@@ -162,13 +174,13 @@ class ResilienceMiddleware:
                 except Exception as defect:  # noqa: BLE001 - never into a request
                     self.report("reading the deadline of a request", defect)
                 if limit is None:
-                    await self.app(scope, exchange.receive, exchange.send)
+                    await self.app(scope, exchange, exchange.send)
                 else:
                     await self._in_time(limit, scope, exchange, exchange.send)
         except BaseException as error:
             exchange.end(error)
             raise
-        if not exchange.ended:
+        if not exchange.state & _ENDED:
             exchange.end(None)
 
     @property
@@ -192,7 +204,7 @@ class ResilienceMiddleware:
                 await self._refuse(exchange, refusal)
             elif not self._placement.http or not await self._faulted(exchange):
                 if limit is None:
-                    await self.app(scope, exchange.receive, send)
+                    await self.app(scope, exchange, send)
                 else:
                     await self._in_time(self._rest_of(limit, exchange), scope, exchange, send)
         except BaseException as error:
@@ -201,14 +213,14 @@ class ResilienceMiddleware:
         finally:
             if entry is not None:
                 entry.leave(exchange.status)
-        if not exchange.ended:
+        if not exchange.state & _ENDED:
             exchange.end(None)
 
     def _too_much(self, admission: Admission, exchange: _Exchange, rejection: Rejected) -> list[Message]:
         """What to answer to a request that is not let in; nothing: it goes on, for we cannot even say no."""
         try:
             messages = exchange.too_much(admission.refused(rejection, self.monotonic() - exchange.started))
-            exchange.rejected = True
+            exchange.state |= _REJECTED
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.report("refusing a request", defect)
             return []
@@ -227,7 +239,7 @@ class ResilienceMiddleware:
 
     async def _refuse(self, exchange: _Exchange, messages: list[Message]) -> None:
         """Answer in place of the app. What the server says to that is not ours to catch."""
-        if exchange.scope["type"] == "websocket" and (await exchange.receive())["type"] != "websocket.connect":
+        if exchange.scope["type"] == "websocket" and (await exchange())["type"] != "websocket.connect":
             return
         for message in messages:
             await exchange.send(message)
@@ -259,7 +271,7 @@ class ResilienceMiddleware:
         if limit.seconds:
             try:
                 async with limit:
-                    await self.app(scope, exchange.receive, send)
+                    await self.app(scope, exchange, send)
             except CallTimedOut:
                 # A scope inside may have timed out as well, and a response that was begun can only be cut off.
                 if not limit.passed or exchange.begun:
@@ -336,8 +348,10 @@ class ResilienceMiddleware:
             return self._routes.cell("_OTHER", template, status, slos)
         cell = self._routes.cell(method, template, status, slos)
         route = scope.get("route")
-        if getattr(route, "path", None) == template and len(self.plain) < _REMEMBERED and self._chaos.split is None:
-            self.plain[id(route), method, status] = (route, cell)
+        # FastAPI leads to one route from several places, and which of them it was stands elsewhere.
+        plain = getattr(route, "path", None) == template and "fastapi" not in scope
+        if plain and len(self.plain) < _REMEMBERED and self._chaos.split is None:
+            self.plain[id(route), method, status] = (route, cell.whole, cell.recorder.switch, cell)
         return cell
 
 
@@ -347,42 +361,34 @@ class _Exchange:
     __slots__ = (
         "_first_byte",
         "_receive",
+        "_run",
         "_send",
         "_status",
-        "ended",
-        "experiment",
-        "gone",
-        "last",
         "middleware",
-        "rejected",
         "root",
         "scope",
         "started",
+        "state",
     )
 
     def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self.middleware = middleware
         self.scope = scope
-        self.root: str = scope["root_path"] if "root_path" in scope else ""  # noqa: SIM401 - at half the price
+        try:
+            self.root: str = scope["root_path"]
+        except KeyError:
+            self.root = ""
         self._receive = receive
         self._send = send
-        self.gone = False
-        """The client has left."""
-        self.last = False
-        """What is being sent completes the response."""
-        self.experiment: ExperimentRun | None = None
-        """The experiment that has touched it."""
-        self.ended = False
-        """It was booked."""
-        self.rejected = False
-        """It was not let in."""
-        # Of a response; a second constructor for what only http needs would be a tenth of what the middleware costs.
-        self._status = 0
+        # One number for all that may be so: four flags and a reference that few requests need were a tenth of what the middleware costs,
+        # and so is a second constructor for what only http has. ``_run`` is there once the number says that it was struck.
+        self.state = self._status = 0
         self._first_byte: float | None = None
+        self._run: ExperimentRun
         self.started = middleware.monotonic()
 
-    async def receive(self) -> Message:
-        """Pass on what the server says."""
+    async def __call__(self) -> Message:
+        """Pass on what the server says. It is itself the ``receive`` of the app: most never ask, and a method would be made for each."""
         message = await self._receive()
         try:
             self.heard(message)
@@ -400,21 +406,31 @@ class _Exchange:
             await self._send(message)
         except OSError:
             # The server could not write: it is the client that is gone, not we who failed.
-            self.gone = True
+            self.state |= _GONE
             raise
         except InjectedFault:
             # It was broken off here, whatever the app says next.
-            self.last = False
+            self.state &= ~_LAST
             raise
-        if self.last:
+        if self.state & _LAST:
             self.end(None)
 
     def struck(self, run: ExperimentRun, hit: Hit) -> None:
         """Remember what an experiment does to it. A response whose body is to be struck is not touched before it is."""
         if hit.body is None:
-            self.experiment = run
+            self.touched(run)
         else:
             self._send = hit.body.on(self._send, _Struck(self, run))
+
+    def touched(self, run: ExperimentRun) -> None:
+        """An experiment has touched it."""
+        self._run = run
+        self.state |= _STRUCK
+
+    @property
+    def experiment(self) -> ExperimentRun | None:
+        """The experiment that has touched it."""
+        return self._run if self.state & _STRUCK else None
 
     def delivered(self) -> None:
         """The first of the body goes out only now."""
@@ -423,9 +439,9 @@ class _Exchange:
 
     def end(self, error: BaseException | None) -> None:
         """Book it, once. Never raises."""
-        if self.ended:
+        if self.state & _ENDED:
             return
-        self.ended = True
+        self.state |= _ENDED
         try:
             self.judged(error)
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -468,8 +484,8 @@ class _HttpExchange(_Exchange):
 
     def heard(self, message: Message) -> None:
         # After the last chunk every server reports a disconnect; only before that it means that the client left.
-        if message["type"] == "http.disconnect" and not self.last:
-            self.gone = True
+        if message["type"] == "http.disconnect" and not self.state & _LAST:
+            self.state |= _GONE
 
     async def send(self, message: Message) -> None:  # noqa: C901, PLR0912 - one frame, written out
         """Pass on what the app says. The messages of an ordinary response are read here: a frame for each is a tenth of the middleware."""
@@ -480,7 +496,7 @@ class _HttpExchange(_Exchange):
             elif kind == "http.response.body":
                 # Asked whether it is there first: most have no "more_body", and to ask politely costs more.
                 if "more_body" not in message or not message["more_body"]:
-                    self.last = True
+                    self.state |= _LAST
                     if self._first_byte is None and "body" in message and message["body"]:
                         self._first_byte = _WITH_THE_LAST
                 elif self._first_byte is None and message.get("body"):
@@ -492,36 +508,40 @@ class _HttpExchange(_Exchange):
         try:
             await self._send(message)
         except OSError:
-            self.gone = True
+            self.state |= _GONE
             raise
         except InjectedFault:
             # It was broken off here, whatever the app says next.
-            self.last = False
+            self.state &= ~_LAST
             raise
-        if not self.last or self.ended:
+        if not self.state & _LAST:
             return
         status = self._status
         try:
             # What ended well on a plain route is booked here as well, for every frame more is felt by every request.
-            if self.gone or self.experiment is not None or status >= _SERVER_ERROR:
+            if self.state != _LAST or status >= _SERVER_ERROR:
                 self.end(None)
                 return
-            self.ended = True
+            self.state = _LAST | _ENDED
             middleware, scope = self.middleware, self.scope
             try:
                 # Subscripts, for to ask politely costs twice as much; a request without any of these is none that is remembered.
-                known = middleware.plain[id(route := scope["route"]), scope["method"], status]
-                cell = known[1] if known[0] is route and scope["root_path"] == self.root and "fastapi" not in scope else None
+                known, whole, switch, cell = middleware.plain[id(route := scope["route"]), scope["method"], status]
+                same = known is route and scope["root_path"] == self.root
             except KeyError:
-                cell = None
-            if cell is None:
+                self.judged(None)
+                return
+            if not same:
                 self.judged(None)
                 return
             now, first_byte = middleware.monotonic(), self._first_byte
             elapsed = now - self.started
-            if first_byte is not None:
-                first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - self.started
-            cell.good(elapsed, first_byte, now)
+            if first_byte is not _WITH_THE_LAST:
+                cell.good(elapsed, None if first_byte is None else first_byte - self.started, now)
+            elif now < switch.due and len(whole) < MOST_WAITING:
+                whole.append(elapsed)
+            else:
+                cell.good(elapsed, elapsed, now)
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.middleware.report("counting a request", defect)
 
@@ -530,15 +550,17 @@ class _HttpExchange(_Exchange):
             # Extensions with which the server sends a file by itself.
             if self._first_byte is None:
                 self._first_byte = self.middleware.monotonic()
-            self.last = not message.get("more_body", False)
+            if not message.get("more_body", False):
+                self.state |= _LAST
 
     def judged(self, error: BaseException | None) -> None:
         status = self._status if self._status or error is None or not isinstance(error, Exception) else _SERVER_ERROR
-        if self.rejected:
+        state = self.state
+        if state & _REJECTED:
             outcome = Outcome.REJECTED
-        elif error is None and self.last and not self.gone:
+        elif error is None and state & (_LAST | _GONE) == _LAST:
             outcome = _BAD if status >= _SERVER_ERROR else _GOOD
-        elif self.gone or (error is not None and not isinstance(error, Exception)):
+        elif state & _GONE or (error is not None and not isinstance(error, Exception)):
             outcome = Outcome.ABANDONED
         else:
             outcome = _BAD
@@ -584,14 +606,14 @@ class _SocketExchange(_Exchange):
         return [{"type": "websocket.close", "code": _TRY_AGAIN_LATER}]
 
     def judged(self, error: BaseException | None) -> None:
-        if self.rejected:
+        if self.state & _REJECTED:
             outcome = Outcome.REJECTED
         elif error is not None and not isinstance(error, Exception):
             outcome = Outcome.ABANDONED
         elif self._left is not None:
             # Many apps let the disconnect surface as an exception of their framework: the client ended it all the same.
             outcome = Outcome.GOOD if self._left in _LEFT_PROPERLY else Outcome.ABANDONED
-        elif self.gone:
+        elif self.state & _GONE:
             outcome = Outcome.ABANDONED
         elif error is not None or self._code == _INTERNAL_ERROR or not self._begun:
             outcome = Outcome.BAD
@@ -615,7 +637,7 @@ class _Struck:
 
     def touch(self) -> None:
         """It is struck now."""
-        self._exchange.experiment = self._run
+        self._exchange.touched(self._run)
 
     def delivered(self) -> None:
         """The first of the body goes out now: what held it back is felt by the client."""
@@ -623,12 +645,12 @@ class _Struck:
 
     def broken_off(self, cut: BaseException) -> None:
         """It ends here, and badly: that the client hears of it and leaves is our doing."""
-        self._exchange.last = False
+        self._exchange.state &= ~_LAST
         self._exchange.end(cut)
 
     def complete(self) -> None:
         """For its client it is complete: what the server says from here on, a disconnect too, is about nothing that is missing."""
-        self._exchange.last = True
+        self._exchange.state |= _LAST
         self._exchange.end(None)
 
 

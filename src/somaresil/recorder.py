@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from somaresil.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from somaresil.switch import Switch
 
@@ -67,7 +67,7 @@ class Counts(NamedTuple):
 class Recorder:
     """Counts of one guard or route. Exact with any number of threads."""
 
-    __slots__ = ("_counters", "_lock", "_other", "_reads", "_refused", "_views", "bounds", "cells", "switch")
+    __slots__ = ("_counters", "_other", "_reads", "_refused", "_sources", "_views", "bounds", "cells", "lock", "switch")
 
     def __init__(self, switch: Switch, bounds: tuple[float, ...]) -> None:
         """Nothing counted; ``bounds`` are seconds, ascending."""
@@ -81,8 +81,9 @@ class Recorder:
         self._other: dict[tuple[Outcome, bool], array[int]] = {}
         # All locks of somaresil are reentrant. The collector may end a forgotten stream, and a signal handler may pull the kill switch, in
         # the middle of a locked section of the same thread; with a plain lock either would wait for itself for ever.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._views: tuple[View, ...] = ()
+        self._sources: tuple[Callable[[], list[int]], ...] = ()
 
     @property
     def quiet_counters(self) -> tuple[Iterator[object], ...]:
@@ -92,7 +93,7 @@ class Recorder:
     @property
     def refusals(self) -> Iterator[object]:
         """The counter of calls that are refused at once: a good part of what a rejection may cost is the lock of :meth:`add`."""
-        with self._lock:
+        with self.lock:
             if self._refused is None:
                 # As if it had been read as often as the others.
                 self._refused = itertools.count(self._reads)
@@ -106,7 +107,7 @@ class Recorder:
         """Count a call that ended after ``elapsed`` seconds, not quietly."""
         bucket = bisect_left(self.bounds, elapsed)
         key = (outcome, injected)
-        with self._lock:
+        with self.lock:
             cell = self._other.get(key)
             if cell is None:
                 cell = self._other[key] = array("q", bytes(8 * (len(self.bounds) + 1)))
@@ -127,29 +128,34 @@ class Recorder:
 
     def attach(self, view: View) -> None:
         """Keep ``view`` rolled from now on."""
-        with self._lock:
+        with self.lock:
             self._views = (*self._views, view)
         self.switch.due = float("-inf")
 
     def detach(self, view: View) -> None:
         """Forget ``view``."""
-        with self._lock:
+        with self.lock:
             self._views = tuple(v for v in self._views if v is not view)
+
+    def include(self, source: Callable[[], list[int]]) -> None:
+        """Count also what somebody else keeps, of quiet calls by bucket: whenever this is read, ``source`` is asked, with the lock held."""
+        with self.lock:
+            self._sources = (*self._sources, source)
 
     def quiet_counts(self) -> list[int]:
         """How many quiet calls ended in each bucket."""
-        with self._lock:
+        with self.lock:
             return self._read()[0]
 
     def calls(self) -> int:
         """How many calls were made so far: all but those that were refused."""
-        with self._lock:
+        with self.lock:
             made = sum(sum(cell) for (outcome, _), cell in self._other.items() if outcome is not Outcome.REJECTED)
             return made + sum(self._read()[0])
 
     def counts(self) -> Counts:
         """Everything counted so far: one moment of the locked cells, and of the quiet ones at least what was counted before it."""
-        with self._lock:
+        with self.lock:
             quiet, refused = self._read()
             cells = {key: list(cell) for key, cell in self._other.items()}
         if refused:
@@ -164,6 +170,8 @@ class Recorder:
         values = [next(counter) - self._reads for counter in self._counters]
         refused = 0 if self._refused is None else next(self._refused) - self._reads
         self._reads += 1
+        for source in self._sources:
+            values = [own + other for own, other in zip(values, source(), strict=True)]
         return values, refused
 
 

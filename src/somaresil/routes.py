@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from somaresil.model.histogram import merge_bounds
@@ -19,14 +19,14 @@ from somaresil.switch import Switch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["OTHER", "WEBSOCKET", "RouteCell", "RouteKey", "RouteView", "Routes"]
+__all__ = ["MOST_WAITING", "OTHER", "WEBSOCKET", "RouteCell", "RouteKey", "RouteView", "Routes"]
 
 OTHER: Final = "_other"
 WEBSOCKET: Final = "WEBSOCKET"
 """Method label of a conversation."""
 _MOST: Final = 200
-_WAITING: Final = 64
-"""How many requests of a bucket may wait to be summed up."""
+MOST_WAITING: Final = 64
+"""How many requests of a cell may wait to be counted."""
 _GOOD: Final = Outcome.GOOD
 
 
@@ -51,10 +51,11 @@ class RouteView(NamedTuple):
 class RouteCell:
     """Counts of the requests with the same labels."""
 
-    # Written to without a lock, which would be a tenth of what the middleware costs: a bucket is a counter as in Recorder, and the seconds
-    # wait in lists, whose append is atomic, until they are summed up.
+    # Written to without a lock, which would be a tenth of what the middleware costs: seconds wait in lists, whose append is atomic, until
+    # there are many of them or somebody reads. Everything else (buckets, sums) is found for all of them together, at a third of the price.
     __slots__ = (
-        "_both",
+        "_counted",
+        "_draining",
         "_durations",
         "_elapsed",
         "_first",
@@ -63,9 +64,9 @@ class RouteCell:
         "_lock",
         "_reads",
         "_seconds",
-        "_whole",
         "good",
         "recorder",
+        "whole",
     )
 
     def __init__(self, recorder: Recorder) -> None:
@@ -74,41 +75,44 @@ class RouteCell:
         size = len(recorder.bounds) + 1
         self._durations = [itertools.count() for _ in range(size)]
         self._first_bytes = [itertools.count() for _ in range(size)]
-        self._whole = [itertools.count() for _ in range(size)]
-        """Requests whose first byte came with the last: they belong to both of the others."""
+        self.whole: list[float] = []
+        """Seconds of ordinary answers, which came in one piece: good, and the first byte with the last. Whoever finds fewer than
+        :data:`MOST_WAITING` in it before the switch is due may append, and that is all."""
+        self._counted = [0] * size
+        """Those that have been counted, by bucket."""
+        self._draining = False
         self._reads = 0
         self._elapsed: list[float] = []
         self._first: list[float] = []
-        self._both: list[float] = []
         self._seconds = self._first_seconds = 0.0
-        self._lock = threading.RLock()
+        self._lock = recorder.lock
+        recorder.include(self._drained)
         self.good = self._booking()
         """Count a request that ended well: seconds that it took, seconds to the first byte or None, and the time now."""
 
     def _booking(self) -> Callable[[float, float | None, float], None]:
         # A closure: all that it touches is at hand, which a method would look up at each request.
         recorder, durations, first_bytes = self.recorder, self._durations, self._first_bytes
-        took, began, both = self._elapsed.append, self._first.append, self._both.append
-        switch, bounds, cells, whole = recorder.switch, recorder.bounds, recorder.cells, self._whole
+        took, began, whole = self._elapsed.append, self._first.append, self.whole
+        switch, bounds, cells = recorder.switch, recorder.bounds, recorder.cells
         lowest = bounds[0]
 
         def good(elapsed: float, first_byte: float | None, now: float) -> None:
             if now >= switch.due:
                 recorder.settle(now)
+            if first_byte is elapsed:
+                whole.append(elapsed)
+                if len(whole) >= MOST_WAITING:
+                    self._drained()
+                return
             bucket = bisect_left(bounds, elapsed) if elapsed > lowest else 0
             next(cells[bucket])
-            if first_byte is elapsed:
-                # It came with the last one: an ordinary answer, which is counted once for both.
-                both(elapsed)
-                number = next(whole[bucket])
-            else:
-                if first_byte is not None:
-                    # Not later than the end, so there is nothing to look for when that is in the first bucket.
-                    next(first_bytes[bisect_left(bounds, first_byte, 0, bucket) if bucket else 0])
-                    began(first_byte)
-                took(elapsed)
-                number = next(durations[bucket])
-            if number % _WAITING == 0:
+            if first_byte is not None:
+                # Not later than the end, so there is nothing to look for when that is in the first bucket.
+                next(first_bytes[bisect_left(bounds, first_byte, 0, bucket) if bucket else 0])
+                began(first_byte)
+            took(elapsed)
+            if next(durations[bucket]) % MOST_WAITING == 0:
                 self._sum_up()
 
         return good
@@ -127,14 +131,14 @@ class RouteCell:
             next(self._first_bytes[bisect_left(recorder.bounds, first_byte)])
             self._first.append(first_byte)
         self._elapsed.append(elapsed)
-        if next(self._durations[bucket]) % _WAITING == 0:
+        if next(self._durations[bucket]) % MOST_WAITING == 0:
             self._sum_up()
 
     def view(self) -> RouteView:
         """A reading of what was counted before it; what is being counted meanwhile may be in one figure and not yet in another."""
         with self._lock:
+            whole = self._drained()
             # A counter can only be read by bumping it; see Recorder.
-            whole = [next(counter) - self._reads for counter in self._whole]
             durations = [next(counter) - self._reads + both for counter, both in zip(self._durations, whole, strict=True)]
             first_bytes = [next(counter) - self._reads + both for counter, both in zip(self._first_bytes, whole, strict=True)]
             self._reads += 1
@@ -143,16 +147,40 @@ class RouteCell:
 
     def _sum_up(self) -> None:
         with self._lock:
-            both = _taken(self._both)
-            self._seconds += _taken(self._elapsed) + both
-            self._first_seconds += _taken(self._first) + both
+            self._seconds += sum(_taken(self._elapsed))
+            self._first_seconds += sum(_taken(self._first))
+
+    def _drained(self) -> list[int]:
+        """Count the ordinary answers that wait; how many there were in all, by bucket."""
+        with self._lock:
+            # A signal handler that reads in the middle of this would count some twice; so it does without the last few.
+            if self._draining or not self.whole:
+                return self._counted
+            self._draining = True
+            try:
+                seconds = sorted(_taken(self.whole))
+                both = sum(seconds)
+                self._seconds += both
+                self._first_seconds += both
+                # A bound belongs to its bucket: the first place behind all that are not above it.
+                place, last = 0, len(seconds)
+                for bucket, bound in enumerate(self.recorder.bounds):
+                    upto = bisect_right(seconds, bound, place)
+                    self._counted[bucket] += upto - place
+                    place = upto
+                    if place == last:
+                        break
+                self._counted[-1] += last - place
+            finally:
+                self._draining = False
+            return self._counted
 
 
-def _taken(waiting: list[float]) -> float:
-    """The sum of what is in there now, which is taken out; what comes meanwhile comes after it, and stays."""
+def _taken(waiting: list[float]) -> list[float]:
+    """What is in there now, which is taken out; what comes meanwhile comes after it, and stays."""
     seconds = waiting[:]
     del waiting[: len(seconds)]
-    return sum(seconds)
+    return seconds
 
 
 class Routes:

@@ -39,7 +39,7 @@ def test_a_stream_that_the_collector_ends_inside_a_locked_section_is_booked() ->
         cycle.append(stream)
         del cycle, stream
         of_limits = guard.bulkhead.line._lock, guard.throttle._lock, guard.rate_limit.limiter._lock
-        with guard.recorder._lock, guard.breaker._lock, of_limits[0], of_limits[1], of_limits[2]:
+        with guard.recorder.lock, guard.breaker._lock, of_limits[0], of_limits[1], of_limits[2]:
             gc.collect()
 
     gc.disable()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from somaresil import Outcome
+from somaresil import Outcome, routes
 from somaresil.model.histogram import DEFAULT_BOUNDS
-from somaresil.routes import OTHER, RouteKey, Routes
+from somaresil.routes import MOST_WAITING, OTHER, RouteKey, Routes
 
 
 class Attached:
@@ -172,3 +175,44 @@ def test_eight_threads_lose_nothing(stand):
     assert sum(view.seconds for view in views) == 8 * each * 0.25
     assert sum(counts.total(Outcome.BAD) for counts in stand.routes.counts().values()) == 8 * each // 5
     assert len(stand.attached) == 7
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 90.0), st.sampled_from(["whole", "none", "half"])), max_size=300))
+def test_answers_that_wait_are_counted_like_all_others(requests):
+    """In the buckets and sums of their cell and in the recorder of their route, whenever somebody reads."""
+    stand = Attached()
+    cell = stand.routes.cell("GET", "/a", 200, ("fast",))
+    durations, first_bytes = [0] * (len(cell.recorder.bounds) + 1), [0] * (len(cell.recorder.bounds) + 1)
+    for number, (elapsed, first) in enumerate(requests, start=1):
+        cell.good(elapsed, {"whole": elapsed, "none": None, "half": elapsed / 2}[first], 0.0)
+        durations[bisect_left(cell.recorder.bounds, elapsed)] += 1
+        if first != "none":
+            first_bytes[bisect_left(cell.recorder.bounds, elapsed if first == "whole" else elapsed / 2)] += 1
+        assert len(cell.whole) < MOST_WAITING
+        if number % 97 == 0:
+            assert cell.view().durations == durations
+    view = cell.view()
+    assert (view.durations, view.first_bytes) == (durations, first_bytes)
+    assert view.seconds == pytest.approx(sum(elapsed for elapsed, _ in requests))
+    assert cell.recorder.quiet_counts() == durations
+    assert cell.whole == []
+
+
+def test_who_reads_in_the_middle_of_counting_sees_nothing_twice(stand, monkeypatch):
+    """A signal handler may, in the same thread: the lock does not keep it out."""
+    cell = stand.routes.cell("GET", "/a", 200, ())
+    elapsed = 0.1
+    for _ in range(5):
+        cell.good(elapsed, elapsed, 0.0)
+    seen = []
+    taken = routes._taken
+
+    def interrupted(waiting):
+        if waiting is cell.whole:
+            seen.append(sum(cell.recorder.quiet_counts()))
+        return taken(waiting)
+
+    monkeypatch.setattr(routes, "_taken", interrupted)
+    assert sum(cell.view().durations) == 5
+    assert seen == [0]
+    assert sum(cell.recorder.quiet_counts()) == 5
