@@ -16,6 +16,7 @@ import itertools
 import threading
 from array import array
 from bisect import bisect_left
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from somaresil.outcome import Outcome
@@ -165,11 +166,47 @@ class Recorder:
         cells[Outcome.GOOD, False] = quiet if good is None else [a + b for a, b in zip(quiet, good, strict=True)]
         return Counts(self.bounds, cells)
 
+    def tally(self, until: int | None = None) -> tuple[int, int, int, int]:
+        """Good calls and bad ones that no experiment touched, and the same of those that one did: what objectives ask for each window.
+
+        Rejected calls are bad, abandoned and ignored ones neither. Good calls beyond the first ``until`` buckets are bad.
+        """
+        with self.lock:
+            # As _read does, but for the sums alone.
+            reads = self._reads
+            quiet = [*map(next, self._counters)]
+            bad = 0 if self._refused is None else next(self._refused) - reads
+            self._reads = reads + 1
+            for source in self._sources:
+                quiet = [*map(add, quiet, source())]
+            if until is None:
+                good = sum(quiet) - reads * len(quiet)
+            else:
+                good = sum(quiet[:until]) - reads * until
+                late = quiet[until:]
+                bad += sum(late) - reads * len(late)
+            struck_good = struck_bad = 0
+            for (outcome, injected), cell in self._other.items():
+                calls = sum(cell)
+                in_time = 0
+                if outcome is Outcome.GOOD:
+                    in_time = calls if until is None else sum(cell[:until])
+                elif outcome is not Outcome.BAD and outcome is not Outcome.REJECTED:
+                    continue
+                if injected:
+                    struck_good += in_time
+                    struck_bad += calls - in_time
+                else:
+                    good += in_time
+                    bad += calls - in_time
+        return good, bad, struck_good, struck_bad
+
     def _read(self) -> tuple[list[int], int]:
         # A counter can only be read by bumping it. Each reading bumps each counter once, so the number of readings is what is too much.
-        values = [next(counter) - self._reads for counter in self._counters]
-        refused = 0 if self._refused is None else next(self._refused) - self._reads
-        self._reads += 1
+        reads = self._reads
+        values = [next(counter) - reads for counter in self._counters]
+        refused = 0 if self._refused is None else next(self._refused) - reads
+        self._reads = reads + 1
         for source in self._sources:
             values = [own + other for own, other in zip(values, source(), strict=True)]
         return values, refused

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from somaresil import Outcome
 from somaresil.recorder import Counts, Recorder
@@ -176,3 +180,37 @@ def test_a_view_may_watch_a_bucket():
     recorder.count_quiet(0.5)
     assert seen == [1]
     assert recorder.quiet_counts() == [0, 1, 0, 0]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*Outcome, "quiet", "refused", "source", "read"]), st.sampled_from([0.01, 0.3, 2.0, 7.0]), st.booleans())
+    ),
+    st.sampled_from([None, 0.3, 2.0]),
+)
+def test_what_objectives_ask_for_are_the_sums_of_the_cells(told, limit):
+    """Whatever was counted in whichever way, and however often it was read."""
+    recorder = Recorder(Switch(), (0.1, 0.3, 2.0, 5.0))
+    elsewhere = [0] * 5
+    recorder.include(lambda: elsewhere)
+    for what, seconds, injected in told:
+        if what == "quiet":
+            recorder.count_quiet(seconds)
+        elif what == "refused":
+            next(recorder.refusals)
+        elif what == "source":
+            elsewhere[bisect_left(recorder.bounds, seconds)] += 1
+        elif what == "read":
+            recorder.tally()
+        else:
+            recorder.add(what, seconds, injected)
+    until = None if limit is None else recorder.bounds.index(limit) + 1
+    counts, expected = recorder.counts(), [0, 0, 0, 0]
+    for (outcome, injected), cell in counts.cells.items():
+        if outcome is Outcome.GOOD:
+            expected[2 * injected] += sum(cell[:until])
+            expected[2 * injected + 1] += sum(cell) - sum(cell[:until])
+        elif outcome in {Outcome.BAD, Outcome.REJECTED}:
+            expected[2 * injected + 1] += sum(cell)
+    assert recorder.tally(until) == tuple(expected)
+    assert recorder.counts() == counts

@@ -68,20 +68,27 @@ class PrefixRing:
 
     def reaches(self, since: float) -> bool:
         """Whether the ring still knows the totals at ``since``."""
-        return self._boundary(since) > self._current - self.slots
+        return -(-since // self.resolution) > self._current - self.slots
 
     def within(self, since: float, totals: Sequence[int]) -> list[int]:
         """What happened from the first boundary at or behind ``since`` until now, given the totals of now. Roll first.
 
         It looks at less than the window by up to one ``resolution``, and never at more: a window shorter than a slot is empty.
         """
-        boundary = self._boundary(since)
+        boundary, current = -int(-since // self.resolution), self._current
         if boundary <= self._first:
             return list(totals)
-        if boundary > self._current:
+        if boundary > current:
             return [0] * self._columns
-        start = max(boundary, self._current - self.slots + 1) % self.slots * self._columns
-        return [total - mark for total, mark in zip(totals, self._marks[start : start + self._columns], strict=True)]
+        if len(totals) != self._columns:
+            raise ValueError(f"{len(totals)} totals for a ring of {self._columns} columns")
+        start = max(boundary, current - self.slots + 1) % self.slots * self._columns
+        # A plain loop, as this is asked for each window of each objective: a slice and a strict zip are twice as dear.
+        marks, found = self._marks, []
+        for total in totals:
+            found.append(total - marks[start])
+            start += 1
+        return found
 
     def history(self, totals: Sequence[int]) -> tuple[int, list[array[int]]]:
         """The number of the oldest slot that is still known, and for each column what had happened since then at the end of each slot.
@@ -99,9 +106,6 @@ class PrefixRing:
                 marks = array("q", [mark - before for mark in marks])
             columns.append(marks)
         return oldest, columns
-
-    def _boundary(self, since: float) -> int:
-        return -int(-since // self.resolution)
 
 
 class Tier(NamedTuple):
@@ -126,17 +130,14 @@ class RingSet:
     window from 5 minutes to 90 days (1/30 and less up to 2 hours).
     """
 
-    __slots__ = ("_rings", "started")
+    __slots__ = ("_rings", "due", "started")
 
     def __init__(self, now: float, columns: int = 2, tiers: Sequence[Tier] = SLO_TIERS) -> None:
         """Begin at time ``now``; ``tiers`` from fine to coarse."""
         self.started = now
         self._rings = [PrefixRing(tier.resolution, tier.slots, columns, now) for tier in tiers]
-
-    @property
-    def due(self) -> float:
-        """The next boundary of the finest ring."""
-        return self._rings[0].due
+        self.due = min(ring.due for ring in self._rings)
+        """The next boundary of any ring: that of the finest."""
 
     @property
     def longest(self) -> float:
@@ -146,13 +147,19 @@ class RingSet:
 
     def roll(self, now: float, totals: Sequence[int]) -> None:
         """Note the totals in every ring that has a boundary behind it."""
+        if now < self.due:
+            return
         for ring in self._rings:
             ring.roll(now, totals)
+        self.due = min(ring.due for ring in self._rings)
 
     def roll_along(self, now: float, totals_at: Callable[[float], Sequence[int]]) -> None:
         """As :meth:`roll`, for totals that grow by themselves."""
+        if now < self.due:
+            return
         for ring in self._rings:
             ring.roll_along(now, totals_at)
+        self.due = min(ring.due for ring in self._rings)
 
     def within(self, now: float, seconds: float, totals: Sequence[int]) -> list[int]:
         """What happened in the last ``seconds``. Roll first."""

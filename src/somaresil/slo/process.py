@@ -34,11 +34,10 @@ class ProcessStore:
     def read(self, slo: SLO, window: float) -> Reading:
         """The events of the last ``window`` seconds. Raises ``ConfigurationError`` for an objective that was not added."""
         series = self._series(slo.name)
-        begin, now = series.watched
         if window <= 0.0:
             # The first moment of a calendar period.
             return Reading(0, 0, 0.0, self.name, 0.0)
-        good, bad = series.counts(window)
+        (good, bad), begin, now = series.read(window)
         if self.others is None or not series.shared or not (ledgers := self.others(slo)):
             coverage = min(1.0, (now - begin) / window)
             if slo.recovery is None and slo.freshness is None and not series.sources:

@@ -9,7 +9,6 @@ from somaresil.config import Checker
 from somaresil.model.ledger import Ledger
 from somaresil.model.timeslice import PARTS, Slicer, weighted
 from somaresil.model.window import SLO_TIERS, YEARS_TIER, RingSet
-from somaresil.outcome import Outcome
 from somaresil.slo.incidents import Recoveries
 
 if TYPE_CHECKING:
@@ -73,6 +72,10 @@ class Events(Protocol):
         """Good and bad, in units, of the last ``window`` seconds."""
         ...
 
+    def read(self, window: float) -> tuple[tuple[int, int], float, float]:
+        """:meth:`counts`, and :attr:`watched` at the same moment."""
+        ...
+
     def injected(self, window: float) -> tuple[int, int] | None:
         """Good and bad events of the last ``window`` seconds that experiments touched; None: they are not told apart."""
         ...
@@ -86,8 +89,11 @@ class _Four(NamedTuple):
     injected_good: int = 0
     injected_bad: int = 0
 
-    def plus(self, other: _Four, sign: int = 1) -> _Four:
-        return _Four(*(one + sign * more for one, more in zip(self, other, strict=True)))
+    def minus(self, other: tuple[int, int, int, int]) -> _Four:
+        return _Four(*(one - less for one, less in zip(self, other, strict=True)))
+
+
+_NOTHING: Final = _Four()
 
 
 class Series:
@@ -108,8 +114,9 @@ class Series:
         """The events that experiments touched. Most processes never see one, and it is as large as all the rest."""
         self._lock = threading.RLock()
         self._sources: tuple[Recorder, ...] = ()
-        self._base = _Four()
-        self._told = _Four()
+        self._base = self._told = _NOTHING
+        self._counts_injected = slo.counts_injected
+        self._limit_of_latency = None if slo.latency is None else float(slo.latency)  # type: ignore[arg-type]
         self._tellers: set[int] = set()
         window = slo.time_slice_window
         self._slicer = None if window is None else Slicer(float(window), slo.time_slice_target, now)  # type: ignore[arg-type]
@@ -156,7 +163,7 @@ class Series:
             if recorder in self._sources:
                 return
             self._sources = (*self._sources, recorder)
-            self._base = self._base.plus(self._of(recorder), -1)
+            self._base = self._base.minus(self._of(recorder))
         recorder.attach(self)
 
     def tell(self, *, good: bool, injected: bool, now: float) -> None:
@@ -215,12 +222,17 @@ class Series:
         A slot is 10 seconds for windows up to 2 hours, 5 minutes up to 3 days, 1 hour beyond: at most 1/24 of any window from 5 minutes on.
         An incident that is overdue counts in every window.
         """
-        now = self.now
+        return self.read(window)[0]
+
+    def read(self, window: float) -> tuple[tuple[int, int], float, float]:
+        """:meth:`counts`, and :attr:`watched` at the same moment."""
+        now = self._epoch + self._clock.monotonic()
         with self._lock:
             events = self._events()
-            marks = self._roll(now, events)
-            good, bad = self._rings.within(now, window, marks)
-            return good, bad + self._totals(events)[2]
+            good, bad = self._rings.within(now, window, self._roll(now, events))
+            if self._recoveries is not None:
+                bad += self._totals(events)[2]
+            return (good, bad), self._rings.started, now
 
     def injected(self, window: float) -> tuple[int, int] | None:
         """Good and bad events of the last ``window`` seconds that experiments touched; None: they are not told apart."""
@@ -283,21 +295,25 @@ class Series:
     def _own_struck(self, events: _Four) -> tuple[int, int]:
         return events.injected_good - self._inherited_struck[0], events.injected_bad - self._inherited_struck[1]
 
-    def _own(self, good: int, bad: int) -> tuple[int, int]:
-        return good - self._inherited[0], bad - self._inherited[1]
-
     def _roll(self, now: float, events: _Four) -> tuple[int, int]:
         """Note what there was at the boundaries passed. Returns what the rings count now: events, or slices that are over."""
-        good, bad, _ = self._totals(events)
-        if events.injected_good or events.injected_bad:
+        if self._recoveries is None:
+            good, bad, injected_good, injected_bad = events
+            if self._counts_injected:
+                good, bad = good + injected_good, bad + injected_bad
+        else:
+            good, bad, _ = self._totals(events)
+        if events[2] or events[3]:
             if self._struck is None:
                 # It happened since the last boundary, so that is where to begin.
                 self._struck = RingSet(self._rings.due - _SLOT)
             self._struck.roll(now, self._own_struck(events))
         slicer = self._slicer
         if slicer is None:
-            own = self._own(good, bad)
-            self._rings.roll(now, own)
+            inherited = self._inherited
+            own = good - inherited[0], bad - inherited[1]
+            if now >= self._rings.due:
+                self._rings.roll(now, own)
             return own
         if now >= slicer.end:
             # All that has happened since the slice was begun lies in it, and it ends at a boundary: what is before keeps the old figures.
@@ -310,29 +326,24 @@ class Series:
         """Good, bad, and what is bad for as long as it lasts."""
         if self._recoveries is not None:
             return self._incidents.read(self._recoveries)[:3]
-        return *_judged(events, with_injected=self.slo.counts_injected), 0
+        return *_judged(events, with_injected=self._counts_injected), 0
 
     def _events(self) -> _Four:
-        events = self._base.plus(self._told)
+        # Written out: this is read for each window of each objective.
+        good, bad, injected_good, injected_bad = self._base
+        told = self._told
+        if told is not _NOTHING:
+            good, bad = good + told.good, bad + told.bad
+            injected_good, injected_bad = injected_good + told.injected_good, injected_bad + told.injected_bad
         for recorder in self._sources:
-            events = events.plus(self._of(recorder))
-        return events
+            more = self._of(recorder)
+            good, bad, injected_good, injected_bad = good + more[0], bad + more[1], injected_good + more[2], injected_bad + more[3]
+        return _Four(good, bad, injected_good, injected_bad)
 
-    def _of(self, recorder: Recorder) -> _Four:
-        counts = recorder.counts()
-        limit = self.slo.latency
+    def _of(self, recorder: Recorder) -> tuple[int, int, int, int]:
+        limit = self._limit_of_latency
         # A threshold is a bound of the recorder, and the bound belongs to its bucket.
-        until = None if limit is None else counts.bounds.index(float(limit)) + 1  # type: ignore[arg-type]
-        found = [0, 0, 0, 0]
-        for (outcome, mark), cell in counts.cells.items():
-            place = 2 if mark else 0
-            if outcome is Outcome.GOOD:
-                in_time = sum(cell[:until])
-                found[place] += in_time
-                found[place + 1] += sum(cell) - in_time
-            elif outcome is Outcome.BAD or outcome is Outcome.REJECTED:
-                found[place + 1] += sum(cell)
-        return _Four(*found)
+        return recorder.tally(None if limit is None else recorder.bounds.index(limit) + 1)
 
 
 def _judged(events: _Four, *, with_injected: bool) -> tuple[int, int]:
@@ -456,6 +467,10 @@ class Composite:
     def counts(self, window: float) -> tuple[int, int]:
         """Its ratio, as parts good and parts bad; 0 and 0: no part has an event in the window."""
         return weighted([(weight, *part.counts(window)) for part, weight in self._parts])
+
+    def read(self, window: float) -> tuple[tuple[int, int], float, float]:
+        """:meth:`counts` and :attr:`watched`."""
+        return self.counts(window), *self.watched
 
     def events(self, window: float) -> tuple[int, int]:
         """The events of its parts together in the last ``window`` seconds, without weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker, did_you_mean
 from somaresil.events import GateOverridden
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from somaresil.typing import Clock
 
 __all__ = ["SLOTracker"]
+
+_SHORTEST: Final = SHORTEST.total_seconds()
+_LONGEST: Final = LONGEST.total_seconds()
 
 
 class SLOTracker:
@@ -101,14 +104,14 @@ class SLOTracker:
         Raises :class:`~somaresil.errors.ConfigurationError` for an unknown name.
         """
         found = self._series.get(name)
+        if found is not None and group is None:
+            return found
         check = Checker("slos")
-        if found is None:
+        if found is None or group is None:
             known = ", ".join(self._series) or "none is defined"
             check.problem("name", name, f"an objective that was added ({known})", did_you_mean(name, self._series))
             check.finish()
             raise KeyError(name)
-        if group is None:
-            return found
         one = None if name not in self._groups else self._groups[name].get(group)
         if one is None:
             known = ", ".join(self.groups(name)) or "it has none"
@@ -180,10 +183,14 @@ class SLOTracker:
         Raises :class:`~somaresil.errors.ConfigurationError` for any other window: it is not remembered, or not finely enough.
         """
         series = self.series(name, group)
-        check = Checker("slos")
-        seconds = check.seconds("window", window, minimum=SHORTEST.total_seconds(), maximum=LONGEST.total_seconds(), exclusive=False)
-        check.finish()
-        return self._counts(series, group)(seconds)
+        if type(window) is not float or not _SHORTEST <= window <= _LONGEST:
+            check = Checker("slos")
+            window = check.seconds("window", window, minimum=_SHORTEST, maximum=_LONGEST, exclusive=False)
+            check.finish()
+        if group is not None:
+            return series.counts(window)
+        reading = self.store.read(series.slo, window)
+        return reading.good, reading.bad
 
     def _counts(self, series: Events, group: str | None) -> Callable[[float], tuple[int, int]]:
         """What tells the counts of a window: the store, which knows other processes too, or a group itself, which nobody else knows."""

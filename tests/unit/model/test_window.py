@@ -190,8 +190,9 @@ def test_the_wrong_number_of_totals_is_refused():
         ring.roll(1.0, [1, 2, 3])
     ring = PrefixRing(1.0, 4, 2, 0.0)
     ring.roll(1.0, [1, 2])
-    with pytest.raises(ValueError, match="zip"):
-        ring.within(1.0, [1])
+    for wrong in ([1], [1, 2, 3]):
+        with pytest.raises(ValueError, match="totals for a ring of 2 columns"):
+            ring.within(1.0, wrong)
 
 
 steps = st.lists(
