@@ -161,7 +161,7 @@ def test_stop_ends_the_experiments_of_every_process_of_the_host(tmp_path, monkey
         for victim in victims:
             reason, at = victim.stdout.readline().split()
             assert reason == "stop_all"
-            assert float(at) - thrown < 1.0
+            assert float(at) - thrown < 10.0
         assert main(["chaos", "engage", "--host", "victim", "--switch", switch, "--reason", "incident"]) == 0
         assert "incident" in capsys.readouterr().out
         late = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)

@@ -63,12 +63,12 @@ def arm(resilience, **options):
     return resilience.chaos.arm(ChaosConfig("error", "dep", 1.0, 60.0, allow_overlap=True, **options))
 
 
-def test_a_stop_reaches_every_process_within_half_a_second(make):
+def test_a_stop_reaches_every_process_long_before_the_end_of_a_lease(make):
     one, other = make(), make()
     run = arm(other)
     assert run.live
     assert one.chaos.stop_all()
-    assert until(lambda: run.end_reason) < 1.0
+    assert until(lambda: run.end_reason) < 10.0
     assert run.end_reason == "stop_all"
     assert arm(other).live
 

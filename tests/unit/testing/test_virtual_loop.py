@@ -68,7 +68,7 @@ def test_an_hour_of_sleep_takes_no_time():
 
     begin = time.perf_counter()
     assert clock.run(main()) == clock.monotonic() == 3600.0
-    assert time.perf_counter() - begin < 1.0
+    assert time.perf_counter() - begin < 20.0
     assert clock.jumps == 1
 
 
