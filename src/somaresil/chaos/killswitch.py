@@ -39,10 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OFF",
+    "SAFELY",
     "SWITCH_VARIABLE",
     "HostSwitch",
     "Reading",
     "SharedSwitch",
+    "check_file",
+    "check_folder",
     "disengage_host",
     "engage_host",
     "host_switch",
@@ -192,9 +195,9 @@ class _File:
     def write(self, *, stamp: int | None = None, engaged: bool | None = None, by: str = "") -> None:
         """Change what is given and leave the rest alone: two processes may write at once, and neither may undo the other."""
         self.make()
-        descriptor = os.open(self.path, os.O_RDWR | _SAFELY)
+        descriptor = os.open(self.path, os.O_RDWR | SAFELY)
         try:
-            _check_file(os.fstat(descriptor), self.path)
+            check_file(os.fstat(descriptor), self.path)
             text = os.pread(descriptor, _SIZE + 1, 0)
             try:
                 before = _parse(text, self.path)
@@ -222,12 +225,12 @@ class _File:
         folder = self.path.parent
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        _check_folder(folder)
+        check_folder(folder)
         if self.path.is_symlink() or self.path.exists():
-            _check_file(self.path.lstat(), self.path)
+            check_file(self.path.lstat(), self.path)
             return
         draft = folder / f".{self.path.name[:_LONGEST_FILE]}.{secrets.token_hex(8)}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o644)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY, 0o644)
         try:
             os.fchmod(descriptor, 0o644)  # whatever the umask says: what root has made, others must be able to read
             os.write(descriptor, _EMPTY)
@@ -246,11 +249,11 @@ class _File:
             os.close(opened[0])
 
     def _open(self) -> tuple[int, int, int]:
-        _check_folder(self.path.parent)
-        descriptor = os.open(self.path, os.O_RDONLY | _SAFELY)
+        check_folder(self.path.parent)
+        descriptor = os.open(self.path, os.O_RDONLY | SAFELY)
         try:
             found = os.fstat(descriptor)
-            _check_file(found, self.path)
+            check_file(found, self.path)
         except BaseException:
             os.close(descriptor)
             raise
@@ -261,7 +264,7 @@ class _File:
         return opened
 
 
-_SAFELY: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+SAFELY: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def _is_still(opened: tuple[int, int, int]) -> bool:
@@ -279,7 +282,8 @@ def _parse(text: bytes, path: Path) -> Reading:
     return Reading(int(stamp), lever == _ENGAGED, text[_BY].decode("ascii", "replace").strip())
 
 
-def _check_file(found: os.stat_result, path: Path) -> None:
+def check_file(found: os.stat_result, path: Path) -> None:
+    """Raise ``OSError`` when an opened file is no plain one, or others could have made it."""
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no plain file", str(path))
     if found.st_uid not in {os.geteuid(), 0}:
@@ -288,7 +292,8 @@ def _check_file(found: os.stat_result, path: Path) -> None:
         raise PermissionError(errno.EACCES, "others may write to it", str(path))
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raise ``OSError`` when it is no folder of ours, or others could put files in the place of ours."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise OSError(errno.ENOTDIR, "it is no folder", str(folder))

@@ -39,6 +39,7 @@ from somaresil.chaos.token import (
     sign,
     verify,
 )
+from somaresil.chaos.uses import HostUses
 from somaresil.config import Checker
 from somaresil.errors import ConfigurationError
 from somaresil.events import PlanIgnored
@@ -66,7 +67,7 @@ IGNORED: Final = (*REASONS, "duplicate", "replayed", "crowded", "protected", "no
 """Why a plan was ignored: what :func:`~somaresil.chaos.token.verify` finds, and
 
 - ``duplicate``: the baggage has two of them;
-- ``replayed``: it was used as often as it may be; ``crowded``: there is no room to remember that it was;
+- ``replayed``: it was used as often as it may be; ``crowded``: that cannot be remembered, for want of room or of a file;
 - ``protected``: the request is for a path that no experiment touches;
 - ``not_permitted``: chaos is off here; ``stopped``: somebody has pulled the kill switch since plans were accepted;
 - ``busy``: as many are in flight as may be;
@@ -113,6 +114,7 @@ class RequestPlans:
         self._lock = threading.RLock()
         self._terms: _Terms | None = None
         self._nonces = Nonces(0)
+        self._uses: HostUses | None = None
         self._approved: dict[str, ChaosConfig] = {}
         self._counts: dict[str, int] = {}
         self._said: dict[str, tuple[float, int]] = {}
@@ -266,7 +268,8 @@ class RequestPlans:
         """Sign a plan with the keys of :meth:`accept_plans`; it is sent as ``baggage: somaresil.chaos=TEXT``.
 
         ``rules`` are names of approved rules, or a dictionary that says how far each is lowered: ``{"slow-llm": {"rate": 0.5}}``. It is
-        good for ``ttl`` whole seconds, for ``uses`` requests to each process (None: any number), and for ``audience`` (None: our own). The
+        good for ``ttl`` whole seconds, for ``uses`` requests to the service on each host (None: any number; where the kill switch of the
+        host is off, to each process), and for ``audience`` (None: our own). The
         same ``nonce`` (None: a new one) decides alike again.
 
         Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
@@ -357,9 +360,21 @@ class RequestPlans:
                 raise PlanRefused("busy")
         now = self._clock.monotonic()
         use = self._nonces.use(plan.nonce, plan.uses, now, now + terms.longest + 2 * terms.leeway)
+        if plan.uses is not None and (uses := self._uses_on_host()) is not None:
+            # Here it was not used too often; elsewhere it may have been. Which use it is counts over all processes too.
+            use = uses.use(plan.nonce, plan.uses, self._clock.time())
         self._count(ACCEPTED)
         self._note_use(plan, now)
         return PlanInFlight(self, plan, text, use)
+
+    def _uses_on_host(self) -> HostUses | None:
+        """Who counts uses over all processes of the host; None: nobody can."""
+        switch = self._engine.safety.host
+        if switch is None:
+            return None
+        if self._uses is None or self._uses.switch is not switch:
+            self._uses = HostUses(switch)
+        return self._uses
 
     def _note_use(self, plan: RequestPlan, now: float) -> None:
         """Tell the audit log that rules are used, each once a minute: it is for people, and plans may come with every request."""

@@ -234,7 +234,7 @@ class RequestPlan:
     """What a request may ask for: approved rules by name, for whom, from when until when, and how often.
 
     ``not_before`` and ``expires`` are whole seconds since the epoch. ``nonce`` makes it one of its kind: decisions are drawn by it, and
-    uses counted. ``uses``: a process takes it for so many requests; None: any number. Raises
+    uses counted. ``uses``: a service takes it for so many requests on each host; None: any number. Raises
     :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
 

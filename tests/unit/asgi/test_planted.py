@@ -18,7 +18,7 @@ from tests.unit.asgi.kit import START, Stand, body, says
 
 GUARDS = {
     *("__call__", "_arrived", "_faulted", "_in_time", "_limited", "_limit", "_rest_of", "_too_much", "_refuse"),
-    *("send", "receive", "end", "report"),
+    *("send", "end", "report"),
 }
 """What stands between our steps and the request: these consist of nothing but calls of the others and what catches their failures."""
 
@@ -45,9 +45,9 @@ def steps():
     yield asgi, "Asyncio"
     yield from ((asgi._Struck, name) for name in ("__init__", "touch", "delivered", "broken_off"))
     yield from ((routes.Routes, name) for name in ("cell", "_make"))
-    yield from ((routes.RouteCell, name) for name in ("__init__", "add", "_sum_up"))
-    yield from ((Recorder, name) for name in ("__init__", "add", "settle", "counts"))
-    yield from ((Series, name) for name in ("roll", "_totals", "_of"))
+    yield from ((routes.RouteCell, name) for name in ("__init__", "add", "_sum_up", "_drained"))
+    yield from ((Recorder, name) for name in ("__init__", "add", "settle", "tally"))
+    yield from ((Series, name) for name in ("roll", "_events", "_of"))
     yield from ((ExperimentRun, name) for name in ("strike", "claim", "_hit", "hold"))
     yield Placement, "strike_request"
     yield Listeners, "emit"
