@@ -37,6 +37,7 @@ __all__ = [
     "HedgeStarted",
     "HedgeWon",
     "IncidentClosed",
+    "IncidentMitigated",
     "IncidentOpened",
     "LeadershipChanged",
     "Listener",
@@ -290,25 +291,53 @@ class DeploymentMarked:
 
 @dataclass(frozen=True, slots=True)
 class IncidentOpened:
-    """A guard stopped serving: its breaker opened. The incident began with the first failure that led there."""
+    """It was noticed: the breaker of a guard opened, or an alert of an objective fired. It began with the first bad event.
 
-    guard: str
+    ``guard`` is None for one of an objective, which ``slo`` and ``group`` then name. ``experiment`` is the id of the one that made it.
+    """
+
+    guard: str | None
     at: float
     incident: str
     started_at: float
     injected: bool
+    slo: str | None = None
+    group: str | None = None
+    experiment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentMitigated:
+    """It lasts, and those who are served notice no more of it: ``elapsed`` seconds from the first bad event it became better.
+
+    Told 10 seconds later at the earliest, and again when it became worse between.
+    """
+
+    guard: str | None
+    at: float
+    incident: str
+    elapsed: float
+    injected: bool
+    slo: str | None = None
+    group: str | None = None
+    experiment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentClosed:
-    """The breaker closed again; ``duration`` counts from the first bad call."""
+    """The breaker closed again, or no alert stands any more; ``duration`` and the stages count in seconds from the first bad event."""
 
-    guard: str
+    guard: str | None
     at: float
     incident: str
     duration: float
     recovered: bool
     injected: bool
+    slo: str | None = None
+    group: str | None = None
+    experiment: str | None = None
+    detected_after: float = 0.0
+    mitigated_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,6 +557,7 @@ Event = (
     | EndpointReturned
     | PoolPanicked
     | IncidentOpened
+    | IncidentMitigated
     | IncidentClosed
     | FaultInjected
     | FaultWithheld

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from datetime import timedelta
 
+    from somaresil.chaos.run import ExperimentRun
     from somaresil.events import CallEnded, Listener
     from somaresil.guard.change import Change
     from somaresil.outcome import Classifier
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, Pool
     from somaresil.slo.actions import BudgetAction
+    from somaresil.slo.incidents import Subject
     from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
     from somaresil.views import RequestLimit
@@ -164,6 +166,8 @@ class Resilience:
             listeners=self.listeners,
         )
         self.chaos.safety.objectives = self.slos
+        self.slos.incidents.recorder_of = self._recorder_of
+        self.slos.incidents.experiment_of = self._experiment_of
         self._alerting: Alerting | None = None
         self._pools = Pools(self.guard, lambda: self.guards, clock=self.clock, chance=self.chance, listeners=self.listeners)
         if folder is not None:
@@ -522,6 +526,21 @@ class Resilience:
         if not limits:
             return None
         return LimitView(sum(it.limit for it in limits), sum(it.active for it in limits), sum(it.waiting for it in limits))
+
+    def _recorder_of(self, guard: str) -> Recorder | None:
+        found = self._guards.get(guard)
+        return None if found is None else found.recorder
+
+    def _experiment_of(self, subject: Subject) -> str | None:
+        """The id of the newest experiment that has struck the guard, or what the objective is about; one that runs goes before others."""
+        names = {name for name, guard in self.guards.items() if name == subject.guard or subject.slo in guard.options.slo}
+        requests = subject.guard is None
+
+        def concerns(run: ExperimentRun) -> bool:
+            return any(where in names or (requests and where.startswith("http:")) for where in run.struck)
+
+        found = [run for run in self.chaos.history if concerns(run)]
+        return next((run.id for run in reversed(found) if run.live), found[-1].id if found else None)
 
     def _note_slos(self, check: Checker, slos: tuple[str, ...], option: str = "slo") -> None:
         for slo in slos:

@@ -44,6 +44,7 @@ def describe(resilience: Resilience) -> dict[str, Any]:
                 "injected": incident.injected,
             }
             for incident in seen.incidents
+            if incident.guard is not None
         ],
         "experiments": [
             {

@@ -262,7 +262,7 @@ def experiment_of(data: object, check: Checker) -> Experiment | None:
 
 def gate_of(data: object, check: Checker) -> Gate | None:
     """A gate from what :meth:`Gate.as_dict` gives: one of its own kinds, or a probe."""
-    if isinstance(data, Mapping) and data.get("kind") in {"held", "confirm"}:
+    if isinstance(data, Mapping) and data.get("kind") in ("held", "confirm"):
         return _made(Gate, data, ("kind", "message"), ("kind",), check)
     probe = _probe_of(data, check)
     return None if probe is None else Gate(probe=probe)

@@ -128,6 +128,12 @@ class IncidentReport:
     """From the first bad call until it was closed again; None: it was not, when the experiment ended."""
     recovered: bool
     injected: bool
+    experiment: str | None = None
+    """The id of the experiment that made it, as its process has named it."""
+    detected_after: float = 0.0
+    """Seconds from the first bad call until the circuit opened."""
+    mitigated_after: float | None = None
+    """Seconds until its callers were answered all the same; None: they were not before it was over."""
 
 
 @dataclass(frozen=True, slots=True)

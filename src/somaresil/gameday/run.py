@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from somaresil.chaos.config import PROCESS_TARGETS
@@ -314,11 +315,7 @@ class ExperimentPlay:
         if not self._started:
             return ()
         before = {outage.id for outage in self._marks["baseline"][1].outages}
-        return tuple(
-            IncidentReport(outage.id, outage.guard, outage.seconds, outage.recovered, outage.injected)
-            for outage in self._log.latest.outages
-            if outage.id not in before
-        )
+        return tuple(IncidentReport(**asdict(outage)) for outage in self._log.latest.outages if outage.id not in before)
 
     def _between(self, begin: Figures, end: Figures) -> Tally:
         return _tally(end.less(begin), self._targets)

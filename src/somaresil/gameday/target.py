@@ -202,7 +202,20 @@ class InProcess:
         incidents = resilience.slos.incidents
         # Those that last first: one that ends between the two looks is then seen twice, not never.
         known = {incident.id: incident for incident in (*incidents.running, *incidents.ended)}
-        outages = tuple(Outage(each.id, each.guard, each.duration, each.recovered, each.injected) for each in known.values())
+        outages = tuple(
+            Outage(
+                each.id,
+                each.guard,
+                each.duration,
+                each.recovered,
+                each.injected,
+                each.experiment,
+                each.detected_after,
+                each.mitigated_after,
+            )
+            for each in known.values()
+            if each.guard is not None
+        )
         return Figures(
             resilience.clock.monotonic(),
             guards,

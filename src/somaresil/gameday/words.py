@@ -108,9 +108,16 @@ def facts(experiment: ExperimentReport) -> Iterable[tuple[str, Sequence[str], li
         ),
         (
             "Incidents",
-            ("incident", "seconds", "recovered", "injected"),
+            ("incident", "detected", "mitigated", "seconds", "recovered", "injected"),
             [
-                (each.id, number(each.seconds), "yes" if each.recovered else "no", "yes" if each.injected else "no")
+                (
+                    each.id,
+                    number(each.detected_after),
+                    number(each.mitigated_after),
+                    number(each.seconds),
+                    "yes" if each.recovered else "no",
+                    each.experiment or ("yes" if each.injected else "no"),
+                )
                 for each in experiment.incidents
             ],
         ),

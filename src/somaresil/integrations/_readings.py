@@ -16,7 +16,7 @@ from somaresil.model.breaker import State
 from somaresil.model.ejection import Cause
 from somaresil.outcome import Outcome
 from somaresil.pool import EndpointState
-from somaresil.slo.incidents import RECOVERY_BOUNDS
+from somaresil.slo.durations import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -83,6 +83,14 @@ class Family:
     """Of several, the largest counts, so do not add."""
 
 
+_SUBJECT_LABELS: Final = ("guard", "slo")
+"""Of which one is empty."""
+_STAGES: Final = {
+    "recovery": "somaresil_recovery_seconds",
+    "detection": "somaresil_detection_seconds",
+    "mitigation": "somaresil_mitigation_seconds",
+    "between": "somaresil_between_incidents_seconds",
+}
 _HTTP_LABELS: Final = ("http_request_method", "http_route", "http_response_status_code", "error_type")
 
 FAMILIES: Final = {
@@ -147,8 +155,33 @@ FAMILIES: Final = {
         Family(
             "somaresil_recovery_seconds",
             "histogram",
-            ("guard",),
-            "Incidents that are over: from the first bad call until the circuit was closed again.",
+            _SUBJECT_LABELS,
+            "Incidents that are over: from the first bad event until the circuit was closed again, or no alert stood any more.",
+            group=2,
+            unit="seconds",
+        ),
+        Family(
+            "somaresil_detection_seconds",
+            "histogram",
+            _SUBJECT_LABELS,
+            "Incidents: from the first bad event until the circuit opened, or an alert fired.",
+            group=2,
+            unit="seconds",
+        ),
+        Family(
+            "somaresil_mitigation_seconds",
+            "histogram",
+            _SUBJECT_LABELS,
+            "Incidents that are over: from the first bad event until nobody noticed it any more, at the latest until recovery.",
+            group=2,
+            unit="seconds",
+        ),
+        Family(
+            "somaresil_between_incidents_seconds",
+            "histogram",
+            _SUBJECT_LABELS,
+            "From the end of an incident to the first bad event of the next one of the same guard or objective.",
+            group=2,
             unit="seconds",
         ),
         Family(
@@ -380,6 +413,9 @@ def capped(family: Family, rows: dict[Labels, Value], limit: int) -> dict[Labels
 def _other(family: Family, labels: Labels) -> Labels:
     if family.group == len(_HTTP_LABELS):
         return (OTHER, OTHER, "", "")
+    if family.labels == _SUBJECT_LABELS:
+        # Guards among themselves, and objectives too.
+        return tuple(OTHER if label else "" for label in labels)
     return (OTHER,) * family.group + labels[family.group :]
 
 
@@ -407,7 +443,7 @@ class Reader:
         self._try("limit of requests", _read_request_limit, reading, resilience)
         for name, pool in resilience.pools.items():
             self._try(f"pool {name}", _read_pool, reading, name, pool)
-        self._try("recoveries", self._read_recoveries, reading)
+        self._try("incidents", self._read_incidents, reading)
         self._try("faults", self._read_faults, reading)
         self._try("faults of the process", self._read_process_faults, reading)
         self._try("ignored headers", self._read_ignored, reading)
@@ -424,12 +460,16 @@ class Reader:
         except Exception as broken:  # noqa: BLE001 - one defect must not cost the whole scrape
             self._resilience.listeners.defect(f"metrics of {what}", broken, self._resilience.clock.time(), "they were left out")
 
-    def _read_recoveries(self, reading: Reading) -> None:
-        rows = reading.rows["somaresil_recovery_seconds"]
-        none = Histogram(RECOVERY_BOUNDS, (0,) * (len(RECOVERY_BOUNDS) + 1), 0.0)
-        rows.update(((name,), none) for name, guard in self._resilience.guards.items() if guard.breaker is not None)
-        for name, (counts, seconds) in self._resilience.slos.incidents.recoveries().items():
-            rows[name,] = Histogram(RECOVERY_BOUNDS, tuple(counts), seconds)
+    def _read_incidents(self, reading: Reading) -> None:
+        resilience = self._resilience
+        watched = [(name, "") for name, guard in resilience.guards.items() if guard.breaker is not None]
+        for stage, family in _STAGES.items():
+            bounds, rows = STAGES[stage], reading.rows[family]
+            none = Histogram(bounds, (0,) * (len(bounds) + 1), 0.0)
+            rows.update(dict.fromkeys(watched, none))
+            # Of objectives only those that were not kept: most processes have nobody who looks at their alerts.
+            for whose, (counts, seconds) in resilience.slos.incidents.durations.read(stage).items():
+                rows[whose] = Histogram(bounds, tuple(counts), seconds)
 
     def _read_faults(self, reading: Reading) -> None:
         chaos = self._resilience.chaos

@@ -102,12 +102,15 @@ class Objective:
 class Outages:
     """Means over the incidents that began in the month, in seconds; None: there was nothing to take it of."""
 
+    incidents: int
     mttr: float | None
-    """From the first bad call until it closed, of those that ended by recovery."""
+    """From the first bad event until it closed, of those that ended by recovery."""
+    mttm: float | None
+    """From the first bad event until nobody noticed it any more, of the same; at the latest until it closed."""
     mttd: float | None
-    """From the first bad call until the breaker opened."""
+    """From the first bad event until the breaker opened, or an alert fired."""
     mtbf: float | None
-    """From the end of an incident to the begin of the next of the same guard in the same process."""
+    """From the end of an incident to the begin of the next of the same guard or objective in the same process."""
     unfinished: int
 
 
@@ -121,7 +124,7 @@ class Delivery:
     """Deployments a day."""
     failure_rate: float | None
     recovery: float | None
-    """Median seconds from the first bad call to the end, of the incidents that are counted as failures of deployments and are over."""
+    """Median seconds until all was well again, of the incidents that are counted as failures of deployments and are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,9 @@ class Month:
     worst: tuple[WorstHour, ...]
     incidents: tuple[JournaledIncident, ...]
     outages: Outages
+    """Of guards."""
+    outages_by: tuple[tuple[str, str, Outages], ...]
+    """Of each guard and of each objective: which of the two, its name behind that of its service, and its figures."""
     deployments: tuple[tuple[Deployment, bool], ...]
     """With whether it failed."""
     delivery: Delivery
@@ -174,7 +180,7 @@ def month_of(journaled: Journaled, when: Period, *, now: float, within: float = 
     deployments = sorted((each for each in journaled.deployments if when.start <= each.began < when.end), key=lambda each: each.key[::-1])
     failures = _failures(journaled, deployments, within)
     failed = [each.ok is False or bool(failures[each.key]) for each in deployments]
-    restored = [each.duration for each in {i.key: i for found in failures.values() for i in found}.values() if each.duration is not None]
+    restored = [_restored(each) for each in {i.key: i for found in failures.values() for i in found}.values() if each.duration is not None]
     days = max(min(when.end, now) - when.start, HOUR) / _DAY
     services = {*(each.service for each in hours), *(each.service for each in incidents), *(each.service for each in deployments)}
     return Month(
@@ -184,7 +190,8 @@ def month_of(journaled: Journaled, when: Period, *, now: float, within: float = 
         objectives=tuple(_objectives(hours, when, now)),
         worst=_worst(hours),
         incidents=tuple(incidents),
-        outages=_outages(incidents),
+        outages=_outages([each for each in incidents if each.slo is None]),
+        outages_by=tuple(_outages_by(incidents)),
         deployments=tuple(zip(deployments, failed, strict=True)),
         delivery=Delivery(
             len(deployments),
@@ -238,23 +245,40 @@ def _worst(hours: Iterable[Hour]) -> tuple[WorstHour, ...]:
     return tuple(sorted(found, key=lambda each: (-each.bad, each.slo, each.start))[:_WORST])
 
 
+def _restored(incident: JournaledIncident) -> float:
+    """Seconds until all was well again. The alerts of an objective stand for longer, as long as their windows remember it."""
+    over = incident.duration or 0.0
+    return over if incident.slo is None or incident.mitigated is None else min(over, max(0.0, incident.mitigated - incident.started))
+
+
 def _outages(incidents: Sequence[JournaledIncident]) -> Outages:
-    over = [each.duration for each in incidents if each.duration is not None and each.recovered]
-    by_guard: dict[tuple[str, ...], list[JournaledIncident]] = defaultdict(list)
+    recovered = [each for each in incidents if each.duration is not None and each.recovered]
+    mitigated = [(each.duration or 0.0) if each.mitigated is None else max(0.0, each.mitigated - each.started) for each in recovered]
+    by_subject: dict[tuple[str | None, ...], list[JournaledIncident]] = defaultdict(list)
     for each in incidents:
-        by_guard[each.service, each.instance, each.run, each.guard].append(each)
+        by_subject[each.service, each.instance, each.run, each.guard, each.slo, each.group].append(each)
     between = [
         max(0.0, later.started - earlier.started - earlier.duration)
-        for own in by_guard.values()
+        for own in by_subject.values()
         for earlier, later in pairwise(own)
         if earlier.duration is not None
     ]
     return Outages(
-        fmean(over) if over else None,
+        len(incidents),
+        fmean(each.duration or 0.0 for each in recovered) if recovered else None,
+        fmean(mitigated) if mitigated else None,
         fmean(max(0.0, each.detected - each.started) for each in incidents) if incidents else None,
         fmean(between) if between else None,
         sum(each.duration is None for each in incidents),
     )
+
+
+def _outages_by(incidents: Iterable[JournaledIncident]) -> Iterable[tuple[str, str, Outages]]:
+    found: dict[tuple[str, str], list[JournaledIncident]] = defaultdict(list)
+    for each in incidents:
+        found["guard" if each.slo is None else "objective", f"{each.service}/{each.subject}"].append(each)
+    for (kind, name), own in sorted(found.items()):
+        yield kind, name, _outages(own)
 
 
 def _failures(journaled: Journaled, deployments: Sequence[Deployment], within: float) -> dict[tuple[object, ...], list[JournaledIncident]]:

@@ -64,9 +64,10 @@ def _tables(month: Month) -> Iterator[_Table]:
         "Figures",
         ("figure", "value"),
         [
-            ("incidents", len(month.incidents)),
+            ("incidents of guards", outages.incidents),
             ("not over", outages.unfinished),
             ("MTTR, s", _number(outages.mttr, ".1f")),
+            ("MTTM, s", _number(outages.mttm, ".1f")),
             ("MTTD, s", _number(outages.mttd, ".1f")),
             ("MTBF, s", _number(outages.mtbf, ".1f")),
             ("deployments", delivery.deployments),
@@ -76,23 +77,33 @@ def _tables(month: Month) -> Iterator[_Table]:
         ],
     )
     yield (
+        "Outages",
+        ("of", "name", "incidents", "not over", "MTTD, s", "MTTM, s", "MTTR, s", "MTBF, s"),
+        [
+            (kind, name, each.incidents, each.unfinished, *(_number(mean, ".1f") for mean in (each.mttd, each.mttm, each.mttr, each.mtbf)))
+            for kind, name, each in month.outages_by
+        ],
+    )
+    yield (
         "Worst hours",
         ("hour", "slo", "bad", "events"),
         [(month.period.local(each.start), each.slo, each.bad, each.good + each.bad) for each in month.worst],
     )
     yield (
         "Incidents",
-        ("began", "id", "service", "instance", "guard", "seconds", "recovered", "experiment"),
+        ("began", "id", "service", "instance", "guard or objective", "detected, s", "mitigated, s", "seconds", "recovered", "experiment"),
         [
             (
                 month.period.local(each.started),
                 each.id,
                 each.service,
                 each.instance,
-                each.guard,
+                each.subject,
+                f"{max(0.0, each.detected - each.started):.1f}",
+                "" if each.mitigated is None else f"{max(0.0, each.mitigated - each.started):.1f}",
                 _number(each.duration, ".1f"),
                 "not over" if each.duration is None else _yes(each.recovered),
-                _yes(each.injected),
+                each.experiment or _yes(each.injected),
             )
             for each in month.incidents
         ],

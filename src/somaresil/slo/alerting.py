@@ -115,6 +115,7 @@ class Alerting:
             self._slos.actions.replace({})
         self._patrol.wake()
         self._tell(ended)
+        self._slos.burning.stop()
 
     def look(self) -> None:
         """Look at every objective once, now, and tell what has changed. Never raises an ``Exception``."""
@@ -126,8 +127,10 @@ class Alerting:
         try:
             for name in self._slos.names:
                 try:
+                    self._slos.burning.look(name, None)
                     self._tell([*self._alerts(name, None), *self._budget(name)])
                     for group in self._groups(name):
+                        self._slos.burning.look(name, group)
                         self._tell([*self._alerts(name, group)])
                 except Exception as defect:  # noqa: BLE001 - one objective must not hide the others
                     self._listeners.defect(f"alerting on {name}", defect, self._clock.time(), "its alerts stay as they are")

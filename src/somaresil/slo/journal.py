@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker
-from somaresil.events import DeploymentMarked, IncidentClosed, IncidentOpened
+from somaresil.events import DeploymentMarked, IncidentClosed, IncidentMitigated, IncidentOpened
 from somaresil.slo.records import HOUR, Deployment, Hour, Journaled, JournaledIncident, Record, line, read_lines
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class Journal:
         self._counted: dict[str, list[int]] = {}
         self._removers = (
             listeners.add(self._opened, IncidentOpened),
+            listeners.add(self._mitigated, IncidentMitigated),
             listeners.add(self._closed, IncidentClosed),
             listeners.add(self._deployed, DeploymentMarked),
         )
@@ -196,18 +197,42 @@ class Journal:
 
     def _opened(self, event: IncidentOpened) -> None:
         self._open[event.incident] = (event.started_at, event.at)
-        self._incident(event, None, recovered=False)
+        self._incident(event, None, None, recovered=False)
+
+    def _mitigated(self, event: IncidentMitigated) -> None:
+        if event.incident in self._open:
+            self._incident(event, None, event.elapsed, recovered=False)
 
     def _closed(self, event: IncidentClosed) -> None:
-        self._open.setdefault(event.incident, (event.at - event.duration, event.at - event.duration))
-        self._incident(event, event.duration, recovered=event.recovered)
+        # It may have begun before anybody listened.
+        started = event.at - event.duration
+        self._open.setdefault(event.incident, (started, started + event.detected_after))
+        self._incident(event, event.duration, event.mitigated_after, recovered=event.recovered)
         del self._open[event.incident]
 
-    def _incident(self, event: IncidentOpened | IncidentClosed, duration: float | None, *, recovered: bool) -> None:
+    def _incident(
+        self, event: IncidentOpened | IncidentMitigated | IncidentClosed, duration: float | None, after: float | None, *, recovered: bool
+    ) -> None:
         started, detected = self._open[event.incident]
-        who = (self._service, self._instance, self._run)
-        told = JournaledIncident(event.at, *who, event.incident, event.guard, started, detected, duration, recovered, event.injected)
-        self._waiting.append(told)
+        self._waiting.append(
+            JournaledIncident(
+                event.at,
+                self._service,
+                self._instance,
+                self._run,
+                event.incident,
+                event.guard,
+                started,
+                detected,
+                duration,
+                recovered,
+                event.injected,
+                slo=event.slo,
+                group=event.group,
+                experiment=event.experiment,
+                mitigated=None if after is None else started + after,
+            )
+        )
 
     def _deployed(self, event: DeploymentMarked) -> None:
         self._waiting.append(Deployment(event.at, self._service, event.version, event.began, event.commit, event.ok))

@@ -50,21 +50,33 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class JournaledIncident:
-    """An incident of a guard; ``duration`` (seconds) is None while it lasts."""
+    """An incident of a guard, or of an objective; ``duration`` (seconds) is None while it lasts."""
 
     at: float
     service: str
     instance: str
     run: str
     id: str
-    guard: str
+    guard: str | None
     started: float
-    """The first bad call."""
+    """The first bad event."""
     detected: float
-    """When the breaker opened."""
+    """When the breaker opened, or the alert fired."""
     duration: float | None
     recovered: bool
     injected: bool
+    slo: str | None = None
+    group: str | None = None
+    experiment: str | None = None
+    mitigated: float | None = None
+    """Since when nobody noticed it any more, though it lasted."""
+
+    @property
+    def subject(self) -> str:
+        """What it is about, in a word."""
+        if self.slo is None:
+            return self.guard or ""
+        return self.slo if self.group is None else f"{self.slo} ({self.group})"
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from somaresil.config import Checker, did_you_mean
 from somaresil.events import GateOverridden
 from somaresil.model import slo as model
 from somaresil.slo.actions import Actions
+from somaresil.slo.burning import Burning
 from somaresil.slo.gate import DeploymentPolicy, Override, Verdict
 from somaresil.slo.groups import Groups
 from somaresil.slo.incidents import IncidentLog
@@ -54,6 +55,8 @@ class SLOTracker:
         self._series: dict[str, Events] = {}
         self._groups: dict[str, Groups] = {}
         self.incidents = IncidentLog(clock, listeners)
+        self.burning = Burning(self.incidents, self.series, clock, listeners)
+        """What makes incidents of alerts."""
         self.actions = Actions()
         """What is done now because budgets run out; nothing without :meth:`Resilience.alerting`."""
         self.store = ProcessStore(self.series)

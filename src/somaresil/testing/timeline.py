@@ -88,7 +88,7 @@ def _event(event: Any) -> str | None:
         what = "shadow circuit" if event.shadow else "circuit"
         return f"{whose}: {what} {event.before} -> {event.after}{duration}: {event.cause}{share}"
     if isinstance(event, IncidentClosed):
-        return f"{event.guard}: incident over after {event.duration:.3g} s{'' if event.recovered else ', not recovered'}"
+        return f"{event.guard or event.slo}: incident over after {event.duration:.3g} s{'' if event.recovered else ', not recovered'}"
     if isinstance(event, DefectFound):
         return f"defect: {event.where} raised {event.error}"
     return None

@@ -10,7 +10,8 @@ import pytest
 from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError, Resilience
 from somaresil.clock import ManualClock
 from somaresil.events import BreakerChanged, IncidentClosed, IncidentOpened, Listeners
-from somaresil.slo.incidents import RECOVERY_BOUNDS, IncidentLog
+from somaresil.slo.durations import RECOVERY_BOUNDS
+from somaresil.slo.incidents import IncidentLog
 from tests.unit.slo.kit import DAY, HOUR, bad, breaker, good, process, recovery
 
 
@@ -252,14 +253,14 @@ def test_an_objective_added_later_counts_what_ends_from_then_on():
 def test_the_histogram_of_recoveries(stand):
     """Counted in buckets with an inclusive bound, summed, a guard."""
     resilience, clock, guard, _ = stand
-    for seconds in (20.0, 30.0, 300.0, 5000.0):
+    for seconds in (20.0, 30.0, 300.0, 300_000.0):
         bad(guard, 2)
         clock.advance(seconds)
         good(guard)
-    buckets, total = resilience.slos.incidents.recoveries()["llm"]
+    buckets, total = resilience.slos.incidents.durations.read("recovery")["llm", ""]
     found = {bound: count for bound, count in zip((*RECOVERY_BOUNDS, "more"), buckets, strict=True) if count}
     assert found == {30.0: 2, 300.0: 1, "more": 1}
-    assert total == pytest.approx(5350.0)
+    assert total == pytest.approx(300_350.0)
     assert 300.0 in RECOVERY_BOUNDS
 
 
@@ -273,7 +274,7 @@ def test_only_the_last_incidents_are_kept(stand):
     ended = resilience.slos.incidents.ended
     assert len(ended) == 256
     assert ended[-1].id == "llm#260"
-    assert sum(resilience.slos.incidents.recoveries()["llm"][0]) == 260
+    assert sum(resilience.slos.incidents.durations.read("recovery")["llm", ""][0]) == 260
 
 
 def test_a_step_of_the_wall_clock_changes_no_duration(stand):
@@ -385,8 +386,8 @@ def test_two_threads_that_close_count_one_incident(stand):
     resilience, _, guard, events = stand
     bad(guard, 2)
     log = resilience.slos.incidents
-    event = changed("closed", 0, guard="llm")
-    late = threading.Thread(target=log._close, args=(event,))
+    subject = log.running[0].subject
+    late = threading.Thread(target=log.close, args=(subject,), kwargs={"at": 0.0, "recovered": True})
 
     class Roll:
         def __call__(self, now):
@@ -397,7 +398,7 @@ def test_two_threads_that_close_count_one_incident(stand):
 
     objective = log._objectives[0]
     objective.roll = Roll()
-    log._close(event)
+    log.close(subject, at=0.0, recovered=True)
     assert len(log.ended) == 1
     assert (objective.good, objective.bad) == (1, 0)
     assert len(events) == 2

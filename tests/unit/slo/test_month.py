@@ -100,6 +100,44 @@ def test_means_of_incidents_leave_out_what_has_not_ended():
     assert outages.mtbf == pytest.approx((1_000.0 + 7_820.0) / 2)
 
 
+def burning(number, after, duration=600.0, mitigated=60.0, group=None):
+    """An incident of an objective so many seconds after the month began."""
+    began = START + after
+    about = {"slo": "up", "group": group, "mitigated": None if mitigated is None else began + mitigated, "experiment": "errors-1"}
+    return JournaledIncident(0.0, "s", "a", "1", f"up#{number}", None, began, began + 30.0, duration, duration is not None, False, **about)
+
+
+def test_guards_and_objectives_have_figures_of_their_own():
+    """The totals are those of guards: the alert of an objective tells of the same outage once more."""
+    found = month(incident(1, 0.0), burning(2, 0.0), burning(3, 10_000.0, mitigated=None), burning(4, 0.0, group="acme"))
+    assert [(kind, name, each.incidents) for kind, name, each in found.outages_by] == [
+        ("guard", "s/llm", 1),
+        ("objective", "s/up", 2),
+        ("objective", "s/up (acme)", 1),
+    ]
+    (_, _, up) = found.outages_by[1]
+    assert (up.mttd, up.mttm, up.mttr, up.mtbf) == (30.0, (60.0 + 600.0) / 2, 600.0, 9_400.0)
+    assert (found.outages.incidents, found.outages.mttr) == (1, 60.0)
+    assert "errors-1" in files_of(found)["sla-2026-10-incidents.csv"]
+    assert "objective,s/up,2,0,30.0,330.0,600.0,9400.0" in files_of(found)["sla-2026-10-outages.csv"]
+
+
+def test_an_objective_is_restored_when_it_was_mitigated():
+    """Its alert stands for as long as the windows remember, and that is no time in which anybody was harmed."""
+    assert month(deployed("1", 0.0), burning(1, 100.0)).delivery.recovery == 60.0
+    assert month(deployed("1", 0.0), burning(1, 100.0, mitigated=None)).delivery.recovery == 600.0
+
+
+def test_an_incident_of_an_older_version_is_read():
+    """Lines without the later fields are as good as ever."""
+    old = (
+        b'{"v": 1, "kind": "incident", "at": 1.0, "service": "s", "instance": "a", "run": "1", "id": "llm#1", "guard": "llm", '
+        b'"started": 1.0, "detected": 2.0, "duration": 3.0, "recovered": true, "injected": false}'
+    )
+    (read,) = read_lines([old]).incidents
+    assert (read.guard, read.slo, read.mitigated, read.subject) == ("llm", None, None, "llm")
+
+
 def test_the_report_does_not_depend_on_the_order_of_lines():
     """The same journals give the same bytes."""
     records = [hour(n, 10 * n + 1, n) for n in range(5)] + [incident(1, 5.0), deployed("1", 0.0), deployed("2", 0.0)]

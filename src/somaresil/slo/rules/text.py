@@ -74,7 +74,9 @@ def _flat(value: Any) -> bool:
 def _scalar(value: Any, depth: int) -> str:
     if isinstance(value, Mapping):
         return "{}"
-    if isinstance(value, str) and "\n" in value and all(line.isprintable() and line == line.rstrip() for line in value.split("\n")):
+    # A block keeps neither a line end at its end nor, without more ado, blanks at its begin.
+    block = isinstance(value, str) and "\n" in value and value == value.strip()
+    if block and all(line.isprintable() and line == line.rstrip() for line in value.split("\n")):
         indent = "  " * (depth + 1)
         return "|-\n" + "\n".join(f"{indent}{line}" if line else "" for line in value.split("\n"))
     if isinstance(value, str) and value.isprintable() and '"' in value:
