@@ -176,7 +176,7 @@ def test_requests_made_from_the_description_find_no_defect(monkeypatch):
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             with suppress(Unsatisfiable):  # there is nothing that a request without parameters could say wrongly
                 ask(operation, mode)
-    assert len(operations) == 11  # that of the description itself is not among them
+    assert len(operations) == 12  # that of the description itself is not among them
     assert {200, 201, 404, 415, 422} <= set(statuses)
     assert sum(statuses.values()) > 7 * EXAMPLES
     assert max(statuses) < 500

@@ -9,20 +9,22 @@ answered; and an ``Origin`` of this site or of a list.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chaos.config import AVAILABLE
 from somaresil.chaos.plan import VERSION, ChaosPlan
 from somaresil.chaos.vetting import MEET
-from somaresil.config import Checker
+from somaresil.config import Checker, did_you_mean
 from somaresil.control.auth import FailureLimit, is_principal
 from somaresil.control.document import LONGEST_REASON, document
 from somaresil.control.views import capabilities_of, experiment, lever, status
 from somaresil.control.wire import Answer, Refused, body_of, parse, problem, within
 from somaresil.errors import ConfigurationError, Problem
+from somaresil.slo.journal import deployment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from somaresil.chaos.run import ExperimentRun
     from somaresil.control.auth import Authenticator
     from somaresil.resilience import Resilience
+    from somaresil.slo.records import Deployment
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -44,6 +47,9 @@ HEADER: Final = "x-somaresil-control"
 _SLOWEST_AUTHENTICATOR: Final = 10.0
 _MOST_STARTERS: Final = 256
 _MOST_ROOTS: Final = 16
+_MOST_DEPLOYMENTS, _IN_SECONDS = 60, 60.0
+"""More markers than that in so many seconds come from a loop, and no report could be read any more."""
+_MARKER: Final = ("version", "at", "commit", "ok")
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}")
 _DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
 _OF_THE_PROCESS: Final = frozenset({"opt_in", "environment", "experiments", "lever", "switch", "SOMARESIL_CHAOS"})
@@ -55,6 +61,7 @@ _ROUTES: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (re.compile(r"/experiments/([^/]{1,200})"), "GET", "show_experiment"),
     (re.compile(r"/experiments/([^/]{1,200})/stop"), "POST", "stop_experiment"),
     (re.compile(r"/check"), "POST", "check_plan"),
+    (re.compile(r"/deployments"), "POST", "mark_deployment"),
     (re.compile(r"/stop"), "POST", "stop_all"),
     (re.compile(r"/engage"), "POST", "engage"),
     (re.compile(r"/disengage"), "POST", "disengage"),
@@ -74,7 +81,7 @@ def chaos_control(
     errors: ErrorMakers | None = None,
     figures: Callable[[], Awaitable[Any]] | None = None,
 ) -> ControlApp:
-    """An ASGI application that starts, shows and ends experiments of this process. Mount it in yours.
+    """An ASGI application that starts, shows and ends experiments of this process, and takes deploy markers. Mount it in yours.
 
     ``auth`` says who sent a request: a function of the ASGI scope that gives a name or None, also a coroutine function;
     :class:`~somaresil.control.auth.BearerToken` is ours. There is no app without one. ``at`` is where it is mounted: experiments on
@@ -127,6 +134,7 @@ class ControlApp:
         self._roots: set[str] = set()
         self._protect(at)
         self._starters: OrderedDict[str, str] = OrderedDict()
+        self._deployments: deque[float] = deque(maxlen=_MOST_DEPLOYMENTS)
         self._seeds = resilience.chance.sequence("control.seed")
         self.denied = 0
         """How many requests came from nobody who is known."""
@@ -285,6 +293,20 @@ class ControlApp:
             raise Refused(problem(409 if conflict else 422, "it would not be armed", found)) from None
         return Answer(200, {"accepted": True})
 
+    async def mark_deployment(self, request: _Request) -> Answer:
+        """``POST /deployments``: a version was put in service. It needs no permission for chaos, and changes nothing but what is noted."""
+        data = await self._body(request, optional=False)
+        now = self._resilience.clock.monotonic()
+        full = len(self._deployments) == _MOST_DEPLOYMENTS
+        if full and (wait := self._deployments[0] + _IN_SECONDS - now) > 0:
+            after = [(b"retry-after", str(math.ceil(wait)).encode())]
+            raise Refused(problem(429, f"{_MOST_DEPLOYMENTS} deployments were noted within {_IN_SECONDS:g} s", headers=after))
+        noted = _marker(data, self._resilience.service, self._resilience.clock.time())
+        self._deployments.append(now)
+        self._resilience.deployed(noted.version, at=noted.began, commit=noted.commit, ok=noted.ok)
+        self._resilience.chaos.audit.note("deployed", noted.version, who=request.actor)
+        return Answer(201, {"version": noted.version, "at": noted.began, "commit": noted.commit, "ok": noted.ok})
+
     async def show_experiment(self, _: _Request, identity: str) -> Answer:
         """``GET /experiments/{id}``."""
         return Answer(200, self._view(self._run(identity)))
@@ -429,6 +451,21 @@ def _normal(origin: str) -> str:
 def _is_json(kind: str) -> bool:
     name, *parameters = (part.strip().lower() for part in kind.split(";"))
     return name == "application/json" and all(part in {"", "charset=utf-8", 'charset="utf-8"'} for part in parameters)
+
+
+def _marker(data: Any, service: str, now: float) -> Deployment:
+    """A deployment as it was sent. Raises :class:`Refused` with every problem."""
+    if not isinstance(data, dict):
+        raise Refused(problem(422, "nothing was noted", [Problem("", data, "an object with a version")]))
+    found = [Problem(name, data[name], " | ".join(_MARKER), did_you_mean(name, _MARKER) or "") for name in data if name not in _MARKER]
+    try:
+        noted = deployment(service, data.get("version", ""), now=now, at=data.get("at"), commit=data.get("commit"), ok=data.get("ok"))
+    except ConfigurationError as wrong:
+        found += [Problem(each.path.removeprefix("deployed."), each.value, each.allowed, each.hint) for each in wrong.problems]
+        raise Refused(problem(422, "nothing was noted", found)) from None
+    if found:
+        raise Refused(problem(422, "nothing was noted", found))
+    return noted
 
 
 def _renamed(found: Problem, *, single: bool) -> Problem:

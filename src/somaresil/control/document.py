@@ -113,6 +113,22 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
             "properties": {"reason": {"type": "string", "maxLength": LONGEST_REASON}},
             "additionalProperties": False,
         },
+        "Marker": {
+            "type": "object",
+            "required": ["version"],
+            "properties": {
+                "version": {"type": "string", "minLength": 1, "maxLength": 200, "description": "Printable"},
+                "at": {
+                    "type": ["number", "null"],
+                    "minimum": 0,
+                    "description": "Seconds since the epoch, at most an hour from now; null: now",
+                },
+                "commit": {"type": ["string", "null"], "minLength": 1, "maxLength": 200},
+                "ok": {"type": ["boolean", "null"], "description": "false: it is known to have failed"},
+            },
+            "additionalProperties": False,
+        },
+        "Deployment": _object(version=_TEXT, at=_NUMBER, commit=_TEXT_OR_NULL, ok={"type": ["boolean", "null"]}),
         "Status": _object(
             service=_TEXT,
             instance=_TEXT,
@@ -174,6 +190,7 @@ _SAYS: Final = {
     413: "More than 65536 bytes",
     415: "No JSON, or an encoded body",
     422: "What was sent is wrong; nothing was done",
+    429: "Too many of them in too short a time",
 }
 
 
@@ -241,6 +258,14 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "summary": "Whether a fault plan would be armed now; nothing is armed",
                     "requestBody": {"required": True, "content": _json(_ref("ChaosPlan"))},
                     "responses": _answers(200, "It would be", _object(accepted={"const": True}), 400, 403, 408, 409, 413, 415, 422),
+                },
+            },
+            "/deployments": {
+                "post": {
+                    "operationId": "markDeployment",
+                    "summary": "Note that a version was put in service, for listeners, the journal and the monthly report",
+                    "requestBody": {"required": True, "content": _json(_ref("Marker"))},
+                    "responses": _answers(201, "Noted", _ref("Deployment"), 400, 403, 408, 413, 415, 422, 429),
                 },
             },
             "/stop": {

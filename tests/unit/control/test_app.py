@@ -10,7 +10,7 @@ from somaresil import ChaosCeilings, InjectedFault, ResilienceMiddleware
 from somaresil.chaos.config import AVAILABLE
 from somaresil.control.app import HEADER
 from somaresil.control.wire import LARGEST
-from somaresil.events import DefectFound
+from somaresil.events import ChaosAudited, DefectFound, DeploymentMarked
 from tests.unit.control.kit import KNOWN, ROOT, WINDOW, Stand, raw
 
 pytestmark = pytest.mark.asyncio
@@ -452,3 +452,63 @@ async def test_the_memory_of_who_started_what_is_bounded(stand):
         await stand.start(duration=0.5)
         stand.clock.advance(1.0)
     assert len(stand.app._starters) == 256
+
+
+# -- deploy markers -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pipeline_leaves_a_deploy_marker(stand):
+    """Told to listeners and the journal, and who has done it to the audit log."""
+    answer = await stand.post("/deployments", {"version": "1.4.2", "commit": "3f9c2e1", "ok": True})
+    assert answer.status_code == 201
+    assert answer.json() == {"version": "1.4.2", "at": stand.clock.time(), "commit": "3f9c2e1", "ok": True}
+    (marked,) = [event for event in stand.events if isinstance(event, DeploymentMarked)]
+    assert (marked.version, marked.began, marked.commit, marked.ok) == ("1.4.2", stand.clock.time(), "3f9c2e1", True)
+    (audited,) = [event for event in stand.events if isinstance(event, ChaosAudited) and event.what == "deployed"]
+    assert (audited.who, audited.result) == ("alice", "1.4.2")
+
+
+async def test_a_marker_needs_no_permission_for_chaos():
+    """It strikes nobody; but it needs to be known who has sent it."""
+    stand = Stand(opt_in=False)
+    assert (await stand.post("/deployments", {"version": "2", "at": 5})).json()["at"] == 5.0
+    assert (await stand.post("/deployments", {"version": "3"}, headers={"authorization": "Bearer guess"})).status_code == 404
+    assert [event.version for event in stand.events if isinstance(event, DeploymentMarked)] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "paths"),
+    [
+        ({}, ["version"]),
+        ([], [""]),
+        ({"version": ""}, ["version"]),
+        ({"version": "x" * 201, "commit": 4, "ok": 1, "verison": "1"}, ["verison", "version", "commit", "ok"]),
+        ({"version": "1\n2"}, ["version"]),
+        ({"version": "1", "at": "now"}, ["at"]),
+        ({"version": "1", "at": 1e12}, ["at"]),
+        ({"version": "1", "at": -1}, ["at"]),
+    ],
+)
+async def test_a_wrong_marker_is_refused_with_every_problem(stand, sent, paths):
+    """And nothing is noted."""
+    answer = await stand.post("/deployments", sent)
+    assert answer.status_code == 422
+    assert [each["path"] for each in answer.json()["problems"]] == paths
+    assert not [event for event in stand.events if isinstance(event, DeploymentMarked)]
+
+
+async def test_a_loop_cannot_fill_the_journal(stand):
+    """Sixty in a minute; then it says when to come again."""
+    for number in range(60):
+        assert (await stand.post("/deployments", {"version": str(number)})).status_code == 201
+        stand.clock.advance(0.5)
+    answer = await stand.post("/deployments", {"version": "60"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+    stand.clock.advance(30.0)
+    assert (await stand.post("/deployments", {"version": "60"})).status_code == 201
+
+
+async def test_a_marker_is_not_read_from_a_form(stand):
+    """No page of another site can make a browser send one."""
+    answer = await stand.ask("POST", "/deployments", content=b"version=1", headers={"content-type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 415
