@@ -130,6 +130,7 @@ class ResilienceMiddleware:
         self.plain: dict[tuple[int, Any, int], tuple[Any, list[float], Switch, RouteCell]] = {}
         """Cells by identity of the route, method and status, for routes whose template is their path. The route is kept: ids are reused.
         With it what of the cell an ordinary answer needs."""
+        self._routes.remembered_by(self)
         resilience.chaos.middleware_added()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - one frame, written out
@@ -351,7 +352,7 @@ class ResilienceMiddleware:
         # FastAPI leads to one route from several places, and which of them it was stands elsewhere.
         plain = getattr(route, "path", None) == template and "fastapi" not in scope
         if plain and len(self.plain) < _REMEMBERED and self._chaos.split is None:
-            self.plain[id(route), method, status] = (route, cell.whole, cell.recorder.switch, cell)
+            self.plain[id(route), method, status] = (route, cell.whole, cell.gate, cell)
         return cell
 
 

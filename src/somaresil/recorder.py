@@ -17,16 +17,20 @@ import threading
 from array import array
 from bisect import bisect_left
 from operator import add
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from somaresil.exemplars import SLOW, Tap, slow_from, value_of
 from somaresil.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from somaresil.exemplars import Exemplar, Traces
     from somaresil.switch import Switch
 
 __all__ = ["Counts", "Recorder", "View"]
+
+_GOOD: Final = Outcome.GOOD
 
 
 class View(Protocol):
@@ -68,10 +72,25 @@ class Counts(NamedTuple):
 class Recorder:
     """Counts of one guard or route. Exact with any number of threads."""
 
-    __slots__ = ("_counters", "_other", "_reads", "_refused", "_sources", "_views", "bounds", "cells", "lock", "switch")
+    __slots__ = (
+        "_counters",
+        "_exemplars",
+        "_other",
+        "_quiet",
+        "_reads",
+        "_refused",
+        "_slow_from",
+        "_sources",
+        "_traces",
+        "_views",
+        "bounds",
+        "cells",
+        "lock",
+        "switch",
+    )
 
-    def __init__(self, switch: Switch, bounds: tuple[float, ...]) -> None:
-        """Nothing counted; ``bounds`` are seconds, ascending."""
+    def __init__(self, switch: Switch, bounds: tuple[float, ...], traces: Traces | None = None, slow: float = SLOW) -> None:
+        """Nothing counted; ``bounds`` are seconds, ascending. Of calls above ``slow`` seconds, and of bad ones, ``traces`` are kept."""
         self.switch = switch
         self.bounds = _shared(bounds)
         self._counters: tuple[Iterator[int], ...] = tuple([itertools.count() for _ in range(len(bounds) + 1)])
@@ -85,11 +104,17 @@ class Recorder:
         self.lock = threading.RLock()
         self._views: tuple[View, ...] = ()
         self._sources: tuple[Callable[[], list[int]], ...] = ()
+        self._quiet: tuple[Iterator[object], ...] = self._counters
+        self._traces = traces
+        self._slow_from = slow_from(bounds, slow)
+        self._exemplars: dict[tuple[Outcome, bool, int], Exemplar] | None = None
+        if traces is not None and traces.current is not None:
+            self.follow_traces()
 
     @property
     def quiet_counters(self) -> tuple[Iterator[object], ...]:
         """The plain counter of each bucket, to put back into :attr:`cells`."""
-        return self._counters
+        return self._quiet
 
     @property
     def refusals(self) -> Iterator[object]:
@@ -113,6 +138,44 @@ class Recorder:
             if cell is None:
                 cell = self._other[key] = array("q", bytes(8 * (len(self.bounds) + 1)))
             cell[bucket] += 1
+        traces = self._traces
+        if traces is not None and traces.current is not None:
+            self._keep(traces, outcome, injected, bucket, elapsed)
+
+    def follow_traces(self) -> None:
+        """Keep exemplars from now on if anybody wants them, and forget them otherwise."""
+        wanted = self._traces is not None and self._traces.current is not None
+        with self.lock:
+            if wanted:
+                self._exemplars = {} if self._exemplars is None else self._exemplars
+                taps = [Tap(counter, functools.partial(self._tapped, bucket)) for bucket, counter in enumerate(self._counters)]
+                quiet: tuple[Iterator[object], ...] = (*self._counters[: self._slow_from], *taps[self._slow_from :])
+            else:
+                self._exemplars, quiet = None, self._counters
+            for bucket, before in enumerate(self._quiet):
+                # A view that put its own in the place counts slow calls by itself, and not quietly.
+                if self.cells[bucket] is before:
+                    self.cells[bucket] = quiet[bucket]
+            self._quiet = quiet
+
+    def exemplars(self) -> dict[tuple[Outcome, bool, int], Exemplar]:
+        """The latest bad or slow call of a trace by outcome, injected and bucket."""
+        with self.lock:
+            return dict(self._exemplars or ())
+
+    def _tapped(self, bucket: int) -> None:
+        if self._traces is not None:
+            self._keep(self._traces, _GOOD, injected=False, bucket=bucket, elapsed=value_of(self.bounds, bucket))
+
+    def _keep(self, traces: Traces, outcome: Outcome, injected: bool, bucket: int, elapsed: float) -> None:  # noqa: FBT001 - as in add
+        kept = self._exemplars
+        slow = bucket >= self._slow_from
+        if kept is None or not (slow or outcome is Outcome.BAD or outcome is Outcome.REJECTED):
+            return
+        # What a breaker counts as slow without a duration took longer than every bound.
+        exemplar = traces.take(elapsed if elapsed < float("inf") else value_of(self.bounds, bucket))
+        if exemplar is not None:
+            kept[outcome, injected, bucket] = exemplar
 
     def settle(self, now: float) -> None:
         """Roll every view that has passed a boundary. Call it before counting; with no lock held."""

@@ -24,6 +24,7 @@ from somaresil.config import Checker, did_you_mean
 from somaresil.deadline import DeadlineScope
 from somaresil.errors import ConfigurationError
 from somaresil.events import DeploymentMarked, Event, Listeners
+from somaresil.exemplars import SLOW, Traces
 from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
@@ -157,7 +158,8 @@ class Resilience:
         self._request_limits: weakref.WeakSet[RequestLimit] = weakref.WeakSet()
         self._observers: tuple[tuple[Callable[[CallEnded], object], Callable[[str], object] | None], ...] = ()
         self.slos = SLOTracker(self.clock, self.listeners)
-        self.routes = Routes(self.slos.thresholds, self.slos.attach)
+        self.traces = Traces(self.clock, self.listeners)
+        self.routes = Routes(self.slos.thresholds, self.slos.attach, self.traces)
         self.chaos = ChaosEngine(
             Place(service, self.instance, named["zone"], named["region"], named["environment"]),
             lambda: self.guards,
@@ -516,6 +518,32 @@ class Resilience:
         check.finish()
         return self.slos.thresholds(slos)
 
+    def follow_traces(self, current: Callable[[], tuple[str, str] | None]) -> Callable[[], None]:
+        """Keep of bad and slow calls and requests the trace and span that ``current`` gives; returns a function that ends it.
+
+        See :mod:`somaresil.exemplars`. What fails in ``current`` is reported once, and changes nothing.
+        """
+
+        def arrange() -> None:
+            for guard in tuple(self._guards.values()):
+                guard.recorder.follow_traces()
+            self.routes.follow_traces()
+
+        with self._lock:
+            self.traces.follow(current)
+            arrange()
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            with self._lock:
+                if not left:
+                    left = True
+                    self.traces.leave()
+                    arrange()
+
+        return leave
+
     def watch_requests(self, limit: RequestLimit) -> None:
         """Show how full this limit of requests is. It is forgotten with its middleware."""
         self._request_limits.add(limit)
@@ -564,7 +592,7 @@ class Resilience:
     def _make(self, name: str, options: GuardOptions, thresholds: tuple[float, ...]) -> Guard:
         if options.breaker is not None and options.breaker.slow_call_duration is not None:
             thresholds = (*thresholds, options.breaker.slow_call_duration)  # type: ignore[arg-type]
-        recorder = Recorder(Switch(), merge_bounds(*thresholds))
+        recorder = Recorder(Switch(), merge_bounds(*thresholds), self.traces, min(thresholds, default=SLOW))
         guard = Guard(
             name,
             options,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from somaresil.exemplars import SLOW
 from somaresil.model.histogram import merge_bounds
 from somaresil.outcome import Outcome
 from somaresil.recorder import Counts, Recorder
@@ -18,6 +20,8 @@ from somaresil.switch import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from somaresil.exemplars import Exemplar, Traces
 
 __all__ = ["MOST_WAITING", "OTHER", "WEBSOCKET", "RouteCell", "RouteKey", "RouteView", "Routes"]
 
@@ -28,6 +32,9 @@ _MOST: Final = 200
 MOST_WAITING: Final = 64
 """How many requests of a cell may wait to be counted."""
 _GOOD: Final = Outcome.GOOD
+_ALWAYS: Final = Switch()
+"""Due at any time: who finds it so goes by :attr:`RouteCell.good`. Nobody settles it."""
+_ALWAYS.due = float("-inf")
 
 
 class RouteKey(NamedTuple):
@@ -58,26 +65,32 @@ class RouteCell:
         "_draining",
         "_durations",
         "_elapsed",
+        "_exemplars",
         "_first",
         "_first_bytes",
         "_first_seconds",
         "_lock",
         "_reads",
         "_seconds",
+        "_slow",
+        "_traces",
+        "gate",
         "good",
         "recorder",
         "whole",
     )
 
-    def __init__(self, recorder: Recorder) -> None:
-        """Nothing counted; ``recorder`` is shared by all cells of the route."""
+    def __init__(self, recorder: Recorder, traces: Traces | None = None, slow: float = SLOW) -> None:
+        """Nothing counted; ``recorder`` is shared by all cells of the route. ``traces`` are kept of requests above ``slow`` seconds."""
         self.recorder = recorder
         size = len(recorder.bounds) + 1
         self._durations = [itertools.count() for _ in range(size)]
         self._first_bytes = [itertools.count() for _ in range(size)]
         self.whole: list[float] = []
         """Seconds of ordinary answers, which came in one piece: good, and the first byte with the last. Whoever finds fewer than
-        :data:`MOST_WAITING` in it before the switch is due may append, and that is all."""
+        :data:`MOST_WAITING` in it before :attr:`gate` is due may append, and that is all."""
+        self.gate = recorder.switch
+        """The switch of the recorder, or one that is always due while somebody wants to hear of slow requests."""
         self._counted = [0] * size
         """Those that have been counted, by bucket."""
         self._draining = False
@@ -89,6 +102,11 @@ class RouteCell:
         recorder.include(self._drained)
         self.good = self._booking()
         """Count a request that ended well: seconds that it took, seconds to the first byte or None, and the time now."""
+        self._traces = traces
+        self._slow = slow
+        self._exemplars: dict[int, Exemplar] | None = None
+        if traces is not None and traces.current is not None:
+            self.follow_traces()
 
     def _booking(self) -> Callable[[float, float | None, float], None]:
         # A closure: all that it touches is at hand, which a method would look up at each request.
@@ -131,8 +149,41 @@ class RouteCell:
             next(self._first_bytes[bisect_left(recorder.bounds, first_byte)])
             self._first.append(first_byte)
         self._elapsed.append(elapsed)
+        if self._exemplars is not None and (elapsed > self._slow or outcome is Outcome.BAD or outcome is Outcome.REJECTED):
+            self._keep(elapsed)
         if next(self._durations[bucket]) % MOST_WAITING == 0:
             self._sum_up()
+
+    def follow_traces(self) -> None:
+        """As :meth:`Recorder.follow_traces`."""
+        wanted = self._traces is not None and self._traces.current is not None
+        with self._lock:
+            if wanted is (self._exemplars is not None):
+                return
+            self._exemplars = {} if wanted else None
+            self.gate = _ALWAYS if wanted else self.recorder.switch
+            self.good = self._watching() if wanted else self._booking()
+
+    def exemplars(self) -> list[Exemplar]:
+        """The latest bad or slow request of a trace in each bucket."""
+        with self._lock:
+            return list((self._exemplars or {}).values())
+
+    def _watching(self) -> Callable[[float, float | None, float], None]:
+        book, slow = self._booking(), self._slow
+
+        def good(elapsed: float, first_byte: float | None, now: float) -> None:
+            if elapsed > slow:
+                self._keep(elapsed)
+            book(elapsed, first_byte, now)
+
+        return good
+
+    def _keep(self, elapsed: float) -> None:
+        kept, traces = self._exemplars, self._traces
+        exemplar = None if kept is None or traces is None else traces.take(elapsed)
+        if kept is not None and exemplar is not None:
+            kept[bisect_left(self.recorder.bounds, elapsed)] = exemplar
 
     def view(self) -> RouteView:
         """A reading of what was counted before it; what is being counted meanwhile may be in one figure and not yet in another."""
@@ -183,11 +234,25 @@ def _taken(waiting: list[float]) -> list[float]:
     return seconds
 
 
+class Rememberer(Protocol):
+    """Somebody who keeps gates of cells at hand."""
+
+    plain: dict[tuple[int, Any, int], tuple[Any, list[float], Switch, RouteCell]]
+    """Is emptied when they are others."""
+
+
 class Routes:
     """Cells by labels, recorders by route."""
 
-    def __init__(self, thresholds: Callable[[tuple[str, ...]], tuple[float, ...]], attach: Callable[[str, Recorder], None]) -> None:
+    def __init__(
+        self,
+        thresholds: Callable[[tuple[str, ...]], tuple[float, ...]],
+        attach: Callable[[str, Recorder], None],
+        traces: Traces | None = None,
+    ) -> None:
         """Ask for the latency thresholds of objectives, and attach recorders to objectives, through these."""
+        self._traces = traces
+        self._rememberers: weakref.WeakSet[Rememberer] = weakref.WeakSet()
         self._thresholds = thresholds
         self._attach = attach
         self._lock = threading.RLock()
@@ -220,6 +285,28 @@ class Routes:
             counts[route] = _summed(counts[route], count) if route in counts else count
         return counts
 
+    def remembered_by(self, rememberer: Rememberer) -> None:
+        """Tell ``rememberer`` when gates of cells are exchanged. It is forgotten when nobody else has it."""
+        with self._lock:
+            self._rememberers.add(rememberer)
+
+    def follow_traces(self) -> None:
+        """As :meth:`Recorder.follow_traces`, for every cell."""
+        with self._lock:
+            for cell in self._cells.values():
+                cell.follow_traces()
+            for rememberer in tuple(self._rememberers):
+                rememberer.plain.clear()
+
+    def exemplars(self) -> dict[RouteKey, list[Exemplar]]:
+        """What every cell has kept, by labels."""
+        with self._lock:
+            cells = [(RouteKey(method, route, status), cell) for (method, route, status, _), cell in self._cells.items()]
+        found: dict[RouteKey, list[Exemplar]] = {}
+        for key, cell in cells:
+            found.setdefault(key, []).extend(cell.exemplars())
+        return found
+
     def _make(self, method: str, route: str, status: int, slos: tuple[str, ...]) -> RouteCell:
         with self._lock:
             key = (method, route, status, slos)
@@ -233,7 +320,7 @@ class Routes:
                     self._recorders[route, slos] = recorder
                     for slo in slos:
                         self._attach(slo, recorder)
-                self._cells.setdefault(key, RouteCell(recorder))
+                self._cells.setdefault(key, RouteCell(recorder, self._traces, min(self._thresholds(slos), default=SLOW)))
             return self._cells[key]
 
 

@@ -160,6 +160,7 @@ class Prometheus(Server):
         scrape_interval: Seconds between scrapes and between rule evaluations.
         history: A file of OpenMetrics text with timestamps: what it knows when it starts.
         alertmanager: The `host:port` of the Alertmanager that is told of alerts.
+        features: What is to be enabled, such as `exemplar-storage`.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class Prometheus(Server):
         scrape_interval: int = 1,
         history: Path | None = None,
         alertmanager: str | None = None,
+        features: Sequence[str] = (),
     ) -> None:
         jobs: dict[str, Sequence[str]] = {"somaresil": targets} if not hasattr(targets, "items") else dict(targets.items())
         configuration: dict[str, Any] = {
@@ -204,6 +206,7 @@ class Prometheus(Server):
             "--storage.tsdb.retention.time=400d",
             f"--web.listen-address={HOST}:{port}",
             "--log.level=warn",
+            *(f"--enable-feature={feature}" for feature in features),
         ]
         super().__init__(command, port=port, folder=folder, ready="/-/ready")
 

@@ -26,7 +26,20 @@ if TYPE_CHECKING:
     from somaresil.resilience import Resilience
     from somaresil.routes import RouteKey, RouteView
 
-__all__ = ["FAMILIES", "OTHER", "Family", "Histogram", "Labels", "Reader", "Reading", "add_up", "capped", "decode", "encode"]
+__all__ = [
+    "FAMILIES",
+    "OTHER",
+    "Family",
+    "Histogram",
+    "Labels",
+    "Reader",
+    "Reading",
+    "add_up",
+    "capped",
+    "decode",
+    "encode",
+    "request_labels",
+]
 
 OTHER: Final = "_other"
 REQUESTS: Final = "_http"
@@ -600,12 +613,17 @@ def _read_pool(reading: Reading, name: str, pool: Pool[Any]) -> None:
 _SERVER_ERROR: Final = 500
 
 
+def request_labels(key: RouteKey) -> Labels:
+    """The labels of requests, as OpenTelemetry has them."""
+    status = str(key.status) if key.status else ""
+    return (key.method, key.route, status, status if key.status >= _SERVER_ERROR else "")
+
+
 def _read_requests(reading: Reading, key: RouteKey, view: RouteView) -> None:
     if key.method == "WEBSOCKET":
         # How long a conversation lasts is no duration of a request; it counts in the objectives of the middleware.
         return
-    status = str(key.status) if key.status else ""
-    labels = (key.method, key.route, status, status if key.status >= _SERVER_ERROR else "")
+    labels = request_labels(key)
     bounds = view.bounds
     durations = Histogram(bounds, tuple(view.durations), view.seconds)
     first = Histogram(bounds, tuple(view.first_bytes), view.first_byte_seconds)

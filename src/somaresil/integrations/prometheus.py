@@ -13,6 +13,9 @@ them, exactly for itself and up to ``interval`` seconds late for the others. uvi
 runs no exit function: end :func:`metrics_app` or :func:`install` in the lifespan of the app, or the counts of the last ``interval``
 seconds are lost with it.
 
+With ``exemplars`` the latest bad or slow event of each bucket names its trace, in OpenMetrics alone: see :mod:`somaresil.exemplars`. Of
+several workers the one that is scraped tells its own.
+
 ``somaresil_call_duration_seconds`` has neither ``_sum`` nor ``_count``: a quiet call bumps one bucket and nothing else, so the sum is not
 known, and both are left out together as the OpenMetrics specification has it. The ``+Inf`` bucket is the count.
 """
@@ -29,15 +32,19 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.samples import Exemplar as Shown
 from prometheus_client.utils import floatToGoString
 
 from somaresil.config import Checker
+from somaresil.integrations._exemplars import by_bucket, current_trace, exemplars_of
 from somaresil.integrations._readings import FAMILIES, Family, Histogram, Labels, Reader, Reading, add_up, capped
 from somaresil.integrations._workers import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
 
+    from somaresil.exemplars import Exemplar
+    from somaresil.integrations._exemplars import Found
     from somaresil.resilience import Resilience
 
     Scope = MutableMapping[str, Any]
@@ -78,12 +85,23 @@ class ResilienceCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Everything as it is now."""
-        reading = self._read()
+        reading, exemplars = self._read(), self._exemplars()
         for family in FAMILIES.values():
-            metric = _metric(family)
+            metric, own = _metric(family), exemplars.get(family.name, {})
             for labels, value in capped(family, reading.rows[family.name], self._limit).items():
-                _add_samples(metric, family, labels, value)
+                # Those of a thing that was moved into `_other` stay behind: no row has their labels.
+                _add_samples(metric, family, labels, value, own.get(labels, ()))
             yield metric
+
+    def _exemplars(self) -> Found:
+        with self._lock:
+            sources = tuple(self._sources)
+        whole: Found = {}
+        for resilience in sources:
+            for name, rows in exemplars_of(resilience).items():
+                for labels, kept in rows.items():
+                    whole.setdefault(name, {}).setdefault(labels, []).extend(kept)
+        return whole
 
     def _read(self) -> Reading:
         with self._lock:
@@ -120,19 +138,34 @@ def _metric(family: Family) -> Metric:
     return Metric(family.name, family.help, family.kind, family.unit)
 
 
-def _add_samples(metric: Metric, family: Family, labels: Labels, value: float | Histogram) -> None:
+def _shown(exemplar: Exemplar | None, value: float | None = None) -> Shown | None:
+    if exemplar is None:
+        return None
+    ids = {"trace_id": exemplar.trace_id, "span_id": exemplar.span_id}
+    return Shown(ids, exemplar.value if value is None else value, exemplar.at)
+
+
+def _add_samples(metric: Metric, family: Family, labels: Labels, value: float | Histogram, exemplars: Sequence[Exemplar]) -> None:
     # A label without a value is a label that is not there.
     named = {name: text for name, text in zip(family.labels, labels, strict=True) if text}
     if not isinstance(value, Histogram):
-        metric.add_sample(f"{metric.name}_total" if family.kind == "counter" else metric.name, named, value)
+        latest = max(exemplars, key=_at, default=None)
+        # What a counter counts by one is one.
+        exemplar = _shown(latest, 1.0) if family.kind == "counter" else None
+        metric.add_sample(f"{metric.name}_total" if family.kind == "counter" else metric.name, named, value, exemplar=exemplar)
         return
-    running = 0
-    for bound, count in zip((*value.bounds, float("inf")), value.counts, strict=True):
+    running, kept = 0, by_bucket(exemplars, value.bounds)
+    for bucket, (bound, count) in enumerate(zip((*value.bounds, float("inf")), value.counts, strict=True)):
         running += count
-        metric.add_sample(f"{metric.name}_bucket", {**named, "le": _go_float(bound)}, running)
+        exemplar = _shown(kept.get(bucket))
+        metric.add_sample(f"{metric.name}_bucket", {**named, "le": _go_float(bound)}, running, exemplar=exemplar)
     if value.total is not None:
         metric.add_sample(f"{metric.name}_count", named, running)
         metric.add_sample(f"{metric.name}_sum", named, value.total)
+
+
+def _at(exemplar: Exemplar) -> float:
+    return exemplar.at
 
 
 # -- installing -------------------------------------------------------------------------------------------------------------------------
@@ -144,7 +177,12 @@ _workers: dict[Resilience, tuple[Worker, int]] = {}
 
 
 def install(
-    resilience: Resilience, registry: CollectorRegistry = REGISTRY, *, limit: int = 200, interval: float = 5.0
+    resilience: Resilience,
+    registry: CollectorRegistry = REGISTRY,
+    *,
+    limit: int = 200,
+    interval: float = 5.0,
+    exemplars: bool = False,
 ) -> Callable[[], None]:
     """Let ``registry`` export what ``resilience`` counts, and return a function that ends it.
 
@@ -153,13 +191,18 @@ def install(
 
     With :data:`FOLDER_VARIABLE` set this starts a daemon thread that writes this worker's counts every ``interval`` seconds (0.1 to 10).
 
-    Raises :class:`~somaresil.errors.ConfigurationError` when an argument is wrong, or when another collector has taken one of the names.
+    With ``exemplars`` bad and slow calls and requests keep the ids of the current span of OpenTelemetry, when it is sampled.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` when an argument is wrong, or when another collector has taken one of the names;
+    ``ImportError`` when exemplars are wanted and ``opentelemetry-api`` is not installed.
     """
     check = Checker("prometheus.install")
+    check.type("exemplars", exemplars, bool, "True or False")
     interval = check.number("interval", interval, minimum=0.1, maximum=10.0)
     check.count("limit", limit, minimum=10, maximum=100_000)
     check.finish()
     folder = os.environ.get(FOLDER_VARIABLE)
+    trace = current_trace() if exemplars else None
     with _lock:
         collector = _collectors.get(registry)
         if collector is None:
@@ -174,6 +217,7 @@ def install(
         collector.attach(resilience, worker or Reader(resilience))
         users = _users.setdefault(registry, {})
         users[resilience] = users.get(resilience, 0) + 1
+    follows_no_more = None if trace is None else resilience.follow_traces(trace)
     ended = False
 
     def uninstall() -> None:
@@ -182,6 +226,8 @@ def install(
             if ended:
                 return
             ended = True
+            if follows_no_more is not None:
+                follows_no_more()
             if worker is not None:
                 _release(resilience)
             users[resilience] -= 1
@@ -218,7 +264,12 @@ def _release(resilience: Resilience) -> None:
 
 
 def metrics_app(
-    resilience: Resilience, registry: CollectorRegistry | None = None, *, limit: int = 200, interval: float = 5.0
+    resilience: Resilience,
+    registry: CollectorRegistry | None = None,
+    *,
+    limit: int = 200,
+    interval: float = 5.0,
+    exemplars: bool = False,
 ) -> MetricsApp:
     """An ASGI application that answers every path with the metrics, to be mounted or to be run by itself.
 
@@ -226,7 +277,7 @@ def metrics_app(
     :func:`install` for the rest.
     """
     registry = CollectorRegistry() if registry is None else registry
-    return MetricsApp(resilience, registry, install(resilience, registry, limit=limit, interval=interval))
+    return MetricsApp(resilience, registry, install(resilience, registry, limit=limit, interval=interval, exemplars=exemplars))
 
 
 class MetricsApp:

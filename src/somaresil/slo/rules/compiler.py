@@ -13,6 +13,7 @@ from somaresil.slo.objective import SLO
 from somaresil.slo.rules.checks import SCRAPES, check_objective
 from somaresil.slo.rules.options import RuleOptions
 from somaresil.slo.rules.promtest import tests_of
+from somaresil.slo.rules.quantiles import quantile_rules, quantile_test
 from somaresil.slo.rules.source import EVENTS, source_of
 from somaresil.slo.rules.text import duration, number, quoted, template, yaml
 
@@ -73,7 +74,9 @@ def compile_rules(slos: Iterable[SLO], options: RuleOptions | None = None, *, so
             files[f"{stem}.{kind}.test.yaml"] = yaml(test)
         notes += rules.notes()
     if options.quantiles and any(rules.slo.indicator == "latency" for rules in found.values()):
-        files["latency.quantiles.rules.yaml"] = yaml({"groups": [_quantiles(options)]})
+        name = "latency.quantiles.rules.yaml"
+        files[name] = yaml({"groups": [quantile_rules(options)]})
+        files["latency.quantiles.test.yaml"] = yaml(quantile_test(options, name))
     return Compiled(files, tuple(notes))
 
 
@@ -285,23 +288,3 @@ def _templates(labels: Mapping[str, str], annotations: Mapping[str, str]) -> dic
 
 def _ratio(seconds: float, unit: float) -> Decimal:
     return round(Decimal(str(seconds)) / Decimal(str(unit)), 9)
-
-
-def _quantiles(options: RuleOptions) -> dict[str, Any]:
-    window = duration(max(_CURRENT, SCRAPES * float(options.scrape_interval)))  # type: ignore[arg-type]
-    labels = {} if options.service is None else {"labels": {"service": options.service}}
-    only = ",".join(f"{name}={quoted(value)}" for name, value in options.labels.items())
-    rules = [
-        {
-            "record": f"{by}:{metric}:p{number(Decimal(str(quantile)) * 100).replace('.', '_')}",
-            "expr": f"histogram_quantile({number(Decimal(str(quantile)))}, sum by ({by}, le) (rate({metric}_bucket{{{only}}}[{window}])))",
-            **labels,
-        }
-        for by, metric in (
-            ("guard", "somaresil_call_duration_seconds"),
-            ("http_route", "http_server_request_duration_seconds"),
-            ("http_route", "http_server_time_to_first_byte_seconds"),
-        )
-        for quantile in options.quantiles
-    ]
-    return {"name": "latency-quantiles", "rules": rules}

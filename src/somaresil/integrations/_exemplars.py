@@ -1,0 +1,66 @@
+"""Exemplars for the exporter: the current span of OpenTelemetry, and what cells have kept, by metric and labels."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from somaresil.integrations._readings import request_labels
+from somaresil.outcome import Outcome
+from somaresil.routes import WEBSOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from somaresil.exemplars import Exemplar
+    from somaresil.integrations._readings import Labels
+    from somaresil.resilience import Resilience
+
+__all__ = ["Found", "by_bucket", "current_trace", "exemplars_of"]
+
+Found = dict[str, "dict[Labels, list[Exemplar]]"]
+"""By metric and labels."""
+
+
+def current_trace() -> Callable[[], tuple[str, str] | None]:
+    """A function that gives the ids of the current span when it is sampled. Raises ``ImportError`` without ``opentelemetry-api``."""
+    from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+
+    def current() -> tuple[str, str] | None:
+        context = get_current_span().get_span_context()
+        if not context.is_valid or not context.trace_flags.sampled:
+            # Nobody could look it up.
+            return None
+        return format_trace_id(context.trace_id), format_span_id(context.span_id)
+
+    return current
+
+
+def exemplars_of(resilience: Resilience) -> Found:
+    """What the cells of a process have kept."""
+    calls: dict[Labels, list[Exemplar]] = {}
+    durations: dict[Labels, list[Exemplar]] = {}
+    requests: dict[Labels, list[Exemplar]] = {}
+    for name, guard in resilience.guards.items():
+        for (outcome, injected, _), exemplar in guard.recorder.exemplars().items():
+            calls.setdefault((name, outcome.value, "true" if injected else "false"), []).append(exemplar)
+            if outcome is not Outcome.REJECTED and outcome is not Outcome.ABANDONED:
+                durations.setdefault((name,), []).append(exemplar)
+    for key, kept in resilience.routes.exemplars().items():
+        if key.method != WEBSOCKET:
+            requests.setdefault(request_labels(key), []).extend(kept)
+    return {
+        "somaresil_calls": calls,
+        "somaresil_call_duration_seconds": durations,
+        "http_server_request_duration_seconds": requests,
+    }
+
+
+def by_bucket(exemplars: Iterable[Exemplar], bounds: tuple[float, ...]) -> dict[int, Exemplar]:
+    """The latest of each bucket."""
+    found: dict[int, Exemplar] = {}
+    for exemplar in exemplars:
+        bucket = bisect_left(bounds, exemplar.value)
+        if bucket not in found or exemplar.at >= found[bucket].at:
+            found[bucket] = exemplar
+    return found
