@@ -405,7 +405,7 @@ def capped(family: Family, rows: dict[Labels, Value], limit: int) -> dict[Labels
     kept: dict[Labels, Value] = {}
     rest: dict[Labels, Value] = {}
     # As many rows as `_other` itself can come to have are left free for it.
-    free = limit - max(family.reserve, len({labels[family.group :] for labels in rows}))
+    free = limit - max(family.reserve, len({_other(family, labels) for labels in rows}))
     full = False
     for thing in things.values():
         free -= max(family.reserve, len(thing))
