@@ -224,6 +224,55 @@ def test_requests_name_their_traces(stand, tracer):
     assert views["/good/3"].seconds == pytest.approx(3.0)
 
 
+def test_a_route_that_is_remembered_keeps_exemplars_too_and_is_quick_again_afterwards(tracer):
+    """Whether they were wanted before its first request or later; and it counts every request once."""
+    clock = ManualClock()
+    resilience = Resilience("service", clock=clock, seed=1)
+    resilience.slos.add(LATENCY)
+
+    class Route:
+        path = "/x"
+
+    route, took = Route(), [0.0]
+
+    async def app(_scope, _receive, send):
+        clock.advance(took[0])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    middleware = ResilienceMiddleware(app, resilience, slo="fast")
+
+    async def send(_):
+        return
+
+    def request(seconds):
+        took[0] = seconds
+        scope = {"type": "http", "method": "GET", "path": "/x", "root_path": "", "headers": [], "route": route}
+        return in_span(tracer, lambda: asyncio.run(middleware(scope, None, send)))
+
+    def kept():
+        (found,) = resilience.routes.exemplars().values()
+        return [(each.trace_id, each.span_id, each.value) for each in found]
+
+    for _ in range(3):
+        request(3.0)
+    end = install(resilience, CollectorRegistry(), exemplars=True)
+    for _ in range(3):
+        request(0.1)
+    assert kept() == []
+    last = [request(3.0) for _ in range(3)][-1]
+    assert kept() == [(*last, pytest.approx(3.0))]
+    end()
+    assert kept() == []
+    for _ in range(3):
+        request(3.0)
+    assert kept() == []
+    ((_, _, gate, cell),) = middleware.plain.values()
+    assert gate is cell.recorder.switch
+    (view,) = resilience.routes.views().values()
+    assert (sum(view.durations), view.seconds) == (12, pytest.approx(27.3))
+
+
 def test_exemplars_are_no_more_than_cells(stand, tracer):
     """However many calls: outcomes by buckets, and those of a guard that has moved into _other stay behind."""
     resilience, clock, _ = stand

@@ -145,6 +145,7 @@ class Alerting:
     def _forget_lock(self) -> None:
         """In a fork: it may be held by a thread that is not there."""
         self._lock, self._looking = threading.RLock(), False
+        self._slos.burning.forget_lock()
 
     # -- alerts -----------------------------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,11 @@ class Burning:
         for subject in standing:
             self._incidents.close(subject, at=self._clock.time(), recovered=False)
 
+    def forget_lock(self) -> None:
+        """This process is a fork: the thread that looks at alerts stayed behind, and may have held any of them."""
+        self._lock = threading.RLock()
+        self._incidents.forget_lock()
+
     def _fired(self, event: AlertFired) -> None:
         subject = Subject(None, event.slo, event.group)
         with self._lock:

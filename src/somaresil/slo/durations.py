@@ -37,6 +37,10 @@ class Durations:
         self._lock = threading.RLock()
         self._cells: dict[str, dict[Whose, tuple[list[int], list[float]]]] = {stage: {} for stage in STAGES}
 
+    def forget_lock(self) -> None:
+        """This process is a fork: a thread that stayed behind may hold it."""
+        self._lock = threading.RLock()
+
     def add(self, stage: str, whose: Whose, seconds: float) -> None:
         """Count one."""
         bounds = STAGES[stage]

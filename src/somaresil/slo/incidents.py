@@ -206,6 +206,11 @@ class IncidentLog:
             overdue = sum(age > objective.limit for age in ages)
             return objective.good, objective.bad, overdue, len(ages) - overdue
 
+    def forget_lock(self) -> None:
+        """This process is a fork: a thread that stayed behind may hold it."""
+        self._lock = threading.RLock()
+        self.durations.forget_lock()
+
     # -- the stages -------------------------------------------------------------------------------------------------------------------
 
     def detect(self, subject: Subject, *, at: float, age: float, injected: bool, calm: Calm | None = None) -> bool:

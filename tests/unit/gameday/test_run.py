@@ -57,6 +57,8 @@ def test_what_is_not_absorbed_deviates_and_its_recovery_is_timed():
     (incident,) = found.incidents
     assert incident.recovered
     assert incident.injected
+    assert incident.experiment in {run.id for run in world.resilience.chaos.history}
+    assert 0.0 <= incident.detected_after < incident.seconds
     assert incident.seconds > 15.0
     assert found.recovered_after > 0.0
     assert found.recovery == type(found.recovery)(1, 1)

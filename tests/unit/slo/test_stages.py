@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import warnings
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -11,9 +16,12 @@ from hypothesis import strategies as st
 from somaresil import ChaosConfig, ChaosExperiment
 from somaresil.events import AlertCleared, AlertFired, IncidentClosed, IncidentMitigated, IncidentOpened
 from somaresil.model.slo import BurnPolicy, Window
+from somaresil.sla.month import month_of, period
+from somaresil.sla.render import files_of
 from somaresil.slo.burning import onset
 from somaresil.slo.durations import BETWEEN_BOUNDS, RECOVERY_BOUNDS, STAGES
 from somaresil.slo.incidents import CALM, Calm, Subject
+from somaresil.slo.journal import read_journals
 from somaresil.slo.records import read_lines
 from tests.unit.slo.kit import DAY, availability, bad, breaker, good, process, recovery
 
@@ -298,6 +306,56 @@ def test_a_journal_carries_every_stage(watched, tmp_path):
     assert (read.guard, read.slo, read.id, read.duration) == (None, "up", closed.incident, closed.duration)
     assert read.detected - read.started == pytest.approx(closed.detected_after)
     assert read.mitigated - read.started == pytest.approx(closed.mitigated_after)
+
+
+def test_the_report_of_the_month_has_the_means_of_an_objective(watched, tmp_path):
+    """From a process to the table: the same seconds that its events have told."""
+    resilience, clock, alerting, events = watched
+    journal = resilience.journal(tmp_path / "journal")
+    guard = resilience.guard("g", slo="up")
+    for _ in range(2):
+        looking(guard, clock, alerting, 300.0)
+        looking(guard, clock, alerting, 100.0, failing=True)
+        looking(guard, clock, alerting, 700.0)
+    journal.stop()
+    first, second = [event for event in events if isinstance(event, IncidentClosed)]
+    when = period(datetime.fromtimestamp(clock.time(), UTC).strftime("%Y-%m"))
+    month = month_of(read_journals(tmp_path / "journal"), when, now=clock.time())
+    ((kind, name, outages),) = month.outages_by
+    assert (kind, name, outages.incidents, month.outages.incidents) == ("objective", "test/up", 2, 0)
+    assert outages.mttd == pytest.approx((first.detected_after + second.detected_after) / 2)
+    assert outages.mttm == pytest.approx((first.mitigated_after + second.mitigated_after) / 2)
+    assert outages.mttr == pytest.approx((first.duration + second.duration) / 2)
+    assert outages.mtbf == pytest.approx(count(resilience, "between", slo="up")[1])
+    assert f"| objective | test/up | 2 | 0 | {outages.mttd:.1f} |" in files_of(month)[f"sla-{when.name}.md"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_is_not_held_up_by_a_thread_of_its_parent(watched):
+    """Whoever looked at alerts at that moment stayed behind."""
+    resilience, _, _, _ = watched
+    log = resilience.slos.incidents
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with log._lock, log.durations._lock, resilience.slos.burning._lock:
+            held.set()
+            go_on.wait(30.0)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(30.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        log.detect(Subject(None, "up"), at=0.0, age=1.0, injected=False)
+        log.close(Subject(None, "up"), at=0.0, recovered=True)
+        os._exit(0)
+    go_on.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_memory_of_ends_is_bounded():
