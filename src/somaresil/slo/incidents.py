@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from somaresil.events import BreakerChanged, IncidentClosed, IncidentMitigated, IncidentOpened
-from somaresil.outcome import Outcome
 from somaresil.slo.durations import Durations
 
 if TYPE_CHECKING:
@@ -344,8 +343,8 @@ class IncidentLog:
 
 def _served(recorder: Recorder) -> tuple[int, int]:
     """How many callers of a guard were answered, and how many were not."""
-    counts = recorder.counts()
-    return counts.total(Outcome.GOOD), counts.total(Outcome.BAD, Outcome.REJECTED)
+    good, bad, struck_good, struck_bad = recorder.tally()
+    return good + struck_good, bad + struck_bad
 
 
 def _whose(subject: Subject) -> tuple[str, str]:
