@@ -143,6 +143,9 @@ assert_type(view.state, State | None)
 assert_type(view.counts, Counts)
 assert_type(view.counts.total(Outcome.BAD, injected=True), int)
 assert_type(snapshot.incidents, tuple[Incident, ...])
+assert_type(snapshot.incidents[0].guard, str | None)
+assert_type(snapshot.incidents[0].mitigated_after, float | None)
+assert_type(resilience.follow_traces(lambda: ("trace", "span")), Callable[[], None])
 snapshot.at = 0.0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 snapshot.guards["other"] = view  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somaresil import ChaosConfig, ChaosExperiment
-from somaresil.events import AlertCleared, AlertFired, IncidentClosed, IncidentMitigated, IncidentOpened
+from somaresil.events import AlertCleared, AlertFired, DefectFound, IncidentClosed, IncidentMitigated, IncidentOpened
 from somaresil.model.slo import BurnPolicy, Window
 from somaresil.sla.month import month_of, period
 from somaresil.sla.render import files_of
@@ -270,6 +270,43 @@ def test_an_experiment_is_blamed_when_there_would_be_no_incident_without_it(watc
     looking(guard, clock, alerting, 1_000.0)
     looking(guard, clock, alerting, 100.0, failing=True)
     assert [(event.injected, event.experiment) for event in events if isinstance(event, IncidentOpened)] == [(True, run.id), (False, None)]
+
+
+@pytest.mark.parametrize(
+    "slo",
+    [
+        availability("any", latency=2.0),
+        availability("any", budgeting="timeslices", time_slice_target=0.9, time_slice_window=60.0),
+        availability("any", freshness=30.0),
+        availability("any", parts={"up": 1.0, "other": 2.0}),
+        availability("any", recovery=60.0),
+        availability("any", good_when=lambda result, _error, _elapsed: result is not None),
+        availability("any", injected="exclude"),
+    ],
+    ids=["latency", "slices", "freshness", "composite", "recovery", "predicate", "excluding"],
+)
+def test_objectives_of_every_kind_have_incidents(slo):
+    """Whatever their events are, an alert is an incident that begins within its windows and ends with it."""
+    resilience, clock = process(availability("up"), availability("other"))
+    resilience.slos.add(slo)
+    guard = resilience.guard("g", slo=["up", "other", *(["any"] if slo.about_calls else [])], breaker=breaker(consecutive_failures=50))
+    events, defects = told(resilience), []
+    resilience.on(defects.append, DefectFound)
+    calls(guard, clock, 300.0)
+    calls(guard, clock, 45.0, failing=True)
+    resilience.listeners.emit(AlertFired("any", clock.time(), "page", 3_600.0, 300.0, 20.0, 0.5, None))
+    calls(guard, clock, 60.0)
+    resilience.slos.burning.look("any", None)
+    calls(guard, clock, 60.0)
+    resilience.slos.burning.look("any", None)
+    resilience.listeners.emit(AlertCleared("any", clock.time(), "page", 100.0, None))
+    assert [type(event) for event in events if event.slo == "any" and not isinstance(event, IncidentMitigated)] == [
+        IncidentOpened,
+        IncidentClosed,
+    ]
+    assert 0.0 <= events[0].at - events[0].started_at <= 3_600.0
+    assert events[-1].recovered
+    assert defects == []
 
 
 def test_groups_have_incidents_and_the_histograms_count_the_whole_once():
