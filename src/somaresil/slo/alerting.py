@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Alert", "Alerting"]
 
 _MOST_ACTIONS: Final = 100
+_PATIENCE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ class Alerting:
         self._slos, self._clock, self._listeners, self._store = slos, clock, listeners, store
         self._actions = actions
         self._lock = threading.RLock()
-        self._looking = False
+        self._turn = threading.RLock()
+        self._looker: int | None = None
+        """The thread that looks."""
         self._stopped = False
         self._firing: dict[tuple[str, str | None, Severity], tuple[Alert, float]] = {}
         self._taken: dict[tuple[int, str], tuple[float, float]] = {}
@@ -118,12 +121,15 @@ class Alerting:
         self._slos.burning.stop()
 
     def look(self) -> None:
-        """Look at every objective once, now, and tell what has changed. Never raises an ``Exception``."""
-        with self._lock:
-            # A store may be slow, and a listener may look: one at a time is enough.
-            if self._looking or self._stopped:
-                return
-            self._looking = True
+        """Look at every objective once, now, and tell what has changed. Never raises an ``Exception``.
+
+        While another thread looks this waits for it, a minute at most.
+        """
+        me, turn = threading.get_ident(), self._turn
+        # A listener may look: it is told in the middle of one. It may also fork, and then the turn of the child is another.
+        if self._looker == me or self._stopped or not turn.acquire(timeout=_PATIENCE):
+            return
+        self._looker = me
         try:
             for name in self._slos.names:
                 try:
@@ -135,8 +141,8 @@ class Alerting:
                 except Exception as defect:  # noqa: BLE001 - one objective must not hide the others
                     self._listeners.defect(f"alerting on {name}", defect, self._clock.time(), "its alerts stay as they are")
         finally:
-            with self._lock:
-                self._looking = False
+            self._looker = None
+            turn.release()
 
     def _round(self) -> bool:
         self.look()
@@ -144,7 +150,7 @@ class Alerting:
 
     def _forget_lock(self) -> None:
         """In a fork: it may be held by a thread that is not there."""
-        self._lock, self._looking = threading.RLock(), False
+        self._lock, self._turn, self._looker = threading.RLock(), threading.RLock(), None
         self._slos.burning.forget_lock()
 
     # -- alerts -----------------------------------------------------------------------------------------------------------------------

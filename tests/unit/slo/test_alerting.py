@@ -280,6 +280,33 @@ def test_all_problems_are_named_at_once():
         BudgetAction("warn", below=0.5, until=0.4)
 
 
+def test_whoever_looks_by_hand_has_looked_when_it_returns(watched):
+    """Also while a thread is in the middle of a look that began before; and a listener that looks is not held up by itself."""
+    resilience, _, alerting, events = watched(availability(days=1))
+    guard = resilience.guard("g", slo="up")
+    within, go_on = threading.Event(), threading.Event()
+
+    def slow(_):
+        alerting.look()
+        within.set()
+        assert go_on.wait(30.0)
+
+    resilience.on(slow, AlertFired)
+    bad(guard, 50)
+    thread = threading.Thread(target=alerting.look)
+    thread.start()
+    assert within.wait(30.0)
+    by_hand = threading.Thread(target=lambda: (alerting.look(), events.append("looked")))
+    by_hand.start()
+    by_hand.join(0.05)
+    assert "looked" not in events
+    go_on.set()
+    by_hand.join(30.0)
+    thread.join(30.0)
+    assert isinstance(events[0], AlertFired)
+    assert events[-1] == "looked"
+
+
 def test_one_thread_looks_for_all_and_ends():
     """However many objectives there are; and a stopped one has none."""
     resilience = Resilience("x")
