@@ -37,7 +37,7 @@ def add_to(commands: Any) -> None:
         metavar="TIME",
         help="how long Prometheus keeps data (default: 15d, its own)",
     )
-    rules.add_argument("--service", metavar="NAME", help="label service of all that is recorded")
+    rules.add_argument("--service", metavar="NAME", help="label service of all that is recorded, unless the file says another")
     rules.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="count only series with this label; repeatable")
     rules.add_argument("--alert-label", action="append", default=[], metavar="NAME=VALUE", help="a further label of alerts; repeatable")
     rules.add_argument("--runbook", metavar="URL", help="annotation runbook_url; {slo} in it is the name of the objective")
@@ -48,7 +48,7 @@ def add_to(commands: Any) -> None:
         "--buckets", type=_buckets, metavar="LIST", help="bounds that the histograms are known to have: a latency that is none is refused"
     )
     rules.add_argument("--cap-unreachable", action="store_true", help="let conditions that could never fire do so at 99 %% of errors")
-    rules.add_argument("--sloth", action="store_true", help="add the labels of Sloth, so that its dashboards work")
+    rules.add_argument("--sloth", action="store_true", help="add the labels and windows of Sloth, so that its dashboards work")
     rules.add_argument("--check", action="store_true", help="write nothing; compare with what is there")
     rules.set_defaults(run=_run)
 
@@ -71,7 +71,8 @@ def _run(arguments: argparse.Namespace) -> int:
             cap_unreachable=arguments.cap_unreachable,
             sloth=arguments.sloth,
         )
-        compiled = compile_rules(read_slos(arguments.slo).slos, options)
+        file = read_slos(arguments.slo)
+        compiled = compile_rules(file.slos, options, sources=file.sources, services=file.services)
     except (ConfigurationError, ValueError) as wrong:
         print(f"somaresil rules: {wrong}", file=sys.stderr)
         return 2

@@ -13,6 +13,13 @@
     error_budget_policy = { name = "fast_burn_alert", minimum_bad = 5 }     # or a name alone, or windows of one's own:
     # { name = "own", windows = [{ budget_share = 0.02, long = "1h", short = "5m", severity = "page" }] }
 
+    [slos.orders]
+    target_percentage = 99.5
+    measurement_window = "30d"
+    service = "shop"                    # whose it is, as the label of its rules; may be left out
+    # Where Prometheus has its events, when they are not in our counter: queries, or a histogram of durations with its buckets.
+    source = { bad_query = 'sum(rate(orders_total{ok="no"}[{{.window}}]))', total_query = "sum(rate(orders_total[{{.window}}]))" }
+
     [[actions]]                         # a BudgetAction; may be left out
     action = "stop_chaos"
     below = 0.25
@@ -23,7 +30,7 @@ TOML, or YAML with ``pip install "somaresil[yaml]"``. Nothing that a file names 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,14 +42,27 @@ from somaresil.settings.files import document_of
 from somaresil.slo.actions import BudgetAction
 from somaresil.slo.gate import DeploymentPolicy
 from somaresil.slo.objective import POLICY_NAMES, SLO, policy_named
+from somaresil.slo.rules.source import Histogram, Queries, source_of
 
 if TYPE_CHECKING:
     import os
 
     from somaresil.settings.files import Document
+    from somaresil.slo.rules.source import Source
 
-__all__ = ["MINIMUM_COVERAGE", "SloFile", "read_slos"]
+__all__ = ["MINIMUM_COVERAGE", "SloFile", "read_slos", "slos_of"]
 
+_QUERIES: Final[dict[str, tuple[type | tuple[type, ...], str]]] = {
+    "bad_query": (str, "a text"),
+    "total_query": (str, "a text"),
+    "rates": (bool, "true or false"),
+    "good_query": (str, "a text"),
+}
+_HISTOGRAM: Final[dict[str, tuple[type | tuple[type, ...], str]]] = {
+    "histogram": (str, "a text"),
+    "buckets": (list, "a list of bounds in seconds"),
+    "labels": (Mapping, "a table of labels"),
+}
 MINIMUM_COVERAGE: Final = 0.5
 """Of a period that much must have been seen, unless the file says otherwise: a gate asks stores that have a past."""
 
@@ -55,6 +75,10 @@ class SloFile:
     policy: DeploymentPolicy
     actions: tuple[BudgetAction, ...] = ()
     """What to do as budgets run out: ``resilience.alerting(*read_slos(...).actions)``."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Where Prometheus has the events of objectives that are not in our counter, by name: for rules and for ``PrometheusStore``."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Whose an objective is, by name, where the file says it."""
     document: Document | None = None
     """The file itself, which knows the lines of what stands in it."""
 
@@ -69,6 +93,12 @@ def read_slos(source: str | os.PathLike[str] | Mapping[str, Any]) -> SloFile:
     check.finish()
     if document is None:
         raise ConfigurationError(())
+    return slos_of(document)
+
+
+def slos_of(document: Document) -> SloFile:
+    """What a document says. Raises :class:`~somaresil.errors.ConfigurationError` as :func:`read_slos` does."""
+    check = Checker()
     data = document.data
     _known(document, data, ("gate", "slos", "actions"), (), check)
     policy = _policy(document, data.get("gate", {}), check)
@@ -80,9 +110,67 @@ def read_slos(source: str | os.PathLike[str] | Mapping[str, Any]) -> SloFile:
         )
     else:
         slos = [slo for name, given in tables.items() if (slo := _slo(document, str(name), given, check)) is not None]
+    sources, services = _elsewhere(document, {slo.name: slo for slo in slos}, tables, check)
     actions = _actions(document, data.get("actions", []), [str(name) for name in tables] if isinstance(tables, Mapping) else [], check)
     check.finish()
-    return SloFile(tuple(slos), policy, actions, document)
+    return SloFile(tuple(slos), policy, actions, sources, services, document)
+
+
+def _elsewhere(document: Document, slos: Mapping[str, SLO], tables: Any, check: Checker) -> tuple[dict[str, Source], dict[str, str]]:
+    """What a file says of objectives beside what they are."""
+    sources: dict[str, Source] = {}
+    services: dict[str, str] = {}
+    for name, given in tables.items() if isinstance(tables, Mapping) else ():
+        if not isinstance(given, Mapping):
+            continue
+        path = ("slos", str(name))
+        if "service" in given:
+            inner = Checker()
+            services[str(name)] = inner.name("service", given["service"])
+            _told(document, path, inner, check)
+        if "source" in given and (source := _source(document, (*path, "source"), given["source"], check)) is not None:
+            sources[str(name)] = source
+            if (slo := slos.get(str(name))) is not None:
+                inner = Checker()
+                source_of(slo, source, {}).check(inner, slo)
+                _told(document, path, inner, check)
+    return sources, services
+
+
+def _told(document: Document, path: tuple[str, ...], found: Checker, check: Checker) -> None:
+    for problem in found.problems:
+        here = (*path, *problem.path.replace("source.metric", "source.histogram").split("."))
+        check.problem(document.where(here, _shown(here)), problem.value, problem.allowed, problem.hint)
+
+
+def _source(document: Document, path: tuple[str, ...], given: Any, check: Checker) -> Source | None:
+    """Queries, or a histogram."""
+    before = len(check.problems)
+    if not isinstance(given, Mapping):
+        check.problem(document.where(path, _shown(path)), given, "a table with queries or a histogram")
+        return None
+    kinds: dict[str, tuple[type | tuple[type, ...], str]] = _HISTOGRAM if "histogram" in given else _QUERIES
+    _known(document, given, tuple(kinds), path, check)
+    for name, value in given.items():
+        here = (*path, str(name))
+        if name in kinds and not isinstance(value, kinds[name][0]):
+            check.problem(document.where(here, _shown(here)), value, kinds[name][1])
+    if "histogram" not in given:
+        if len(check.problems) > before:
+            return None
+        return Queries(**{name: given[name] for name in _QUERIES if name in given})
+    buckets, labels = given.get("buckets", []), given.get("labels", {})
+    if isinstance(buckets, list):
+        for number, bound in enumerate(buckets):
+            inner = Checker()
+            inner.number("bound", bound, minimum=0.0)
+            if inner.problems:
+                here = (*path, "buckets", str(number))
+                check.problem(document.where(here, _shown(here)), bound, inner.problems[0].allowed)
+    if isinstance(labels, Mapping) and not all(isinstance(value, str) for value in labels.values()):
+        here = (*path, "labels")
+        check.problem(document.where(here, _shown(here)), labels, "texts")
+    return None if len(check.problems) > before else Histogram(given["histogram"], tuple(buckets), dict(labels))
 
 
 def _actions(document: Document, given: Any, slos: list[str], check: Checker) -> tuple[BudgetAction, ...]:
@@ -172,7 +260,7 @@ def _slo(document: Document, name: str, given: Any, check: Checker) -> SLO | Non
         check.problem(document.where(path, _shown(path)), given, "a table of options")
         return None
     kinds = {each.name: each for each in fields(SLO) if each.init and each.name != "name"}
-    _known(document, given, tuple(kinds), path, check)
+    _known(document, given, (*kinds, "service", "source"), path, check)
     absent = [each for each, kind in kinds.items() if kind.default is MISSING and kind.default_factory is MISSING and each not in given]
     for each in absent:
         check.problem(document.where(path, _shown((*path, each))), None, "a value: it has no default")

@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace, clock: Clock) -> int:
     check = Checker("gate")
     file = replace(file, slos=_chosen(file, arguments.only, check))
     asked = _override(arguments, now, check)
-    stores = _stores(arguments, clock, check)
+    stores = _stores(arguments, clock, file, check)
     check.finish()
     evidence = tuple(each for store in stores for each in judge(file.slos, store, file.policy).evidence)
     verdict = decide(evidence, file.policy)
@@ -81,7 +81,7 @@ def _chosen(file: SloFile, only: list[str], check: Checker) -> tuple[Any, ...]:
     return tuple(slo for slo in file.slos if not only or slo.name in only)
 
 
-def _stores(arguments: argparse.Namespace, clock: Clock, check: Checker) -> list[SliStore]:
+def _stores(arguments: argparse.Namespace, clock: Clock, file: SloFile, check: Checker) -> list[SliStore]:
     stores: list[SliStore] = []
     labels: dict[str, str] = {}
     for text in arguments.label:
@@ -97,6 +97,7 @@ def _stores(arguments: argparse.Namespace, clock: Clock, check: Checker) -> list
                 PrometheusStore(
                     arguments.prometheus,
                     labels=labels,
+                    sources=file.sources,
                     timeout=arguments.timeout,
                     max_age=arguments.max_age,
                     token_env=arguments.token_env,

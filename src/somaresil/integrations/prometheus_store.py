@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from somaresil.clock import SystemClock
 from somaresil.config import Checker
 from somaresil.integrations._prometheus_api import Answer, Authorization, ask_server, check_url
+from somaresil.slo.rules.source import source_of
 from somaresil.slo.store import Reading
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.slo.objective import SLO
+    from somaresil.slo.rules.source import Source
     from somaresil.typing import Clock
 
 __all__ = ["PrometheusStore"]
@@ -42,12 +44,17 @@ _LOOKS: Final = 360
 _FINEST: Final = 10
 _MOST_EVENTS: Final = 2.0**53
 _RECENTLY: Final = 3_600
+_LOOK: Final = 300.0
+_NEAR: Final = 0.01
+"""So much of all events two increases over one window may differ by being extrapolated apart."""
 
 
 class PrometheusStore:
     """Answers from the HTTP API of Prometheus, or of what speaks like it.
 
     ``labels`` restrict it to series with these labels: give the job or namespace when several services have objectives of the same name.
+    ``sources`` says by name which objectives are counted elsewhere (:func:`~somaresil.slofile.read_slos` reads them): for these, age and
+    coverage tell when their total over 5 minutes had an answer, and ``labels`` are not added to queries.
     ``timeout`` is for each answer as a whole. A newest sample older than ``max_age`` seconds makes the answer stale; a server whose clock
     differs from ours by more than ``max_skew`` seconds is not believed. Credentials come from a variable (``token_env``, ``basic_env`` with
     ``user:password``) or a file (``token_file``), never from the URL.
@@ -60,6 +67,7 @@ class PrometheusStore:
         url: str,
         *,
         labels: Mapping[str, str] | None = None,
+        sources: Mapping[str, Source] | None = None,
         timeout: float | timedelta = 10.0,
         max_age: float | timedelta = 300.0,
         max_skew: float | timedelta = 60.0,
@@ -76,6 +84,8 @@ class PrometheusStore:
         self._max_age = check.seconds("max_age", max_age, minimum=1.0, exclusive=False, maximum=86_400.0)
         self._max_skew = check.seconds("max_skew", max_skew, minimum=0.0, exclusive=False, maximum=86_400.0)
         self._matchers = _matchers(check, labels or {})
+        self._labels = dict(labels or {})
+        self._sources = dict(sources or {})
         self._authorization = Authorization.given(check, token_env=token_env, token_file=token_file, basic_env=basic_env)
         self._clock: Clock = SystemClock() if clock is None else clock
         check.finish()
@@ -88,37 +98,45 @@ class PrometheusStore:
     def read(self, slo: SLO, window: float) -> Reading:
         """The events of the last ``window`` seconds, summed over all replicas and rounded to whole events: increases are extrapolated."""
         before = self._clock.time()
+        given = self._sources.get(slo.name)
+        parts = self._counted(slo.name, window) if given is None else _asked(source_of(slo, given, self._labels), window)
+        # One question, so that all of it is about one moment.
+        query = " or ".join(f'label_replace({part}, "part", "{name}", "", "")' for name, part in parts.items())
         try:
-            answer = ask_server(self._url, self._query(slo.name, window), self._timeout, self._authorization)
+            answer = ask_server(self._url, query, self._timeout, self._authorization)
         except (OSError, ValueError) as failed:
             return Reading.unknown(self.name, f"Prometheus: {_words(failed)}")
-        return self._judged(answer, window, before, self._clock.time())
+        return self._judged(answer, window, before, self._clock.time(), parts)
 
-    def _query(self, slo: str, window: float) -> str:
+    def _counted(self, slo: str, window: float) -> dict[str, str]:
         series = f"{_EVENTS}{{slo={_quoted(slo)}{self._matchers}}}"
         seconds = max(1, round(window))
         newest = f"timestamp({series})"
-        parts = {
+        return {
             "good": f'sum(increase({_EVENTS}{{slo={_quoted(slo)},outcome="good"{self._matchers}}}[{seconds}s]))',
             "bad": f'sum(increase({_EVENTS}{{slo={_quoted(slo)},outcome="bad"{self._matchers}}}[{seconds}s]))',
             "newest": f"max({newest} or max_over_time({newest}[{_RECENTLY}s:60s]))",
             "seen": f"count_over_time(max({series})[{seconds}s:{_step(window)}s])",
         }
-        # One question, so that all of it is about one moment.
-        return " or ".join(f'label_replace({part}, "part", "{name}", "", "")' for name, part in parts.items())
 
-    def _judged(self, answer: Answer, window: float, before: float, after: float) -> Reading:
+    def _judged(self, answer: Answer, window: float, before: float, after: float, parts: Mapping[str, str]) -> Reading:
         def unknown(problem: str, coverage: float = 0.0, age: float | None = None) -> Reading:
             return Reading.unknown(self.name, f"Prometheus: {problem}", coverage=coverage, age=age)
 
         found: dict[str, float] = {}
+        # Increases are extrapolated, so the difference of two may be a little less than nothing.
+        least = -_MOST_EVENTS if "total" in parts else 0.0
         for sample in answer.samples:
             part = sample.labels.get("part", "")
-            if part not in {"good", "bad", "newest", "seen"} or part in found or len({each.at for each in answer.samples}) > 1:
+            if part not in parts or part in found or len({each.at for each in answer.samples}) > 1:
                 return unknown("it answers with series that were not asked for")
-            if not math.isfinite(sample.value) or not 0.0 <= sample.value <= _MOST_EVENTS:
-                return unknown(f"{part} is no number of events" if part in {"good", "bad"} else f"{part} is no number")
+            if not math.isfinite(sample.value) or not (least if part == "bad" else 0.0) <= sample.value <= _MOST_EVENTS:
+                return unknown(f"{part} is no number of events" if part in {"good", "bad", "total"} else f"{part} is no number")
             found[part] = sample.value
+        if "total" in found and "bad" in found:
+            found["good"] = found.pop("total") - found["bad"]
+        if any(found.get(part, 0.0) < -1.0 - _NEAR * (found.get("good", 0.0) + found.get("bad", 0.0)) for part in ("good", "bad")):
+            return unknown("bad is no number of events: there are more good or bad ones than events in all")
         if answer.partial:
             return unknown("its answer is partial: it comes with warnings")
         if "good" not in found and "bad" not in found:
@@ -136,7 +154,20 @@ class PrometheusStore:
             return unknown(f"stale: it has had no sample {how}", coverage, age)
         if "good" not in found or "bad" not in found:
             return unknown(f"it has no {'good' if 'good' not in found else 'bad'} events of this objective, not even none", coverage, age)
-        return Reading(round(found["good"]), round(found["bad"]), coverage, self.name, age)
+        return Reading(max(0, round(found["good"])), max(0, round(found["bad"])), coverage, self.name, age)
+
+
+def _asked(source: Source, window: float) -> dict[str, str]:
+    """What is asked of a source that is not our counter."""
+    seconds = max(1, round(window))
+    lately = source.total(_LOOK)
+    newest = f"timestamp({lately})"
+    return {
+        "total": source.total(seconds),
+        "bad": source.bad(seconds),
+        "newest": f"max({newest} or max_over_time({newest}[{_RECENTLY}s:60s]))",
+        "seen": f"count_over_time(({lately})[{seconds}s:{_step(window)}s])",
+    }
 
 
 def _step(window: float) -> int:

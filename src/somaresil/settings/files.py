@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from somaresil.config import Checker
 
-__all__ = ["DEEPEST", "LARGEST", "Document", "deeper_than", "document_from_text", "document_of"]
+__all__ = ["DEEPEST", "LARGEST", "Document", "deeper_than", "document_from_text", "document_of", "documents_from_text", "documents_of"]
 
 LARGEST: Final = 262_144
 """Bytes in a file."""
@@ -73,6 +74,30 @@ def document_from_text(text: str, ending: str, name: str, check: Checker) -> Doc
     except ValueError as broken:
         check.problem(name, ending, "what can be read", str(broken)[:200])
     return None
+
+
+def documents_of(source: str | os.PathLike[str], check: Checker, *, most: int = 200) -> tuple[Document, ...]:
+    """Read a file of YAML with up to ``most`` documents in it; none, and problems, where that is not possible."""
+    path, name = Path(source), str(source)
+    if path.suffix.lower() not in {".yaml", ".yml"}:
+        check.problem(name, path.suffix, "a file that ends in .yaml, .yml")
+        return ()
+    text = _text(path, name, check)
+    return () if text is None else documents_from_text(text, name, check, most=most)
+
+
+def documents_from_text(text: str, name: str, check: Checker, *, most: int = 200) -> tuple[Document, ...]:
+    """Read text that holds several documents; empty ones are left out."""
+    if len(text.encode("utf-8", "replace")) > LARGEST:
+        check.problem(name, "its size", f"at most {LARGEST} bytes")
+        return ()
+    try:
+        return tuple(_yaml_documents(text, name, check, most))
+    except RecursionError:
+        check.problem(name, "its depth", f"at most {DEEPEST} mappings and lists within one another")
+    except ValueError as broken:
+        check.problem(name, "its text", "what can be read", str(broken)[:200])
+    return ()
 
 
 def deeper_than(data: object, most: int) -> bool:
@@ -158,29 +183,39 @@ def _toml_lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
 
 
 def _yaml(text: str, name: str, check: Checker) -> Document | None:
+    before = len(check.problems)
+    found = _yaml_documents(text, name, check, 1)
+    if not found and len(check.problems) == before:
+        return Document(name, {})
+    return found[0] if found else None
+
+
+def _yaml_documents(text: str, name: str, check: Checker, most: int) -> list[Document]:
     try:
         yaml: Any = import_module("yaml")
     except ImportError:
         check.problem(name, "YAML", "PyYAML to read it", 'pip install "somaresil[yaml]", or write TOML')
-        return None
+        return []
+    found: list[Document] = []
     try:
-        if not _harmless(yaml, text, name, check):
-            return None
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        reader = _Reader(yaml, name, check)
-        data = {} if node is None else reader.value(node, ())
+        if not _harmless(yaml, text, name, check, most):
+            return []
+        for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+            reader = _Reader(yaml, name, check)
+            data = None if node is None else reader.value(node, ())
+            if isinstance(data, dict):
+                found.append(Document(name, data, partial(_nearest, reader.lines)))
+            elif node is not None and (data is not None or node.value):
+                check.problem(name if most == 1 else f"{name}:{node.start_mark.line + 1}", data, "a mapping")
     except yaml.YAMLError as broken:
         mark = getattr(broken, "problem_mark", None)
         place = name if mark is None else f"{name}:{mark.line + 1}"
         check.problem(place, "its text", "YAML", str(getattr(broken, "problem", None) or broken)[:200])
-        return None
-    if not isinstance(data, dict):
-        check.problem(name, data, "a mapping with guards and environments")
-        return None
-    return Document(name, data, lambda path: _nearest(reader.lines, path))
+        return []
+    return found
 
 
-def _harmless(yaml: Any, text: str, name: str, check: Checker) -> bool:
+def _harmless(yaml: Any, text: str, name: str, check: Checker, most: int) -> bool:
     """Whether it can be built at all: looked at event by event, of which none holds another."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -193,8 +228,9 @@ def _harmless(yaml: Any, text: str, name: str, check: Checker) -> bool:
         if isinstance(event, yaml.AliasEvent):
             check.problem(place, f"*{event.anchor}", "no aliases", "write it out")
             return False
-        if documents > 1:
-            check.problem(place, "a second document", "one document")
+        if documents > most:
+            given, allowed = ("a second document", "one document") if most == 1 else (f"document {documents}", f"at most {most} documents")
+            check.problem(place, given, allowed)
             return False
     return True
 

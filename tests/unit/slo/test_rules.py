@@ -210,16 +210,67 @@ def test_queries_of_ones_own():
     """With the place for the window; rates become events; no bad events are none."""
     source = Queries('sum(rate(errors{a="b"}[{{.window}}]))', "sum(rate(requests[{{ .window }}]))")
     rules, _ = rules_of(availability(target=99.9), sources={"up": source})
-    assert rules["slo:events:increase5m"]["expr"] == "(sum(rate(requests[5m]))) * 300"
-    assert rules["slo:bad_events:increase5m"]["expr"] == ('((sum(rate(errors{a="b"}[5m]))) * 300) or 0 * ((sum(rate(requests[5m]))) * 300)')
+    assert rules["slo:events:increase5m"]["expr"] == "(sum(sum(rate(requests[5m]))) * 300)"
+    assert rules["slo:bad_events:increase5m"]["expr"] == (
+        '(sum(sum(rate(errors{a="b"}[5m]))) * 300) or 0 * (sum(sum(rate(requests[5m]))) * 300)'
+    )
+    good = Queries(total_query="increase(requests[{{.window}}]) # all", good_query="increase(fine[{{.window}}])", rates=False)
+    rules, _ = rules_of(availability(target=99.9), sources={"up": good})
+    assert rules["slo:bad_events:increase5m"]["expr"] == (
+        "sum(increase(requests[5m])) - (sum(increase(fine[5m])) or 0 * sum(increase(requests[5m])))"
+    )
     assert compile_rules([availability()], LONG, sources={"up": source}).notes == (
         "up: no tests are made for events that are not in somaresil_sli_events_total",
     )
     assert problems_of([availability()], LONG, sources={"up": Queries("a", "b"), "down": source}) == [
-        "slos.up.source.bad_query",
         "slos.up.source.total_query",
+        "slos.up.source.bad_query",
         "slos.sources.down",
     ]
+
+
+WRONG_QUERIES = {
+    "it would end what is around it": "a[{{.window}}]) or (b",
+    "a bracket is open": "sum(a[{{.window}}]",
+    "brackets cross": "sum(a[{{.window}})]",
+    "a quote is open": 'a{b="c}[{{.window}}]',
+    "another template": "a{b='{{.service}}'}[{{.window}}]",
+    "no window": "sum(a)",
+    "long": "a[{{.window}}]" + " " * 2_000,
+}
+
+
+@pytest.mark.parametrize("how", WRONG_QUERIES)
+def test_what_is_no_query_is_refused(how):
+    """A query stands within others, so it must be whole; brackets in texts and comments are none."""
+    fine = "sum(a[{{.window}}])"
+    assert problems_of([availability()], LONG, sources={"up": Queries(WRONG_QUERIES[how], fine)}) == ["slos.up.source.bad_query"]
+    assert problems_of([availability()], LONG, sources={"up": Queries(fine, fine, good_query=fine)}) == ["slos.up.source.bad_query"]
+    odd = Queries('a{b=")\\"("}[{{.window}}] # (', 'b{c=`"(`}[{{.window}}]')
+    assert compile_rules([availability()], LONG, sources={"up": odd}).files
+
+
+def test_windows_that_dashboards_of_sloth_choose_from():
+    """All of them with its labels, and only those of the policy without; none longer than what is kept."""
+    own = {name for name in rules_of(availability())[0] if "ratio_rate" in name}
+    assert own == {f"slo:sli_error:ratio_rate{window}" for window in ("5m", "30m", "1h", "6h", "30d")}
+    with_sloth = {
+        name for name in rules_of(availability(), RuleOptions(retention=timedelta(days=100), sloth=True))[0] if "ratio_rate" in name
+    }
+    assert with_sloth - own == {f"slo:sli_error:ratio_rate{window}" for window in ("2h", "1d", "3d")}
+    short, _ = rules_of(availability(days=2), RuleOptions(retention=timedelta(days=2), sloth=True))
+    assert "slo:sli_error:ratio_rate1d" in short
+    assert "slo:sli_error:ratio_rate3d" not in short
+
+
+def test_a_service_of_its_own():
+    """Where the file says whose an objective is, that is the label, and not the one of all."""
+    slos = [availability("up"), availability("down")]
+    options = RuleOptions(retention=timedelta(days=100), service="gw", sloth=True)
+    files = compile_rules(slos, options, services={"up": "shop"}).files
+    assert 'sloth_id: "shop-up"' in files["up.rules.yaml"]
+    assert 'sloth_id: "gw-down"' in files["down.rules.yaml"]
+    assert problems_of(slos, options, services={"left": "x"}) == ["slos.services.left"]
 
 
 def test_options_are_checked_all_at_once():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ from somaresil.slo.rules.checks import SCRAPES, check_objective
 from somaresil.slo.rules.options import RuleOptions
 from somaresil.slo.rules.promtest import tests_of
 from somaresil.slo.rules.quantiles import quantile_rules, quantile_test
-from somaresil.slo.rules.source import EVENTS, source_of
+from somaresil.slo.rules.source import EVENTS, Queries, source_of
 from somaresil.slo.rules.text import duration, number, quoted, template, yaml
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _CURRENT: Final = 300.0
 _PERIOD_EVERY: Final = "2m"
 """How often the whole period is summed: it is dear, and changes slowly. Prometheus forgets a sample after five minutes."""
 _UNSEEN_FOR: Final = "10m"
+_SLOTH_WINDOWS: Final = (300.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0, 259_200.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,17 @@ class Compiled:
     """What could not be said in rules, in words."""
 
 
-def compile_rules(slos: Iterable[SLO], options: RuleOptions | None = None, *, sources: Mapping[str, Source] | None = None) -> Compiled:
+def compile_rules(
+    slos: Iterable[SLO],
+    options: RuleOptions | None = None,
+    *,
+    sources: Mapping[str, Source] | None = None,
+    services: Mapping[str, str] | None = None,
+) -> Compiled:
     """Rules of every objective, each in a file of its own, with tests of them.
 
-    ``sources`` says by name where an objective is counted that is not in our counter.
+    ``sources`` says by name where an objective is counted that is not in our counter, ``services`` whose it is, where that is not the
+    ``service`` of the options.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found; paths begin with ``slos.<name>``.
     """
@@ -57,12 +65,14 @@ def compile_rules(slos: Iterable[SLO], options: RuleOptions | None = None, *, so
             continue
         if slo.name in found:
             check.problem(slo.name, slo, "each name once")
-        rules = Rules(slo, source_of(slo, (sources or {}).get(slo.name), options.labels), options)
+        service = (services or {}).get(slo.name, options.service)
+        rules = Rules(slo, source_of(slo, (sources or {}).get(slo.name), options.labels), replace(options, service=service))
         check_objective(check.child(slo.name), slo, rules.source, options)
         found[slo.name] = rules
-    for name in sources or {}:
-        if name not in found:
-            check.problem(f"sources.{name}", name, f"an objective ({', '.join(found) or 'there is none'})")
+    for what, given_ in (("sources", sources or {}), ("services", services or {})):
+        for name in given_:
+            if name not in found:
+                check.problem(f"{what}.{name}", name, f"an objective ({', '.join(found) or 'there is none'})")
     check.finish()
     files: dict[str, str] = {}
     notes: list[str] = []
@@ -149,6 +159,10 @@ class Rules:
     def _current(self) -> float:
         return max(_CURRENT, SCRAPES * float(self.options.scrape_interval))  # type: ignore[arg-type]
 
+    @property
+    def _kept(self) -> float:
+        return float(self.options.retention)  # type: ignore[arg-type]
+
     def error(self, window: float) -> str:
         """The recorded error ratio of a window."""
         series = f"slo:sli_error:ratio_rate{duration(window)}{self.matcher}"
@@ -167,6 +181,9 @@ class Rules:
     def groups(self) -> Iterator[dict[str, Any]]:
         """Within a group rules are evaluated one after the other at one instant: what is alerted on is not a round late."""
         windows = {seconds for window in self.policy.windows for seconds in (window.long, window.short)} | {self._current}
+        if self.options.sloth:
+            # Its dashboards let choose among these, whatever the alerts look at.
+            windows |= {seconds for seconds in _SLOTH_WINDOWS if self._current <= seconds < self.slo.period and seconds <= self._kept}
         rolls = self.slo.calendar is None
         # A period that is a window as well is summed once, and what is left of it with it.
         apart = rolls and self.slo.period not in windows
@@ -278,6 +295,8 @@ class Rules:
             yield f"{name}: its groups have no series; the rules are about all of them together"
         if self.source.series is None:
             yield f"{name}: no tests are made for events that are not in {EVENTS}"
+        if isinstance(self.source, Queries) and self.options.labels:
+            yield f"{name}: labels are not added to queries of one's own"
 
 
 def _templates(labels: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, Any]:

@@ -15,11 +15,35 @@ if TYPE_CHECKING:
     from somaresil.config import Checker
     from somaresil.slo.objective import SLO
 
-__all__ = ["EVENTS", "Events", "Histogram", "Queries", "Source", "source_of"]
+__all__ = ["EVENTS", "LONGEST_QUERY", "Events", "Histogram", "Queries", "Source", "source_of", "uncommented"]
 
 EVENTS: Final = "somaresil_sli_events_total"
 _WINDOW: Final = re.compile(r"\{\{\s*\.window\s*\}\}")
 _METRIC: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_LOOK: Final = 300.0
+LONGEST_QUERY: Final = 2_000
+"""Characters of a query of one's own."""
+_TOKEN: Final = re.compile(
+    r"""(?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`[^`]*`)|(?P<comment>\#[^\n]*)|(?P<broken>["'`])|(?P<mark>[()\[\]{}])"""
+)
+_CLOSES: Final = {")": "(", "]": "[", "}": "{"}
+
+
+def uncommented(query: str) -> str | None:
+    """A query without comments, so that it can stand within another; None when its brackets or quotes are not closed."""
+    open_: list[str] = []
+    for token in _TOKEN.finditer(query):
+        mark = token["mark"]
+        if token["broken"] is not None:
+            return None
+        if mark is None:
+            continue
+        if mark not in _CLOSES:
+            open_.append(mark)
+        elif not open_ or open_.pop() != _CLOSES[mark]:
+            return None
+    return None if open_ else _TOKEN.sub(lambda token: "" if token["comment"] is not None else token[0], query).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +131,9 @@ class Histogram:
         """Note a metric that is none and a threshold that is no bound."""
         if not isinstance(self.metric, str) or not _METRIC.fullmatch(self.metric):
             check.problem("source.metric", self.metric, "the name of a metric, without _bucket")
+        for name in self.labels:
+            if not _LABEL.fullmatch(name) or name == "le":
+                check.problem("source.labels", name, "a label name other than le")
         if slo.indicator != "latency":
             check.problem("source", self.metric, "a histogram for an objective with latency alone")
         elif slo.latency not in self.buckets:
@@ -116,31 +143,36 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Queries of one's own for bad events and for all, with ``{{.window}}`` where the window goes, as Sloth has them.
+    """Queries of one's own for bad or good events and for all, with ``{{.window}}`` where the window goes, as Sloth has them.
 
-    With ``rates`` False they give counts and not rates. What is asked for by ``rate`` is multiplied by the window.
+    With ``rates`` False they give counts and not rates. What is asked for by ``rate`` is multiplied by the window. Series are added up.
     """
 
-    bad_query: str
-    total_query: str
+    bad_query: str = ""
+    total_query: str = ""
     rates: bool = True
+    good_query: str = ""
+    """In place of ``bad_query``: what is not good is bad."""
 
     def bad(self, window: float) -> str:
-        """No bad events while there are others are none, and not unknown."""
-        return f"({self._at(self.bad_query, window)}) or 0 * ({self._at(self.total_query, window)})"
+        """No bad events while there are others are none, and not unknown; no good ones are none as well."""
+        total = self.total(window)
+        if self.good_query:
+            return f"{total} - ({self._at(self.good_query, window)} or 0 * {total})"
+        return f"{self._at(self.bad_query, window)} or 0 * {total}"
 
     def total(self, window: float) -> str:
         """All of them."""
         return self._at(self.total_query, window)
 
     def _at(self, query: str, window: float) -> str:
-        text = _WINDOW.sub(duration(window), query.strip())
-        return f"({text}) * {number(Decimal(str(window)))}" if self.rates else text
+        text = f"sum({_WINDOW.sub(duration(window), uncommented(query) or query)})"
+        return f"({text} * {number(Decimal(str(window)))})" if self.rates else text
 
     @property
     def absent(self) -> str:
         """True while there is no answer."""
-        return f"absent({_WINDOW.sub('5m', self.total_query.strip())})"
+        return f"absent({self._at(self.total_query, _LOOK)})"
 
     @property
     def series(self) -> tuple[str, str] | None:
@@ -148,11 +180,23 @@ class Queries:
         return None
 
     def check(self, check: Checker, slo: SLO) -> None:
-        """Note queries without the place for a window."""
-        for name in ("bad_query", "total_query"):
+        """Note queries without the place for a window, and what is no query at all."""
+        if bool(self.bad_query) is bool(self.good_query):
+            check.problem("source.bad_query", self.bad_query, "a query for bad events, or good_query for good ones, and not both")
+        for name in ("total_query", "bad_query", "good_query"):
             query = getattr(self, name)
+            if name != "total_query" and not query:
+                continue
             if not isinstance(query, str) or not _WINDOW.search(query):
                 check.problem(f"source.{name}", query, "PromQL with {{.window}} where the window goes")
+            elif len(query) > LONGEST_QUERY:
+                check.problem(f"source.{name}", f"{len(query)} characters", f"at most {LONGEST_QUERY}")
+            elif uncommented(query) is None or "{{" in _WINDOW.sub("", query):
+                check.problem(
+                    f"source.{name}", query, "PromQL whose brackets and quotes are closed, without other templates than {{.window}}"
+                )
+        if not isinstance(self.rates, bool):
+            check.problem("source.rates", self.rates, "True or False")
         if slo.parts or slo.time_slice_window is not None:
             check.problem("source", "queries", "an objective of events", "slices of time and composites are known to the process alone")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -83,7 +84,8 @@ def _scalar(value: Any, depth: int) -> str:
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, str):
         return '"' + "".join(_escaped(each) for each in value) + '"'
-    return json.dumps(value)
+    # An exponent without a point would be read as text.
+    return number(Decimal(str(value))) if isinstance(value, float) and math.isfinite(value) else json.dumps(value)
 
 
 def _escaped(character: str) -> str:
