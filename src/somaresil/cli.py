@@ -21,7 +21,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from somaresil import control_command, rules_command
+from somaresil import control_command, rules_command, slo_command
 from somaresil._version import __version__
 from somaresil.gate import cli as gate_command
 from somaresil.sla import cli as sla_command
@@ -149,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     toolkit_command.add_command(commands)
     control_command.add_to(commands)
     rules_command.add_to(commands)
+    slo_command.add_to(commands)
     return parser
 
 

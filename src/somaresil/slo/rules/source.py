@@ -107,20 +107,28 @@ class Histogram:
             return f"le={quoted(text)}"
         return "le=~" + quoted(text + r"(\.0)?")
 
+    @property
+    def within(self) -> str:
+        """The counter of those that took no longer."""
+        return self._bucket(self._within())
+
+    @property
+    def everything(self) -> str:
+        """The counter of all."""
+        return self._bucket('le="+Inf"')
+
     def bad(self, window: float) -> str:
         """Those that took longer."""
-        within = f"sum(increase({self._bucket(self._within())}[{duration(window)}]))"
-        return f"{self.total(window)} - {within}"
+        return f"{self.total(window)} - sum(increase({self.within}[{duration(window)}]))"
 
     def total(self, window: float) -> str:
         """All of them."""
-        everything = self._bucket('le="+Inf"')
-        return f"sum(increase({everything}[{duration(window)}]))"
+        return f"sum(increase({self.everything}[{duration(window)}]))"
 
     @property
     def absent(self) -> str:
         """True while nobody exports it."""
-        return f"absent(sum({self._bucket(self._within())}))"
+        return f"absent(sum({self.within}))"
 
     @property
     def series(self) -> tuple[str, str] | None:
