@@ -370,6 +370,51 @@ def test_a_real_prometheus_is_read_as_it_is_meant(situation, prometheus, tmp_pat
     assert said["objectives"][0]["source"] == "prometheus"
 
 
+def asked(name, part, other="outcome"):
+    """A query of one's own over the same counters."""
+    matcher = f'slo="{name}"' + (f',{other}="{part}"' if part else "")
+    return f"sum(increase(somaresil_sli_events_total{{{matcher}}}[{{{{.window}}}}]))"
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("part", ["bad", "good"])
+@pytest.mark.parametrize("situation", REAL)
+def test_queries_of_ones_own_are_judged_alike(situation, part, prometheus, tmp_path, capsys):
+    """Whether they ask for what is bad or good: the decision is that of our own counter, and so are the counts."""
+    name = REAL[situation]
+    file = slo_file(tmp_path, name)
+    _, plain_said = gate(capsys, file, prometheus.url)
+    source = f"source = {{ {part}_query = '{asked(name, part)}', total_query = '{asked(name, None)}', rates = false }}"
+    file.write_text(f"{file.read_text()}{source}\n")
+    code, said = gate(capsys, file, prometheus.url)
+    expected(situation, code, said, REASONS[situation])
+    for count in ("good", "bad"):
+        there, here = plain_said["objectives"][0][count], said["objectives"][0][count]
+        assert here == there or here == pytest.approx(there, rel=1e-3, abs=2)
+
+
+@pytest.mark.server
+def test_queries_that_say_nothing_are_unknown(prometheus, tmp_path, capsys):
+    """What is no vector, has more bad events than events, or is broken."""
+    healthy = asked("healthy", None)
+    for bad, total, reason in (
+        (asked("nobody", None), asked("nobody", None), "no samples of this objective"),
+        (asked("burning", None), healthy, "more good or bad ones than events"),
+        ("sum(nothing[{{.window}}])", healthy, r"it answers 400 \(bad_data\)"),
+        ("1 / 0 * " + healthy, healthy, "bad is no number of events"),
+    ):
+        file = slo_file(tmp_path)
+        file.write_text(f"{file.read_text()}source = {{ bad_query = '{bad}', total_query = '{total}', rates = false }}\n")
+        code, said = gate(capsys, file, prometheus.url)
+        assert (code, said["decision"]) == (2, "unknown"), bad
+        assert re.search(reason, said["reasons"][0]), said["reasons"]
+    # Without bad events there are none: the query for them may have no answer.
+    file = slo_file(tmp_path, "healthy", gate="[gate]\nminimum_coverage = 0.0")
+    file.write_text(f"{file.read_text()}source = {{ bad_query = '{asked('nobody', 'bad')}', total_query = '{healthy}', rates = false }}\n")
+    code, said = gate(capsys, file, prometheus.url)
+    assert (code, said["objectives"][0]["bad"]) == (0, 0)
+
+
 @pytest.mark.server
 def test_counts_are_those_of_all_lives_and_replicas(prometheus, tmp_path, capsys):
     """Within a per mille of what was counted in the week."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,9 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from somaresil import SLO
+from somaresil.config import Checker
+from somaresil.interchange import dump_toml, import_text
 from somaresil.model.slo import BurnPolicy, Window
+from somaresil.settings.files import document_from_text
 from somaresil.slo import defaults
 from somaresil.slo.rules import Histogram, Queries, RuleOptions, compile_rules
+from somaresil.slofile import slos_of
 
 pytestmark = [pytest.mark.server]
 
@@ -116,6 +121,119 @@ def test_rules_over_other_sources_are_accepted(promtool):
     for compiled in (histogram, queries):
         checked, _, said = judged(promtool, dict(compiled.files))
         assert checked == 0, said
+
+
+SELECTORS = st.sampled_from(["requests", 'requests{a="b"}', "requests{a=~'x|[y]',b!=\"{\"}", '{__name__="requests"}', "requests offset 5m"])
+
+
+@st.composite
+def specs(draw):
+    """What Sloth, Pyrra and OpenSLO say of counters of others."""
+    name = draw(st.from_regex(r"[a-z][a-z0-9-]{0,20}[a-z0-9]", fullmatch=True))
+    bad, total = draw(SELECTORS), draw(SELECTORS)
+    target = draw(st.sampled_from([90, 99, 99.9, 99.95]))
+    form = draw(st.sampled_from(["sloth", "pyrra", "openslo"]))
+    if form == "sloth":
+        call = draw(st.sampled_from(["rate", "increase"]))
+        events = {
+            "error_query": f"sum({call}(requests{{a='b'}}[{{{{.window}}}}])) # bad",
+            "total_query": f"sum({call}(all[{{{{ .window }}}}]))",
+        }
+        alerting = {"page_alert": {"disable": draw(st.booleans())}, "ticket_alert": {"disable": draw(st.booleans())}}
+        slo = {"name": name, "objective": target, "sli": {"events": events}, "alerting": alerting}
+        return form, {"version": "prometheus/v1", "service": draw(NAMES), "slos": [slo]}
+    if form == "pyrra":
+        indicator = draw(
+            st.sampled_from(
+                [
+                    {"ratio": {"errors": {"metric": bad}, "total": {"metric": total}}},
+                    {"latency": {"success": {"metric": 'h_bucket{le="0.1"}'}, "total": {"metric": "h_count"}}},
+                    {"latencyNative": {"latency": "200ms", "total": {"metric": total}}},
+                    {"bool_gauge": {"metric": bad}},
+                ]
+            )
+        )
+        spec = {"target": str(target), "window": draw(st.sampled_from(["1w", "2w", "4w", "30d"])), "indicator": indicator}
+        return form, {"apiVersion": "pyrra.dev/v1alpha1", "kind": "ServiceLevelObjective", "metadata": {"name": name}, "spec": spec}
+    metrics = {part: {"metricSource": {"type": "Prometheus", "spec": {"query": query}}} for part, query in (("bad", bad), ("total", total))}
+    indicator = draw(
+        st.sampled_from(
+            [
+                {"ratioMetric": {"counter": draw(st.booleans()), **metrics}},
+                {"ratioMetric": {"counter": True, "good": metrics["bad"], "total": metrics["total"]}},
+                {"thresholdMetric": metrics["bad"]},
+            ]
+        )
+    )
+    spec = {
+        "service": "s",
+        "indicator": {"metadata": {"name": "i"}, "spec": indicator},
+        "timeWindow": [{"duration": "4w", "isRolling": True}],
+        "budgetingMethod": "Occurrences",
+        "objectives": [{"targetPercent": target, "op": "lte", "value": draw(st.sampled_from([0.5, -1, 0.0001, 123456789]))}],
+    }
+    return form, {"apiVersion": "openslo/v1", "kind": "SLO", "metadata": {"name": name}, "spec": spec}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(spec=specs(), labels=st.booleans())
+def test_promtool_accepts_rules_of_whatever_is_imported(promtool, spec, labels):
+    """Counters of others, by way of a file of ours."""
+    form, document = spec
+    file = import_text(json.dumps(document), form).file
+    check = Checker()
+    file = slos_of(document_from_text(dump_toml(file), ".toml", "slo.toml", check))
+    options = RuleOptions(retention=timedelta(days=400), cap_unreachable=True, sloth=labels, scrape_interval=5.0)
+    compiled = compile_rules(file.slos, options, sources=file.sources, services=file.services)
+    checked, _, said = judged(promtool, dict(compiled.files))
+    assert checked == 0, said
+
+
+SLOTH_DASHBOARD = {
+    "slo:sli_error:ratio_rate5m": "0.5",
+    "slo:sli_error:ratio_rate30m": "0.5",
+    "slo:sli_error:ratio_rate1h": "0.5",
+    "slo:sli_error:ratio_rate2h": "0.5",
+    "slo:sli_error:ratio_rate6h": "0.5",
+    "slo:sli_error:ratio_rate1d": "0.5",
+    "slo:sli_error:ratio_rate3d": "0.5",
+    "slo:sli_error:ratio_rate30d": "0.5",
+    "slo:objective:ratio": "0.999",
+    "slo:error_budget:ratio": "0.001",
+    "slo:time_period:days": "30",
+    "slo:current_burn_rate:ratio": "500",
+    "slo:period_burn_rate:ratio": "500",
+    "slo:period_error_budget_remaining:ratio": "-499",
+    "sloth_slo_info": "1",
+}
+IN_ITS_WORDS = 'sloth_id="gw-up",sloth_service="gw",sloth_slo="up"'
+
+
+@pytest.mark.parametrize("queries", [False, True])
+def test_dashboards_of_sloth_find_what_they_ask_for(promtool, queries):
+    """Each series that they ask for, by each of the three labels, with one value: of our counter, and of counters of others."""
+    counter = "somaresil_sli_events_total"
+    source = Queries(f'sum(rate({counter}{{outcome="bad"}}[{{{{.window}}}}]))', f"sum(rate({counter}[{{{{.window}}}}]))")
+    options = RuleOptions(retention=timedelta(days=40), sloth=True, service="gw")
+    compiled = compile_rules([SLO("up", 99.9, timedelta(days=30))], options, sources={"up": source} if queries else {})
+    series = [{"series": f'{counter}{{slo="up",outcome="{outcome}"}}', "values": "0+10x120"} for outcome in ("good", "bad")]
+    asked = [
+        {
+            "expr": f"round(max by () ({name}{{{IN_ITS_WORDS}}}) * 1e6) / 1e6",
+            "eval_time": "2h",
+            "exp_samples": [{"labels": "{}", "value": float(value)}],
+        }
+        for name, value in SLOTH_DASHBOARD.items()
+    ]
+    alerts = f'count(ALERTS{{{IN_ITS_WORDS},sloth_severity="page",alertstate="firing"}})'
+    asked.append({"expr": alerts, "eval_time": "2h", "exp_samples": [{"labels": "{}", "value": 1}]})
+    windows = "count(count by (sloth_window) ({__name__=~'slo:sli_error:ratio_rate.*'}))"
+    asked.append({"expr": windows, "eval_time": "2h", "exp_samples": [{"labels": "{}", "value": 8}]})
+    test = {"rule_files": ["up.rules.yaml"], "evaluation_interval": "1m", "tests": [{"interval": "1m", "input_series": series}]}
+    test["tests"][0]["promql_expr_test"] = asked
+    files = {"up.rules.yaml": compiled.files["up.rules.yaml"], "up.test.yaml": json.dumps(test)}
+    checked, tested, said = judged(promtool, files)
+    assert (checked, tested) == (0, 0), said
 
 
 BROKEN = {

@@ -43,12 +43,14 @@ class _Objects:
     findings: Findings
     found: dict[str, dict[str, tuple[Any, Place]]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     named: set[tuple[str, str]] = field(default_factory=set)
+    broken: set[tuple[str, str]] = field(default_factory=set)
+    """What is there and wrong: whoever names it is not to blame."""
 
     def get(self, kind: str, name: str, place: Place) -> tuple[Any, Place] | None:
         """One of them, which now is named by somebody; None, and a problem, when there is none."""
         self.named.add((kind, name))
         found = self.found[kind].get(name)
-        if found is None:
+        if found is None and (kind, name) not in self.broken:
             place.problem(name, f"the name of a document of kind {kind}", did_you_mean(name, self.found[kind]))
         return found
 
@@ -70,6 +72,7 @@ def openslo_drafts(documents: Sequence[Document], findings: Findings) -> Iterato
     for number, document in enumerate(documents, start=1):
         _take(document, number, objects)
     types = {name: str(data["spec"]["type"]) for name, (data, _) in objects.found["DataSource"].items()}
+    types |= {name: "Prometheus" for kind, name in objects.broken if kind == "DataSource"}
     drafts: list[Draft] = []
     composites: list[tuple[Any, Place]] = []
     for data, place in objects.found["SLO"].values():
@@ -105,7 +108,9 @@ def _take(document: Document, number: int, objects: _Objects) -> None:
     KINDS[kind].look(place, data)
     if isinstance(name, str) and name in objects.found[kind]:
         place.at("metadata", "name").problem(name, "each name once in a kind", f"it is also that of {objects.found[kind][name][1].shown}")
-    elif len(objects.findings.check.problems) == before:
+    elif len(objects.findings.check.problems) > before:
+        objects.broken.add((kind, str(name)))
+    else:
         objects.found[kind][str(name)] = (data, place)
         _note_metadata(data, place, objects.findings)
 

@@ -112,7 +112,7 @@ class Number:
         """It is one, and within."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or (isinstance(value, float) and not math.isfinite(value)):
-            place.problem(value, "a number", "without quotes" if isinstance(value, str) else "")
+            place.problem(value, "a number", "without quotes, and with a point before an exponent" if isinstance(value, str) else "")
         elif not (
             (value > self.least if self.open_below else value >= self.least)
             and (value < self.most if self.open_above else value <= self.most)

@@ -116,6 +116,7 @@ class SLO:
         self._check_slices(check)
         self._check_groups(check)
         self._check_injected(check)
+        check.type("description", self.description, str, "a text")
         check.finish()
 
     def _check_window(self, check: Checker) -> None:
@@ -143,7 +144,8 @@ class SLO:
         check.name("error_budget_policy.name", policy.name)
         if len(policy.windows) > _MOST_WINDOWS:
             check.problem("error_budget_policy.windows", f"{len(policy.windows)} of them", f"at most {_MOST_WINDOWS}")
-        longest = self.period if self.calendar in periods.NOMINAL or isinstance(self.measurement_window, timedelta) else None
+        rolls = self.calendar is None and isinstance(self.measurement_window, timedelta)
+        longest = self.period if rolls or (isinstance(self.calendar, str) and self.calendar in periods.NOMINAL) else None
         for number, window in enumerate(policy.windows):
             path = f"error_budget_policy.windows[{number}]"
             check.seconds(f"{path}.short", window.short, minimum=_SLOT, exclusive=False)

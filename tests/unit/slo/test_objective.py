@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from somaresil import SLO, ConfigurationError, ErrorBudget, Resilience
-from somaresil.model.slo import FAST_BURN, GRADUAL_BURN
+from somaresil.model.slo import FAST_BURN, GRADUAL_BURN, BurnPolicy, Window
 from somaresil.slo import defaults
 
 
@@ -107,3 +107,12 @@ def test_the_four_objectives_of_the_plan():
     resilience = Resilience("x")
     resilience.slos.add(*defaults.ALL)
     assert resilience.slos.names == tuple(slo.name for slo in defaults.ALL)
+
+
+def test_what_a_file_may_hold_is_a_problem_and_no_defect():
+    """A calendar or a description of any kind: files have mappings and lists where texts belong."""
+    policy = BurnPolicy("own", (Window(60.0, 10.0, 0.5, "page"),))
+    for strange in ({}, [], (), 3):
+        with pytest.raises(ConfigurationError) as caught:
+            SLO("a", 99.0, error_budget_policy=policy, calendar=strange, description=strange)
+        assert [problem.path.rpartition(".")[2] for problem in caught.value.problems] == ["calendar", "description"]
