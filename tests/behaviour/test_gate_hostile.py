@@ -393,6 +393,25 @@ def test_queries_of_ones_own_are_judged_alike(situation, part, prometheus, tmp_p
         assert here == there or here == pytest.approx(there, rel=1e-3, abs=2)
 
 
+def test_a_histogram_is_asked_for_its_bucket(tmp_path, capsys):
+    """At the threshold of the objective, with the labels of the source and of the gate."""
+    file = slo_file(tmp_path)
+    file.write_text(f"{file.read_text()}latency = 0.5\nsource = {{ histogram = 'h_seconds', buckets = [0.5], labels = {{ a = 'b' }} }}\n")
+    parts = {"good": None, "total": 9_991, "bad": 1}
+    with lying(plain(lambda: vector(**parts))) as server:
+        code, said = gate(capsys, file, server.url, "--label", "job=x")
+        asked_for = urllib.parse.unquote_plus(server.asked[0])
+    assert (code, said["objectives"][0]["good"], said["objectives"][0]["bad"]) == (0, 9_990, 1)
+    assert 'h_seconds_bucket{a="b",job="x",le="0.5"}[7d]' in asked_for
+    for strange in ({**parts, "bad": -500}, {**parts, "bad": 20_000}, {**parts, "total": None}, {**parts, "bad": None}, {"total": 3}):
+        with lying(plain(lambda strange=strange: vector(**strange))) as server:
+            assert gate(capsys, file, server.url)[0] == 2, strange
+    # A little less than nothing is nothing: increases are extrapolated.
+    with lying(plain(lambda: vector(**{**parts, "bad": -3}))) as server:
+        code, said = gate(capsys, file, server.url)
+        assert (code, said["objectives"][0]["bad"]) == (0, 0)
+
+
 @pytest.mark.server
 def test_queries_that_say_nothing_are_unknown(prometheus, tmp_path, capsys):
     """What is no vector, has more bad events than events, or is broken."""

@@ -25,6 +25,8 @@ __all__ = ["FORMATS", "Imported", "import_slos", "import_text"]
 
 FORMATS: Final = ("openslo", "sloth", "pyrra")
 _MONTH: Final = 30 * 86_400.0
+_MOST: Final = 2_000
+"""Documents in a file, whose size is bounded as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def import_slos(path: str | os.PathLike[str], form: str, *, period: float | time
     """
     check = Checker()
     seconds = _options(check, form, period)
-    documents = documents_of(path, check)
+    documents = documents_of(path, check, most=_MOST)
     check.finish()
     return _imported(documents, form, seconds, partial=partial, name=str(path))
 
@@ -56,7 +58,7 @@ def import_text(text: str, form: str, *, name: str = "text", period: float | tim
     """Read YAML as :func:`import_slos` does; ``name`` stands in problems for the file."""
     check = Checker()
     seconds = _options(check, form, period)
-    documents = documents_from_text(text, name, check)
+    documents = documents_from_text(text, name, check, most=_MOST)
     check.finish()
     return _imported(documents, form, seconds, partial=partial, name=name)
 

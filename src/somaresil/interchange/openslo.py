@@ -116,16 +116,32 @@ def _take(document: Document, number: int, objects: _Objects) -> None:
 
 
 def _note_metadata(data: Any, place: Place, findings: Findings) -> None:
-    metadata = data["metadata"]
-    for name in metadata.get("annotations") or {}:
-        if name != OPTIONS or data["kind"] != "SLO":
-            findings.note(place.at("metadata", "annotations", name), "not carried over")
-    if metadata.get("labels"):
-        findings.note(place.at("metadata", "labels"), "not carried over; give them to the rules by --alert-label")
+    """Tell what is there for readers alone, wherever it stands: of all that an SLO keeps its own description."""
     if data["kind"] == "DataSource":
         findings.note(place, "not carried over; the gate and the rules are told where Prometheus is")
-    if data["kind"] in {"Service", "AlertNotificationTarget"} and (metadata.get("displayName") or data["spec"].get("description")):
-        findings.note(place, "not carried over beyond its name")
+        return
+    _note_prose(data, place, findings, slo=data["kind"] == "SLO")
+
+
+def _note_prose(value: Any, place: Place, findings: Findings, *, slo: bool) -> None:
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in items:
+        kept = slo and place.path in {("metadata",), ("spec",)}
+        if key == "metricSource":
+            # Whatever stands there belongs to the query.
+            continue
+        if key == "annotations" and place.path[-1:] == ("metadata",):
+            for name in below or ():
+                if name != OPTIONS or not kept:
+                    findings.note(place.at(key, name), "not carried over")
+        elif key == "labels" and place.path[-1:] == ("metadata",):
+            if below:
+                findings.note(place.at(key), "not carried over; give them to the rules by --alert-label")
+        elif key in {"displayName", "description"}:
+            if below and not kept:
+                findings.note(place.at(key), "not carried over")
+        else:
+            _note_prose(below, place.at(key), findings, slo=slo)
 
 
 def _note_unused(objects: _Objects) -> None:

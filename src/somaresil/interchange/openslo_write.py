@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.config import Checker
@@ -17,9 +16,9 @@ from somaresil.interchange.openslo import OPTIONS, openslo_drafts
 from somaresil.interchange.openslo_shapes import API, BUDGETING, LONGEST_NAME, LONGEST_TEXT
 from somaresil.interchange.toml import as_json, table_of
 from somaresil.model.slo import burn_threshold
-from somaresil.settings.files import Document
+from somaresil.settings.files import LARGEST, Document
 from somaresil.slo.rules.source import EVENTS, Histogram, Queries, source_of
-from somaresil.slo.rules.text import duration, number, quoted, yaml
+from somaresil.slo.rules.text import quoted, yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,7 +79,10 @@ def dump_openslo(file: SloFile, *, service: str | None = None) -> Exported:
             notes += [f"{name}: only somaresil understands {told} ({OPTIONS})"] if told else []
     if file.actions:
         notes.append("actions are not carried over")
-    return Exported("---\n".join(yaml(each) for each in documents), tuple(notes))
+    text = "---\n".join(yaml(each) for each in documents)
+    if (size := len(text.encode("utf-8", "replace"))) > LARGEST:
+        notes.append(f"it has {size} bytes, and no more than {LARGEST} are read back: write fewer objectives in a file")
+    return Exported(text, tuple(notes))
 
 
 def native_drafts(documents: Iterable[Mapping[str, Any]]) -> dict[str, Draft]:
@@ -201,13 +203,11 @@ def _objectives(slo: SLO, slugs: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _policy(slo: SLO, slug: str, place: int, window: Window) -> dict[str, Any]:
-    share, long = number(Decimal(str(window.budget_share)) * 100), duration(window.long)
     factor = burn_threshold(window.budget_share, slo.period, window.long)
     condition = {
         "kind": "AlertCondition",
         "metadata": {"name": f"{slug}-burn-{place + 1}"},
         "spec": {
-            "description": f"More than {share} % of the budget within {long}",
             "severity": window.severity,
             "condition": {
                 "kind": "burnrate",
@@ -218,7 +218,6 @@ def _policy(slo: SLO, slug: str, place: int, window: Window) -> dict[str, Any]:
         },
     }
     spec = {
-        "description": f"The budget of {slo.name} burns too fast",
         "alertWhenNoData": True,
         "alertWhenResolved": True,
         "alertWhenBreaching": True,

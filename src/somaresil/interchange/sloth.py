@@ -61,6 +61,8 @@ _WINDOWS: Final = {
 }
 """Its default for 30 and 28 days: share of the budget, long and short window."""
 
+_PERIODS: Final = (28 * 86_400.0, 30 * 86_400.0)
+
 
 def sloth_drafts(documents: Sequence[Document], findings: Findings, period: float) -> Iterator[Draft]:
     """Objectives of all documents. ``period`` in seconds: a spec does not say it, whoever runs Sloth does."""
@@ -100,7 +102,7 @@ def _draft(given: Any, place: Place, service: str, findings: Findings, period: f
     source = _source(given["sli"], place.at("sli"), findings)
     if source is None:
         return None
-    policy = _policy(given.get("alerting") or {}, place.at("alerting"), findings)
+    policy = _policy(given.get("alerting") or {}, place.at("alerting"), findings, period)
     if policy is not None:
         table["error_budget_policy"] = policy
     table["source"] = source
@@ -136,7 +138,7 @@ def _source(sli: Any, place: Place, findings: Findings) -> dict[str, Any] | None
     return queries if rates is not False else {**queries, "rates": False}
 
 
-def _policy(alerting: Any, place: Place, findings: Findings) -> Any:
+def _policy(alerting: Any, place: Place, findings: Findings, period: float) -> Any:
     _note_lost(findings, place, alerting, ("name", "labels", "annotations"))
     alerts = {severity: alerting.get(f"{severity}_alert") or {} for severity in _WINDOWS}
     for severity, alert in alerts.items():
@@ -150,4 +152,6 @@ def _policy(alerting: Any, place: Place, findings: Findings) -> Any:
         for severity in wanted
         for share, long, short in _WINDOWS[severity]
     ]
+    if period not in _PERIODS:
+        findings.note(place, "Sloth has windows of its own for 28 and 30 days alone; their shares of the budget are used")
     return {"name": "sloth", "windows": windows}

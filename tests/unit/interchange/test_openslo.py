@@ -38,6 +38,7 @@ def test_documents_that_name_one_another_become_an_objective():
         }
     told = [note.partition(": ")[2].partition(": not carried over")[0] for note in read("openslo", OPENSLO).notes]
     assert told == [
+        "SLO availability: spec.objectives.0.displayName",
         "DataSource fleet",
         "AlertNotificationTarget phone: spec",
         "AlertCondition burns: spec.condition.alertAfter",
@@ -388,3 +389,60 @@ def test_what_is_code_cannot_be_written():
     with pytest.raises(ConfigurationError) as caught:
         dump_openslo(type(file)(slos, file.policy))
     assert [problem.path for problem in caught.value.problems] == ["slos.a.good_when", "slos.b.group_by", "slos.c.parts", "slos.c.parts"]
+
+
+def test_what_is_there_for_readers_is_told_wherever_it_stands():
+    """Names for display, descriptions, labels and annotations; an SLO keeps its own description, or its name for display."""
+    prose = {"displayName": "X", "labels": {"a": ["b"]}, "annotations": {"c/d": "e"}}
+    documents = changed(
+        OPENSLO,
+        ((0, "metadata"), {"name": "availability", **prose}),
+        ((*SPEC, "description"), ...),
+        ((1, "metadata", "displayName"), "X"),
+        ((1, "spec", "description"), "X"),
+        ((4, "spec", "conditions"), [{"kind": "AlertCondition", "metadata": {"name": "y", **prose}, "spec": OPENSLO[5]["spec"]}]),
+        ((6, "spec", "description"), "X"),
+    )
+    found = read("openslo", documents)
+    assert found.file.slos[0].description == "X"
+    told = [note.partition(": ")[2].partition(": not carried over")[0] for note in found.notes]
+    at = "AlertPolicy fast: spec.conditions.0"
+    assert told == [
+        "SLO availability: metadata.labels",
+        "SLO availability: metadata.annotations.c/d",
+        "SLO availability: spec.objectives.0.displayName",
+        "SLI requests: metadata.displayName",
+        "SLI requests: spec.description",
+        "DataSource fleet",
+        f"{at}.metadata.displayName",
+        f"{at}.metadata.labels",
+        f"{at}.metadata.annotations.c/d",
+        "AlertNotificationTarget phone: spec.description",
+        "AlertNotificationTarget phone: spec",
+        f"{at}.spec.condition.alertAfter",
+        "AlertCondition burns",
+    ]
+    both = read("openslo", changed(OPENSLO, ((0, "metadata", "displayName"), "X")))
+    assert any("displayName: not carried over, as there is a description" in note for note in both.notes)
+
+
+def test_more_than_can_be_read_back_is_told():
+    """A note says so when it is written, and reading it is refused."""
+    slos = tuple(SLO(f"s{number}", 99.0, timedelta(days=30)) for number in range(200))
+    made = dump_openslo(type(read_slos(FILE))(slos, read_slos(FILE).policy))
+    assert "bytes" in made.notes[-1]
+    with pytest.raises(ConfigurationError, match="its size"):
+        import_text(made.text, "openslo")
+
+
+def test_other_severities_and_policies_about_something_else():
+    """A severity of any name is a page unless it sounds like less; a policy that does not tell of burning is left out."""
+    for severity, kind in (("sev1", "page"), ("Warning", "ticket"), ("page", "page"), ("ticket", "ticket")):
+        found = read("openslo", changed(OPENSLO, ((5, "spec", "severity"), severity)))
+        assert [window.severity for window in found.file.slos[0].burn_policy.windows] == [kind]
+        assert any("is taken for" in note for note in found.notes) is (severity != kind)
+    found = read("openslo", changed(OPENSLO, ((4, "spec", "alertWhenBreaching"), False), ((4, "spec", "alertWhenNoData"), False)))
+    assert found.file.slos[0].error_budget_policy == "fast_burn_alert"
+    assert len([note for note in found.notes if "AlertPolicy fast" in note]) == 2
+    none = read("openslo", changed(OPENSLO[:4], ((*SPEC, "alertPolicies"), [])))
+    assert any("has no alert policy" in note for note in none.notes)

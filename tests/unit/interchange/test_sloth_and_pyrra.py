@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,19 @@ def test_a_spec_of_sloth():
     assert found.file.services == {"availability": "shop"}
     (slo,) = read("sloth", [SLOTH], period=timedelta(days=28)).file.slos
     assert [factor for factor, *_ in factors(slo)] == [13.44, 5.6, 2.8, 0.933333]
+
+
+def test_other_periods_are_told():
+    """Sloth has none of its own for them."""
+    (note,) = read("sloth", [SLOTH], period=timedelta(days=7)).notes
+    assert "28 and 30 days alone" in note
+
+
+def test_the_guide_shows_what_is_written():
+    """The spec on the page, and the file that becomes of it."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "guides" / "openslo.md").read_text(encoding="utf-8")
+    spec = re.search(r'"""\n(version: prometheus/v1\n.*?)"""', page, re.DOTALL)[1]
+    assert re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1] == dump_toml(import_text(spec, "sloth").file)
 
 
 def test_alerts_that_are_disabled():
