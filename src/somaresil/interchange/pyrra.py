@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.interchange.drafts import Draft
 from somaresil.interchange.promql import WINDOW, increase, over_time, selector, whole
-from somaresil.interchange.shapes import ANYTHING, FLAG, Listing, Place, Table, Text
+from somaresil.interchange.shapes import ANYTHING, FLAG, Listing, Number, OneOf, Place, Table, Text
 from somaresil.slo.rules.text import number
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ _GROUPING: Final = Listing(Text(longest=120))
 _SPEC: Final = Table(
     {
         "description": Text(longest=100_000, empty=True),
-        "target": Text(pattern=r"[0-9]{1,3}(\.[0-9]{1,12})?", allowed='a percentage as text, such as "99.9"'),
+        # A number is one in Go as well, where it is read.
+        "target": OneOf(Number(), Text(pattern=r"[0-9]{1,3}(\.[0-9]{1,12})?", allowed="a percentage, such as 99.9")),
         "window": Text(pattern=r"(?:[0-9]{1,9}(?:ms|[ywdhms]))+", allowed="a duration such as 4w"),
         "indicator": Table(
             {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from somaresil.config import Checker
     from somaresil.settings.files import Document
 
-__all__ = ["ANYTHING", "FLAG", "NAMES_TO_TEXTS", "Anything", "Flag", "Listing", "Number", "Place", "Shape", "Table", "Text"]
+__all__ = ["ANYTHING", "FLAG", "NAMES_TO_TEXTS", "Anything", "Flag", "Listing", "Number", "OneOf", "Place", "Shape", "Table", "Text"]
 
 _LARGEST: Final = 1e15
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")

@@ -58,6 +58,20 @@ def test_the_guide_shows_what_is_written():
     assert re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1] == dump_toml(import_text(spec, "sloth").file)
 
 
+def test_a_query_of_several_lines():
+    """What takes too long is what is not in a bucket; comments of it are no part of what is written."""
+    query = """
+(
+  sum(rate(h_count{verb!="WATCH"}[{{.window}}]))   # all
+  -
+  sum(rate(h_bucket{le="0.4",verb!="WATCH"}[{{.window}}]))
+)"""
+    (source,) = read("sloth", changed([SLOTH], ((*EVENTS, "error_query"), query))).file.sources.values()
+    assert source.bad_query == query.strip()
+    assert "#" not in source.bad(300.0)
+    assert source.rates is True
+
+
 def test_alerts_that_are_disabled():
     """One leaves the other; both leave what an objective has by default, and that is told."""
     page = changed([SLOTH], ((*SLO_, "alerting", "ticket_alert"), {"disable": True}))
@@ -163,6 +177,38 @@ def test_a_spec_of_pyrra():
     )
 
 
+def test_a_target_may_be_a_number():
+    """As it is written in the wild, and as Go reads it."""
+    for target in ("99", 99, 99.0):
+        assert read("pyrra", changed([PYRRA], ((0, "spec", "target"), target))).file.slos[0].target_percentage == 99.0
+
+
+def test_what_is_not_carried_over_from_pyrra_is_told():
+    """Its groups, its names of alerts, its metadata, and what it alone can do."""
+    documents = changed(
+        [PYRRA],
+        ((0, "metadata"), {"name": "answers", "namespace": "monitoring", "labels": {"role": "rules"}}),
+        ((0, "spec", "alerting"), {"name": "X", "absentName": "Y", "absent": False, "burnRateType": "dynamic"}),
+        ((0, "spec", "partial_response_strategy"), "warn"),
+        ((0, "spec", "indicator", "ratio", "grouping"), ["handler"]),
+    )
+    told = [note.partition("answers")[2].removeprefix(": ").partition(": ")[0] for note in read("pyrra", documents).notes]
+    at = "spec.alerting"
+    assert told[:-1] == [
+        "metadata.namespace",
+        "metadata.labels",
+        "spec.partial_response_strategy",
+        "spec.indicator.ratio.grouping",
+        f"{at}.name",
+        f"{at}.absentName",
+        f"{at}.absent",
+        f"{at}.burnRateType",
+    ]
+    off = read("pyrra", changed([PYRRA], ((0, "spec", "alerting"), {"burnrates": False})))
+    assert off.file.slos[0].error_budget_policy == "fast_burn_alert"
+    assert "disabled" in off.notes[0]
+
+
 INDICATORS = {
     "latency": (
         {"success": {"metric": 'h_bucket{le="0.1"}'}, "total": {"metric": "h_count"}},
@@ -191,7 +237,8 @@ def test_indicators_of_pyrra(kind):
 
 
 PYRRA_WRONG = {
-    "a number": (((0, "spec", "target"), 99.5), "spec.target"),
+    "a word": (((0, "spec", "target"), "high"), "spec.target"),
+    "NaN": (((0, "spec", "target"), float("nan")), "spec.target"),
     "a target of all": (((0, "spec", "target"), "100"), "spec.target"),
     "no window": (((0, "spec", "window"), ...), "spec"),
     "a period that is too long": (((0, "spec", "window"), "1y"), "spec.window"),
