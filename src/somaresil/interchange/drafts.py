@@ -69,7 +69,7 @@ class _Table(Document):
             place = draft.places.get(".".join(rest[:length]))
             if place is not None:
                 return place.shown
-        return ".".join((draft.place.shown, *rest))
+        return draft.place.at(*rest).shown
 
 
 def file_of(drafts: Iterable[Draft], findings: Findings, *, partial: bool) -> SloFile:

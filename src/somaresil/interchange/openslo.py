@@ -145,7 +145,7 @@ def _note_prose(value: Any, place: Place, findings: Findings, *, slo: bool) -> N
 
 
 def _note_unused(objects: _Objects) -> None:
-    for kind in ("SLI", "AlertPolicy", "AlertCondition"):
+    for kind in ("SLI", "AlertPolicy", "AlertCondition", "AlertNotificationTarget", "Service"):
         for name, (_, place) in objects.found[kind].items():
             if (kind, name) not in objects.named:
                 objects.findings.note(place, "not carried over; nothing names it")
@@ -240,7 +240,8 @@ def _common(data: Any, place: Place, objects: _Objects) -> tuple[dict[str, Any],
     """What all objectives of a document share."""
     spec, where, findings = data["spec"], place.at("spec"), objects.findings
     table: dict[str, Any] = {"service": spec["service"]}
-    places = {"service": where.at("service"), "description": where.at("description")}
+    objects.named.add(("Service", spec["service"]))
+    places = {"name": place.at("metadata", "name"), "service": where.at("service"), "description": where.at("description")}
     display = (data["metadata"].get("displayName") or "").strip()
     description = spec.get("description") or ""
     if description.strip():

@@ -26,8 +26,8 @@ _SUMS: Final = tuple(
 )
 """Grouped behind, grouped before or not at all, and in brackets alone."""
 _RANGE: Final = re.compile(r"\[(?P<range>[^\]]*)\]")
-_CALL: Final = re.compile(r"\b(?P<call>rate|increase)\s*\(\s*[^()\[\]]+\[(?P<range>[^\]:]+)\]\s*(?:offset\s+\w+\s*)?\)")
-_FUNCTIONS: Final = re.compile(r"\b(?P<call>i?rate|increase|\w+_over_time)\s*\(|(?P<recorded>[a-zA-Z_:][\w:]*?)\{\{")
+_CALL: Final = re.compile(r"\b(?P<call>rate|increase)\s*\([^()\[\]]+\[(?P<range>[^\]:]+)\]\s*(?:offset\s+\w+\s*)?\)")
+_FUNCTIONS: Final = re.compile(r"\b(?P<call>i?rate|increase|\w+_over_time)\s*\(|(?<![\w:])(?P<recorded>[a-zA-Z_:][\w:]*)\{\{")
 
 
 def whole(query: str) -> str | None:

@@ -111,6 +111,7 @@ def _draft(metadata: Any, spec: Any, place: Place, findings: Findings) -> Draft 
         findings.note(place, "its alerts wait for a while before they fire, and here they fire at once: the short window is enough")
     table["source"] = source
     places = {
+        "name": place.at("metadata", "name"),
         "target_percentage": place.at("spec", "target"),
         "measurement_window": place.at("spec", "window"),
         "error_budget_policy": place.at("spec", "window"),

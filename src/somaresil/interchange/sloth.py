@@ -107,6 +107,7 @@ def _draft(given: Any, place: Place, service: str, findings: Findings, period: f
         table["error_budget_policy"] = policy
     table["source"] = source
     places = {
+        "service": Place(place.document, place.label, ("service",), place.check),
         "target_percentage": place.at("objective"),
         "error_budget_policy": place.at("alerting"),
         "source.bad_query": place.at("sli", "events", "error_query"),

@@ -143,6 +143,8 @@ UNFIT = {
     "another language": (((2, "spec", "type"), "Datadog"), "SLI requests: spec.ratioMetric.good.metricSource.type"),
     "a condition that fires while all is well": (((5, "spec", "condition", "op"), "lte"), "AlertCondition burns: spec.condition.op"),
     "a period that is too long": (((*SPEC, "timeWindow", 0, "duration"), "1Y"), "SLO availability: spec.timeWindow.0.duration"),
+    "a name that is no label": (((0, "metadata", "name"), "my slo"), "SLO my slo: metadata.name"),
+    "a service that is no label": (((*SPEC, "service"), "my shop"), "SLO availability: spec.service"),
     "a target of nothing": (((*OBJECTIVE, "target"), 0), "SLO availability: spec.objectives.0.target"),
     "a month from its middle": (
         ((*SPEC, "timeWindow"), [{"duration": "1M", "calendar": {"startTime": "2026-01-15 00:00:00", "timeZone": "UTC"}}]),
@@ -421,6 +423,11 @@ def test_what_is_there_for_readers_is_told_wherever_it_stands():
         "AlertNotificationTarget phone: spec",
         f"{at}.spec.condition.alertAfter",
         "AlertCondition burns",
+    ]
+    more = [*OPENSLO, document("Service", "other", {}), document("AlertNotificationTarget", "mail", {"target": "mail"})]
+    assert [note for note in read("openslo", more).notes if "nothing names it" in note] == [
+        "a.yaml: AlertNotificationTarget mail: not carried over; nothing names it",
+        "a.yaml: Service other: not carried over; nothing names it",
     ]
     both = read("openslo", changed(OPENSLO, ((0, "metadata", "displayName"), "X")))
     assert any("displayName: not carried over, as there is a description" in note for note in both.notes)

@@ -131,6 +131,8 @@ SLOTH_WRONG = {
     "another version": (((0, "version"), "prometheus/v2"), "version"),
     "a service level of Kubernetes": (((0, "apiVersion"), "sloth.slok.dev/v1"), "apiVersion"),
     "no service": (((0, "service"), ...), ""),
+    "a service that is no label": (((0, "service"), "my shop"), "service"),
+    "a name that is no label": (((*SLO_, "name"), "my slo"), "slos.0.name"),
     "no objectives": (((0, "slos"), []), "slos"),
     "an objective of all": (((*SLO_, "objective"), 100), "slos.0.objective"),
     "an objective of nothing": (((*SLO_, "objective"), 0), "slos.0.objective"),
@@ -246,6 +248,7 @@ PYRRA_WRONG = {
     "an expression": (((0, "spec", "indicator", "ratio", "errors", "metric"), "a + b"), "spec.indicator.ratio.errors.metric"),
     "another kind": (((0, "kind"), "List"), "kind"),
     "no name": (((0, "metadata"), {}), "metadata"),
+    "a name that is no label": (((0, "metadata", "name"), "a b"), "metadata.name"),
 }
 
 
