@@ -126,7 +126,8 @@ def documents_of(file: SloFile, service: str) -> list[dict[str, Any]]:
     """The documents, without annotations but for names that a document cannot have."""
     slugs = _slugs(slo.name for slo in file.slos)
     services = dict.fromkeys([file.services.get(slo.name, service) for slo in file.slos])
-    documents = [_document("Service", _slug(each), {}) for each in services]
+    # A service of another name has no document: an SLO may name one that is not there.
+    documents = [_document("Service", each, {}) for each in services if _slugs([each])[each] == each]
     for slo in file.slos:
         slug = slugs[slo.name]
         if not slo.parts:
@@ -146,10 +147,6 @@ def documents_of(file: SloFile, service: str) -> list[dict[str, Any]]:
             documents[-1]["metadata"]["annotations"] = {OPTIONS: as_json({"name": slo.name})}
     severities = dict.fromkeys(window.severity for slo in file.slos for window in slo.burn_policy.windows)
     return [*documents, *(_document("AlertNotificationTarget", each, {"target": each}) for each in severities)]
-
-
-def _slug(text: str) -> str:
-    return _slugs([text])[text]
 
 
 def _document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -378,6 +378,15 @@ def test_an_annotation_that_contradicts_its_document_is_a_problem():
     assert found.file.services == {"plain": "store"}
 
 
+def test_services_that_differ_little_stay_apart():
+    """A name that a document cannot have has none, and is the service all the same."""
+    tables = {name: {**FILE["slos"]["plain"], "service": service} for name, service in (("a", "shop"), ("b", "Shop"), ("c", ":"))}
+    file = read_slos({"slos": tables})
+    text = dump_openslo(file).text
+    assert [each["metadata"]["name"] for each in yaml.safe_load_all(text) if each["kind"] == "Service"] == ["shop"]
+    assert import_text(text, "openslo").file.services == file.services
+
+
 def test_what_is_code_cannot_be_written():
     """Functions, and composites without their parts or of composites."""
     window = timedelta(days=30)
