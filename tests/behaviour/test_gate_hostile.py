@@ -393,6 +393,22 @@ def test_queries_of_ones_own_are_judged_alike(situation, part, prometheus, tmp_p
         assert here == there or here == pytest.approx(there, rel=1e-3, abs=2)
 
 
+@pytest.mark.server
+@pytest.mark.parametrize(("situation", "period"), [("healthy", "7d"), ("burning too fast", "7d"), ("replica death", "7d")])
+def test_an_objective_of_sloth_is_judged(situation, period, prometheus, tmp_path, capsys):
+    """From its spec, by way of the command, to the decision that our own counter would have."""
+    name = REAL[situation]
+    bad, total = (f'somaresil_sli_events_total{{slo="{name}"{more}}}' for more in (',outcome="bad"', ""))
+    (tmp_path / "sloth.yaml").write_text(
+        "version: prometheus/v1\nservice: shop\nslos:\n- name: orders\n  objective: 99.0\n  sli:\n    events:\n"
+        f"      error_query: sum(rate({bad}[{{{{.window}}}}]))\n      total_query: sum(rate({total}[{{{{.window}}}}]))\n"
+    )
+    file = tmp_path / "slo.toml"
+    assert main(["slo", "import", str(tmp_path / "sloth.yaml"), "--from", "sloth", "--period", period, "--out", str(file)]) == 0
+    code, said = gate(capsys, file, prometheus.url)
+    expected(situation, code, said, REASONS[situation])
+
+
 def test_a_histogram_is_asked_for_its_bucket(tmp_path, capsys):
     """At the threshold of the objective, with the labels of the source and of the gate."""
     file = slo_file(tmp_path)

@@ -32,8 +32,8 @@ class Draft:
     place: Place
     places: dict[str, Place] = field(default_factory=dict)
     """Where an option stands; others stand at ``place``."""
-    native: dict[str, Any] = field(default_factory=dict)
-    """What the document itself says of options that its annotation says otherwise."""
+    native: dict[str, tuple[Any, Place]] = field(default_factory=dict)
+    """What the document itself says of options that its annotation says otherwise, and where."""
 
 
 @dataclass(slots=True)

@@ -92,11 +92,10 @@ def _check_agreement(drafts: Sequence[Draft], file: SloFile) -> None:
     again = natives_of(file)
     for draft in told:
         found = again.get(draft.name)
-        for option, value in draft.native.items():
+        for option, (value, place) in draft.native.items():
             # Whose it is, is said by whoever writes the documents where the file does not.
             if found is None or option == "service" or _alike(option, found.table.get(option), value):
                 continue
-            place = draft.places.get(option, draft.place)
             stands = f"what {OPTIONS} stands for ({found.table.get(option)})"
             check.problem(place.shown, value, stands, "change both, or remove the annotation")
     check.finish()

@@ -185,15 +185,16 @@ def _drafts(data: Any, place: Place, objects: _Objects, types: Mapping[str, str]
 
 
 def _draft(name: str, table: dict[str, Any], place: Place, places: dict[str, Place], overrides: dict[str, Any]) -> Draft:
-    native = {option: table.get(option) for option in overrides if option != "name"}
+    native: dict[str, tuple[Any, Place]] = {}
     for option, value in overrides.items():
         if option == "name":
             continue
-        if value is None:
-            table.pop(option, None)
-        else:
+        native[option] = table.get(option), places.get(option, place)
+        places = {each: where for each, where in places.items() if each.partition(".")[0] != option}
+        table.pop(option, None)
+        if value is not None:
             table[option] = value
-            places.setdefault(option, place.at("metadata", "annotations", OPTIONS))
+            places[option] = place.at("metadata", "annotations", OPTIONS)
     return Draft(name, table, place, places, native)
 
 

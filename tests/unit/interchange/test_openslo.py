@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 import yaml
@@ -139,6 +141,10 @@ def test_queries_that_are_not_are_refused(query):
 
 
 UNFIT = {
+    "a threshold on a window": (
+        ((1, "spec"), {"thresholdMetric": metric("avg_over_time(a[{{.window}}])")}),
+        "SLI requests: spec.thresholdMetric",
+    ),
     "a ratio without events": ((RATIO, {"raw": metric("x"), "rawType": "success"}), "SLI requests: spec.ratioMetric.raw"),
     "another language": (((2, "spec", "type"), "Datadog"), "SLI requests: spec.ratioMetric.good.metricSource.type"),
     "a condition that fires while all is well": (((5, "spec", "condition", "op"), "lte"), "AlertCondition burns: spec.condition.op"),
@@ -162,7 +168,14 @@ UNFIT = {
 def test_what_is_valid_and_cannot_be_said_here_is_a_problem(how):
     """With the path of what says it, and left out by ``partial`` alone."""
     change, path = UNFIT[how]
-    assert path in problems("openslo", changed(OPENSLO, change))
+    documents = changed(OPENSLO, change, ((*OBJECTIVE, "op"), "lte"), ((*OBJECTIVE, "value"), 1))
+    assert path in problems("openslo", documents)
+    sli = {"ratioMetric": {"good": metric("a"), "total": metric("b"), "counter": True}}
+    inline = {"indicatorRef": None, "indicator": {"metadata": {"name": "x"}, "spec": sli}, "alertPolicies": []}
+    window = [{"duration": "4w", "isRolling": True}]
+    second = document("SLO", "second", {**OPENSLO[0]["spec"], **inline, "timeWindow": window})
+    if "service" not in how:
+        assert [slo.name for slo in read("openslo", [*documents, second], partial=True).file.slos][-1:] == ["second"]
 
 
 WRONG = {
@@ -223,6 +236,30 @@ WRONG = {
     "good and bad": (((*RATIO, "bad"), metric("x")), ["SLI requests: spec.ratioMetric"]),
     "no total": (((*RATIO, "total"), ...), ["SLI requests: spec.ratioMetric"]),
     "raw of an unknown kind": ((RATIO, {"raw": metric("x")}), ["SLI requests: spec.ratioMetric.rawType"]),
+    "both kinds of metrics": (((1, "spec", "thresholdMetric"), metric("x")), ["SLI requests: spec"]),
+    "no metric": (((1, "spec"), {}), ["SLI requests: spec"]),
+    "raw and total": (((*RATIO, "raw"), metric("x")), ["SLI requests: spec.ratioMetric"]),
+    "a kind of raw without raw": (((*RATIO, "rawType"), "success"), ["SLI requests: spec.ratioMetric.rawType"]),
+    "a type that is not that of the source": (
+        ((*RATIO, "good", "metricSource", "type"), "Datadog"),
+        ["SLI requests: spec.ratioMetric.good.metricSource.type"],
+    ),
+    "a policy by name and written out": (
+        ((*SPEC, "alertPolicies", 0, "spec"), OPENSLO[4]["spec"]),
+        ["SLO availability: spec.alertPolicies.0"],
+    ),
+    "a policy that is neither": (((*SPEC, "alertPolicies"), [{}]), ["SLO availability: spec.alertPolicies.0"]),
+    "a start that is no time": (
+        ((*SPEC, "timeWindow"), [{"duration": "1M", "calendar": {"startTime": "today", "timeZone": "UTC"}}]),
+        ["SLO availability: spec.timeWindow.0.calendar.startTime"],
+    ),
+    "a share that is no number in the annotation": (
+        (
+            (0, "metadata", "annotations"),
+            {"somaresil/options": '{"error_budget_policy": {"name": "x", "windows": [{"budget_share": "much", "long": 9}]}}'},
+        ),
+        ["SLO availability: metadata.annotations.somaresil/options"] * 3,
+    ),
     "no query": (((*RATIO, "total", "metricSource", "spec"), {"sql": "x"}), ["SLI requests: spec.ratioMetric.total.metricSource.spec"]),
     "an open bracket": (
         ((*RATIO, "total"), metric("sum(x")),
@@ -367,13 +404,14 @@ def test_an_annotation_that_contradicts_its_document_is_a_problem():
     """One of both was changed alone; whose it is may be changed."""
     text = dump_openslo(read_slos(FILE)).text
     for old, new, where in (
-        ("threshold: 14.4", "threshold: 10", "AlertCondition burns"),
+        ("threshold: 14.4", "threshold: 10", "spec.alertPolicies"),
         ('"latency": 2.0', '"measurement_window": 60480.0, "latency": 2.0', "timeWindow"),
     ):
         assert old in text
         with pytest.raises(ConfigurationError) as caught:
             import_text(text.replace(old, new), "openslo")
-        assert "change both, or remove the annotation" in str(caught.value), where
+        assert "change both, or remove the annotation" in str(caught.value)
+        assert where in str(caught.value)
     found = import_text(text.replace('service: "shop"', 'service: "store"'), "openslo")
     assert found.file.services == {"plain": "store"}
 
@@ -385,6 +423,26 @@ def test_services_that_differ_little_stay_apart():
     text = dump_openslo(file).text
     assert [each["metadata"]["name"] for each in yaml.safe_load_all(text) if each["kind"] == "Service"] == ["shop"]
     assert import_text(text, "openslo").file.services == file.services
+
+
+def test_a_histogram_and_decimals_go_there_and_back():
+    """As counters of its buckets for others; a decimal stays the number that it is."""
+    file = read_slos({"slos": {"fast": {**FILE["slos"]["plain"], "latency": 0.5, "source": {"histogram": "h", "buckets": [0.5]}}}})
+    policy = BurnPolicy("own", (Window(3_600.0, 300.0, Decimal("0.02"), "page"),), minimum_bad=3, confidence=0.9)
+    file = type(file)((replace(file.slos[0], error_budget_policy=policy),), file.policy, (), file.sources, file.services)
+    text = dump_openslo(file).text
+    (indicator,) = (each for each in yaml.safe_load_all(text) if each["kind"] == "SLI")
+    queries = {name: each["metricSource"]["spec"]["query"] for name, each in indicator["spec"]["ratioMetric"].items() if name != "counter"}
+    assert queries == {"good": 'h_bucket{le="0.5"}', "total": 'h_bucket{le="+Inf"}'}
+    again = import_text(text, "openslo").file
+    assert (again.slos, again.sources) == (file.slos, file.sources)
+    assert isinstance(again.slos[0].burn_policy.windows[0].budget_share, Decimal)
+
+
+def test_actions_are_not_carried_over():
+    """OpenSLO has no words for them."""
+    actions = [{"action": "warn", "below": 0.5}]
+    assert "actions are not carried over" in dump_openslo(read_slos({**FILE, "actions": actions})).notes
 
 
 def test_what_is_code_cannot_be_written():
