@@ -75,10 +75,12 @@ class Recorder:
     __slots__ = (
         "_counters",
         "_exemplars",
+        "_noted",
         "_other",
         "_quiet",
         "_reads",
         "_refused",
+        "_rows",
         "_slow_from",
         "_sources",
         "_traces",
@@ -94,11 +96,15 @@ class Recorder:
         self.switch = switch
         self.bounds = _shared(bounds)
         self._counters: tuple[Iterator[int], ...] = tuple([itertools.count() for _ in range(len(bounds) + 1)])
+        self._rows: Iterator[tuple[int, ...]] | None = None
+        """All counters at once, for :meth:`tally`: a reading of one another is twice as dear. Most guards have no objective."""
         self._refused: Iterator[int] | None = None
         self.cells: list[Iterator[object]] = list(self._counters)
         """What a quiet call takes the ``next`` of, one for each bucket. A view may put its own iterator in the place of one it must see."""
         self._reads = 0
         self._other: dict[tuple[Outcome, bool], array[int]] = {}
+        # What tally() makes of them, until there is one more.
+        self._noted: dict[int | None, tuple[int, int, int, int]] | None = None
         # All locks of somaresil are reentrant. The collector may end a forgotten stream, and a signal handler may pull the kill switch, in
         # the middle of a locked section of the same thread; with a plain lock either would wait for itself for ever.
         self.lock = threading.RLock()
@@ -138,6 +144,7 @@ class Recorder:
             if cell is None:
                 cell = self._other[key] = array("q", bytes(8 * (len(self.bounds) + 1)))
             cell[bucket] += 1
+            self._noted = None
         traces = self._traces
         if traces is not None and traces.current is not None:
             self._keep(traces, outcome, injected, bucket, elapsed)
@@ -236,33 +243,44 @@ class Recorder:
         """
         with self.lock:
             # As _read does, but for the sums alone.
-            reads = self._reads
-            quiet = [*map(next, self._counters)]
-            bad = 0 if self._refused is None else next(self._refused) - reads
+            reads, rows = self._reads, self._rows
+            if rows is None:
+                rows = self._rows = zip(*self._counters, strict=False)
+            refused = 0 if self._refused is None else next(self._refused) - reads
+            quiet = next(rows)
             self._reads = reads + 1
             for source in self._sources:
-                quiet = [*map(add, quiet, source())]
+                quiet = (*map(add, quiet, source()),)
             if until is None:
-                good = sum(quiet) - reads * len(quiet)
+                in_time, late = sum(quiet) - reads * len(quiet), 0
             else:
-                good = sum(quiet[:until]) - reads * until
-                late = quiet[until:]
-                bad += sum(late) - reads * len(late)
-            struck_good = struck_bad = 0
-            for (outcome, injected), cell in self._other.items():
-                calls = sum(cell)
-                in_time = 0
-                if outcome is Outcome.GOOD:
-                    in_time = calls if until is None else sum(cell[:until])
-                elif outcome is not Outcome.BAD and outcome is not Outcome.REJECTED:
-                    continue
-                if injected:
-                    struck_good += in_time
-                    struck_bad += calls - in_time
-                else:
-                    good += in_time
-                    bad += calls - in_time
-        return good, bad, struck_good, struck_bad
+                in_time = sum(quiet[:until]) - reads * until
+                late = sum(quiet[until:]) - reads * (len(quiet) - until)
+            known = self._noted
+            noted = None if known is None else known.get(until)
+            if noted is None:
+                noted = self._tally_other(until)
+        return noted[0] + in_time, noted[1] + late + refused, noted[2], noted[3]
+
+    def _tally_other(self, until: int | None) -> tuple[int, int, int, int]:
+        """What :meth:`tally` says of the calls that were not counted quietly; the lock is held."""
+        known = self._noted
+        if known is None:
+            known = self._noted = {}
+        found = [0, 0, 0, 0]
+        for (outcome, injected), cell in self._other.items():
+            calls = sum(cell)
+            in_time = 0
+            if outcome is Outcome.GOOD:
+                in_time = calls if until is None else sum(cell[:until])
+            elif outcome is not Outcome.BAD and outcome is not Outcome.REJECTED:
+                continue
+            place = 2 if injected else 0
+            found[place] += in_time
+            found[place + 1] += calls - in_time
+        # The lock is reentrant: if a call was added meanwhile, this is no longer what is looked at.
+        noted = known[until] = (found[0], found[1], found[2], found[3])
+        return noted
 
     def _read(self) -> tuple[list[int], int]:
         # A counter can only be read by bumping it. Each reading bumps each counter once, so the number of readings is what is too much.

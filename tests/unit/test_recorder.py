@@ -214,3 +214,29 @@ def test_what_objectives_ask_for_are_the_sums_of_the_cells(told, limit):
             expected[2 * injected + 1] += sum(cell)
     assert recorder.tally(until) == tuple(expected)
     assert recorder.counts() == counts
+
+
+def test_what_was_summed_is_not_kept_when_a_call_was_added_meanwhile():
+    """The lock is reentrant: whoever ends a forgotten stream in the middle of a reading counts, and the next reading knows it."""
+    recorder = Recorder(Switch(), (0.1,))
+    recorder.add(Outcome.BAD, 0.0)
+
+    class Interrupted(dict):
+        def items(self):
+            found = [*super().items()]
+            recorder.add(Outcome.BAD, 0.0)
+            return [(key, [*cell]) for key, cell in found]
+
+    recorder._other, plain = Interrupted(recorder._other), recorder._other
+    recorder.tally()
+    recorder._other = plain
+    assert recorder.tally() == (0, 2, 0, 0)
+
+
+@pytest.mark.parametrize("until", [None, 1])
+def test_what_was_summed_is_summed_anew_after_each_call(until):
+    """However often it was looked at in between."""
+    recorder = Recorder(Switch(), (0.1,))
+    for number in range(1, 5):
+        recorder.add(Outcome.BAD, 0.0)
+        assert recorder.tally(until) == recorder.tally(until) == (0, number, 0, 0)

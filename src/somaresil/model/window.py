@@ -28,7 +28,7 @@ class PrefixRing:
     process. Takes 8 bytes a slot and column.
     """
 
-    __slots__ = ("_columns", "_current", "_first", "_marks", "resolution", "slots")
+    __slots__ = ("_columns", "_current", "_first", "_marks", "forgotten", "resolution", "slots")
 
     def __init__(self, resolution: float, slots: int, columns: int, now: float) -> None:
         """Begin at time ``now`` with every total at zero."""
@@ -40,6 +40,8 @@ class PrefixRing:
         self._marks = array("q", [0]) * (slots * columns)
         self._current = int(now // resolution)
         self._first = self._current
+        self.forgotten = (self._current - slots) * resolution
+        """The last boundary whose totals are not known any more, or would not be."""
 
     @property
     def due(self) -> float:
@@ -56,6 +58,7 @@ class PrefixRing:
             for place, total in zip(range(start, start + self._columns), totals, strict=True):
                 self._marks[place] = total
         self._current = slot
+        self.forgotten = (slot - self.slots) * self.resolution
 
     def roll_along(self, now: float, totals_at: Callable[[float], Sequence[int]]) -> None:
         """As :meth:`roll`, for totals that grow by themselves: ``totals_at`` says what they were at a boundary."""
@@ -65,10 +68,7 @@ class PrefixRing:
             for place, total in zip(range(start, start + self._columns), totals_at(index * self.resolution), strict=True):
                 self._marks[place] = total
         self._current = max(slot, self._current)
-
-    def reaches(self, since: float) -> bool:
-        """Whether the ring still knows the totals at ``since``."""
-        return -(-since // self.resolution) > self._current - self.slots
+        self.forgotten = (self._current - self.slots) * self.resolution
 
     def within(self, since: float, totals: Sequence[int]) -> list[int]:
         """What happened from the first boundary at or behind ``since`` until now, given the totals of now. Roll first.
@@ -82,13 +82,15 @@ class PrefixRing:
             return [0] * self._columns
         if len(totals) != self._columns:
             raise ValueError(f"{len(totals)} totals for a ring of {self._columns} columns")
-        start = max(boundary, current - self.slots + 1) % self.slots * self._columns
-        # A plain loop, as this is asked for each window of each objective: a slice and a strict zip are twice as dear.
-        marks, found = self._marks, []
-        for total in totals:
-            found.append(total - marks[start])
-            start += 1
-        return found
+        slots = self.slots
+        if boundary <= current - slots:
+            boundary = current - slots + 1
+        start = boundary % slots * self._columns
+        marks = self._marks
+        if self._columns == 2:  # noqa: PLR2004 - good and bad
+            # Written out, as this is asked for each window of each objective.
+            return [totals[0] - marks[start], totals[1] - marks[start + 1]]
+        return [total - mark for total, mark in zip(totals, marks[start : start + self._columns], strict=True)]
 
     def history(self, totals: Sequence[int]) -> tuple[int, list[array[int]]]:
         """The number of the oldest slot that is still known, and for each column what had happened since then at the end of each slot.
@@ -167,7 +169,7 @@ class RingSet:
         if since <= self.started:
             return list(totals)
         for ring in self._rings:
-            if ring.reaches(since):
+            if since > ring.forgotten:
                 return ring.within(since, totals)
         return self._rings[-1].within(since, totals)
 

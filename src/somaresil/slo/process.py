@@ -38,9 +38,11 @@ class ProcessStore:
             # The first moment of a calendar period.
             return Reading(0, 0, 0.0, self.name, 0.0)
         (good, bad), begin, now = series.read(window)
-        if self.others is None or not series.shared or not (ledgers := self.others(slo)):
-            coverage = min(1.0, (now - begin) / window)
-            if slo.recovery is None and slo.freshness is None and not series.sources:
+        others = self.others
+        if others is None or not series.shared or not (ledgers := others(slo)):
+            seen = now - begin
+            coverage = seen / window if seen < window else 1.0
+            if not series.sources and slo.recovery is None and slo.freshness is None:
                 silent = "nothing records into it; name it in guard(..., slo=...) or in the middleware"
                 # Of a composite the other parts may have counted something: it is no ground to judge on, but it was counted.
                 return Reading(good, bad, coverage, self.name, problem=silent)
@@ -49,4 +51,5 @@ class ProcessStore:
                 more_good, more_bad = ledger.within(now, window)
                 good, bad = good + more_good, bad + more_bad
             coverage = covered([(begin, now), *(span for ledger in ledgers for span in ledger.seen)], now - window, now)
-        return Reading(good, bad, coverage, self.name, 0.0)
+        # As Reading(...) does, in half the time: this is asked for each window of each objective.
+        return tuple.__new__(Reading, (good, bad, coverage, "process" if others is None else "snapshot", 0.0, None))

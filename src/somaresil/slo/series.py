@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from somaresil.config import Checker
 from somaresil.model.ledger import Ledger
@@ -81,19 +81,10 @@ class Events(Protocol):
         ...
 
 
-class _Four(NamedTuple):
-    """Totals of events: of those that no experiment touched, and of those that one did."""
+_Four: TypeAlias = tuple[int, int, int, int]
+"""Totals of events, good and bad: of those that no experiment touched, and of those that one did."""
 
-    good: int = 0
-    bad: int = 0
-    injected_good: int = 0
-    injected_bad: int = 0
-
-    def minus(self, other: tuple[int, int, int, int]) -> _Four:
-        return _Four(*(one - less for one, less in zip(self, other, strict=True)))
-
-
-_NOTHING: Final = _Four()
+_NOTHING: Final[_Four] = (0, 0, 0, 0)
 
 
 class Series:
@@ -113,23 +104,22 @@ class Series:
         self._struck: RingSet | None = None
         """The events that experiments touched. Most processes never see one, and it is as large as all the rest."""
         self._lock = threading.RLock()
-        self._sources: tuple[Recorder, ...] = ()
+        # Each with how many of its buckets are in time; None: all of them.
+        self._sources: tuple[tuple[Recorder, int | None], ...] = ()
         self._base = self._told = _NOTHING
         self._counts_injected = slo.counts_injected
         self._limit_of_latency = None if slo.latency is None else float(slo.latency)  # type: ignore[arg-type]
         self._tellers: set[int] = set()
+        self.sources = 0
+        """How many recorders feed it, and how many others tell it of calls."""
         window = slo.time_slice_window
         self._slicer = None if window is None else Slicer(float(window), slo.time_slice_target, now)  # type: ignore[arg-type]
         # What was counted before this process was forked off: it is in the totals, and it is its parent's to tell.
         self._inherited = self._inherited_struck = (0, 0)
+        self._plain = self._slicer is None and slo.read_from_cells
         if slo.recovery is not None:
             self._recoveries = Recoveries(float(slo.recovery), count_injected=slo.counts_injected, roll=self.roll)  # type: ignore[arg-type]
             incidents.judge(self._recoveries)
-
-    @property
-    def sources(self) -> int:
-        """How many recorders feed it, and how many others tell it of calls."""
-        return len(self._sources) + len(self._tellers)
 
     @property
     def age(self) -> float:
@@ -153,6 +143,7 @@ class Series:
         """
         if not self.slo.read_from_cells:
             self._tellers.add(id(recorder))
+            self.sources = len(self._tellers)
             return
         limit = self.slo.latency
         if limit is not None and limit not in recorder.bounds:
@@ -160,10 +151,15 @@ class Series:
             check.problem("latency", limit, f"one of the bounds {recorder.bounds}", "add the objective before what records for it")
             check.finish()
         with self._lock:
-            if recorder in self._sources:
+            if any(recorder is known for known, _ in self._sources):
                 return
-            self._sources = (*self._sources, recorder)
-            self._base = self._base.minus(self._of(recorder))
+            # A threshold is a bound of the recorder, and the bound belongs to its bucket.
+            until = None if self._limit_of_latency is None else recorder.bounds.index(self._limit_of_latency) + 1
+            self._sources = (*self._sources, (recorder, until))
+            self.sources = len(self._sources)
+            own_good, own_bad, hit_good, hit_bad = recorder.tally(until)
+            base = self._base
+            self._base = base[0] - own_good, base[1] - own_bad, base[2] - hit_good, base[3] - hit_bad
         recorder.attach(self)
 
     def tell(self, *, good: bool, injected: bool, now: float) -> None:
@@ -173,9 +169,9 @@ class Series:
                 self.roll(now)
             own_good, own_bad, hit_good, hit_bad = self._told
             if injected:
-                self._told = _Four(own_good, own_bad, hit_good + good, hit_bad + (not good))
+                self._told = own_good, own_bad, hit_good + good, hit_bad + (not good)
             else:
-                self._told = _Four(own_good + good, own_bad + (not good), hit_good, hit_bad)
+                self._told = own_good + good, own_bad + (not good), hit_good, hit_bad
 
     # -- view on the recorders --------------------------------------------------------------------------------------------------------
 
@@ -228,11 +224,25 @@ class Series:
         """:meth:`counts`, and :attr:`watched` at the same moment."""
         now = self._epoch + self._clock.monotonic()
         with self._lock:
+            rings = self._rings
+            if self._plain and self._told is _NOTHING and now < rings.due:
+                # What _events and _roll give for most objectives most of the time, without their frames.
+                good, bad, struck, struck_bad = self._base
+                struck += struck_bad
+                for recorder, until in self._sources:
+                    more = recorder.tally(until)
+                    good += more[0]
+                    bad += more[1]
+                    struck += more[2] + more[3]
+                if not struck:
+                    inherited = self._inherited
+                    good, bad = rings.within(now, window, (good - inherited[0], bad - inherited[1]))
+                    return (good, bad), rings.started, now
             events = self._events()
-            good, bad = self._rings.within(now, window, self._roll(now, events))
+            good, bad = rings.within(now, window, self._roll(now, events))
             if self._recoveries is not None:
                 bad += self._totals(events)[2]
-            return (good, bad), self._rings.started, now
+            return (good, bad), rings.started, now
 
     def injected(self, window: float) -> tuple[int, int] | None:
         """Good and bad events of the last ``window`` seconds that experiments touched; None: they are not told apart."""
@@ -293,7 +303,7 @@ class Series:
         return 0 if self._recoveries is None else self._incidents.read(self._recoveries)[3]
 
     def _own_struck(self, events: _Four) -> tuple[int, int]:
-        return events.injected_good - self._inherited_struck[0], events.injected_bad - self._inherited_struck[1]
+        return events[2] - self._inherited_struck[0], events[3] - self._inherited_struck[1]
 
     def _roll(self, now: float, events: _Four) -> tuple[int, int]:
         """Note what there was at the boundaries passed. Returns what the rings count now: events, or slices that are over."""
@@ -310,10 +320,10 @@ class Series:
             self._struck.roll(now, self._own_struck(events))
         slicer = self._slicer
         if slicer is None:
-            inherited = self._inherited
+            inherited, rings = self._inherited, self._rings
             own = good - inherited[0], bad - inherited[1]
-            if now >= self._rings.due:
-                self._rings.roll(now, own)
+            if now >= rings.due:
+                rings.roll(now, own)
             return own
         if now >= slicer.end:
             # All that has happened since the slice was begun lies in it, and it ends at a boundary: what is before keeps the old figures.
@@ -333,17 +343,11 @@ class Series:
         good, bad, injected_good, injected_bad = self._base
         told = self._told
         if told is not _NOTHING:
-            good, bad = good + told.good, bad + told.bad
-            injected_good, injected_bad = injected_good + told.injected_good, injected_bad + told.injected_bad
-        for recorder in self._sources:
-            more = self._of(recorder)
+            good, bad, injected_good, injected_bad = good + told[0], bad + told[1], injected_good + told[2], injected_bad + told[3]
+        for recorder, until in self._sources:
+            more = recorder.tally(until)
             good, bad, injected_good, injected_bad = good + more[0], bad + more[1], injected_good + more[2], injected_bad + more[3]
-        return _Four(good, bad, injected_good, injected_bad)
-
-    def _of(self, recorder: Recorder) -> tuple[int, int, int, int]:
-        limit = self._limit_of_latency
-        # A threshold is a bound of the recorder, and the bound belongs to its bucket.
-        return recorder.tally(None if limit is None else recorder.bounds.index(limit) + 1)
+        return good, bad, injected_good, injected_bad
 
 
 def _judged(events: _Four, *, with_injected: bool) -> tuple[int, int]:

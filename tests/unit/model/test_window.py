@@ -149,9 +149,8 @@ def test_how_far_back_a_ring_reaches():
     """As many boundaries as it has slots, the current one included."""
     ring = PrefixRing(1.0, 4, 1, 0.0)
     ring.roll(10.0, [0])
-    assert not ring.reaches(6.0)
-    assert ring.reaches(6.25)
-    assert ring.reaches(7.0)
+    assert ring.forgotten == 6.0
+    assert ring.within(6.25, [5]) == ring.within(7.0, [5]) == [5]
 
 
 @pytest.mark.parametrize("idle", [1, 3, 4, 5, 7, 8, 9, 12, 100, 1_000_001])
@@ -222,7 +221,7 @@ def test_a_ring_agrees_with_counting(start, resolution, slots, steps, lengths):
         for length in lengths:
             since = log.now - length
             edge = math.ceil(since / resolution) * resolution
-            if edge > start and not ring.reaches(since):
+            if edge > start and since <= ring.forgotten:
                 # It knows the last boundaries only: the answer is that of the longest window it has.
                 since = edge = (math.floor(log.now / resolution) - slots + 1) * resolution
             assert edge - since < resolution
