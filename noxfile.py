@@ -168,7 +168,7 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
-    _debian(session, "postgresql", "prometheus", "prometheus-alertmanager", "redis-server")
+    _debian(session, "postgresql", "prometheus", "prometheus-alertmanager", "redis-server", "victoria-metrics")
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))

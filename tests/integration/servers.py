@@ -253,6 +253,34 @@ def find_prometheus() -> str | None:
     return shutil.which("prometheus")
 
 
+class VictoriaMetrics(Server):
+    """Debian's VictoriaMetrics with a database of its own, which scrapes nothing: it is told.
+
+    Args:
+        folder: Where its database and log go.
+        binary: The program; see `find_victoria_metrics`.
+    """
+
+    def __init__(self, *, folder: Path, binary: str = "victoria-metrics") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        # What is older than a month it would not take in otherwise.
+        kept = "-retentionPeriod=100d"
+        command = [binary, f"-storageDataPath={folder / 'data'}", f"-httpListenAddr={HOST}:{port}", kept, "-loggerLevel=ERROR"]
+        super().__init__(command, port=port, folder=folder, ready="/health")
+
+    def tell(self, text: bytes) -> None:
+        """Take in samples, in Prometheus' text format with timestamps in milliseconds, and know them at once."""
+        for path, data in (("/api/v1/import/prometheus", text), ("/internal/force_flush", None)):
+            with urllib.request.urlopen(self.url + path, data=data, timeout=60.0) as response:
+                response.read()
+
+
+def find_victoria_metrics() -> str | None:
+    """Give the path of the VictoriaMetrics binary, if it is installed."""
+    return shutil.which("victoria-metrics")
+
+
 class Alertmanager(Server):
     """Debian's Alertmanager, which sends every alert to one webhook at once, and again when it is over.
 
