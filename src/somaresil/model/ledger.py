@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from itertools import accumulate, pairwise
+from itertools import pairwise
+from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from somaresil.model.window import SLO_TIERS, Tier
@@ -73,16 +74,9 @@ class Track(NamedTuple):
         """Both together, slot by slot."""
         if not self.good or not other.good:
             return self if self.good else other
-        start = min(self.start, other.start)
-        many = max(self.start + len(self.good), other.start + len(other.good)) - start
-        good, bad = [0] * many, [0] * many
-        for track in (self, other):
-            for into, marks in ((good, track.good), (bad, track.bad)):
-                before = 0
-                for place, mark in enumerate(marks, track.start - start):
-                    into[place] += mark - before
-                    before = mark
-        return Track(start, array("q", accumulate(good)), array("q", accumulate(bad)))
+        early, late = (self, other) if self.start <= other.start else (other, self)
+        apart = late.start - early.start
+        return Track(early.start, _added(early.good, late.good, apart), _added(early.bad, late.bad, apart))
 
     @property
     def sound(self) -> bool:
@@ -90,6 +84,22 @@ class Track(NamedTuple):
         return len(self.good) == len(self.bad) and all(
             not marks or (marks[0] >= 0 and all(earlier <= later for earlier, later in pairwise(marks))) for marks in (self.good, self.bad)
         )
+
+
+def _added(early: array[int], late: array[int], apart: int) -> array[int]:
+    """The marks of two tracks of which one begins ``apart`` slots after the other: what had happened so far adds up at each of them.
+
+    Before the one begins and after the other has ended nothing of it happens, and there may be a month in between.
+    """
+    found = early[:apart]
+    if apart > len(early):
+        found += array("q", [early[-1]]) * (apart - len(early))
+    both = max(0, min(len(early) - apart, len(late)))
+    found.extend(map(add, early[apart : apart + both], late[:both]))
+    found.extend(map(late[-1].__add__, early[apart + both :]))
+    if len(late) > both:
+        found.extend(map(early[-1].__add__, late[both:]))
+    return found
 
 
 EMPTY_TRACK: Final = Track(0, array("q"), array("q"))

@@ -53,10 +53,19 @@ class PrefixRing:
         slot = int(now // self.resolution)
         if slot <= self._current:
             return
-        for index in range(max(self._current + 1, slot - self.slots + 1), slot + 1):
-            start = index % self.slots * self._columns
-            for place, total in zip(range(start, start + self._columns), totals, strict=True):
-                self._marks[place] = total
+        if len(totals) != self._columns:
+            raise ValueError(f"{len(totals)} totals for a ring of {self._columns} columns")
+        many = min(slot - self._current, self.slots)
+        place = (slot - many + 1) % self.slots * self._columns
+        if many == 1:
+            for column, total in enumerate(totals, place):
+                self._marks[column] = total
+        else:
+            # A gap of a month is thousands of boundaries with the same totals: written in one piece, or in two round the end of the ring.
+            marks = array("q", totals) * many
+            until = min(len(marks), len(self._marks) - place)
+            self._marks[place : place + until] = marks[:until]
+            self._marks[: len(marks) - until] = marks[until:]
         self._current = slot
         self.forgotten = (slot - self.slots) * self.resolution
 
