@@ -47,7 +47,7 @@ def steps():
     yield from ((routes.Routes, name) for name in ("cell", "_make"))
     yield from ((routes.RouteCell, name) for name in ("__init__", "add", "_sum_up", "_drained"))
     yield from ((Recorder, name) for name in ("__init__", "add", "settle", "tally"))
-    yield from ((Series, name) for name in ("roll", "_events", "_of"))
+    yield from ((Series, name) for name in ("roll", "_events", "_roll"))
     yield from ((ExperimentRun, name) for name in ("strike", "claim", "_hit", "hold"))
     yield Placement, "strike_request"
     yield Listeners, "emit"
