@@ -251,11 +251,8 @@ class Recorder:
             self._reads = reads + 1
             for source in self._sources:
                 quiet = (*map(add, quiet, source()),)
-            if until is None:
-                in_time, late = sum(quiet) - reads * len(quiet), 0
-            else:
-                in_time = sum(quiet[:until]) - reads * until
-                late = sum(quiet[until:]) - reads * (len(quiet) - until)
+            late = 0 if until is None else sum(quiet[until:]) - reads * (len(quiet) - until)
+            in_time = sum(quiet) - reads * len(quiet) - late
             known = self._noted
             noted = None if known is None else known.get(until)
             if noted is None:

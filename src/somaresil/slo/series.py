@@ -117,6 +117,7 @@ class Series:
         # What was counted before this process was forked off: it is in the totals, and it is its parent's to tell.
         self._inherited = self._inherited_struck = (0, 0)
         self._plain = self._slicer is None and slo.read_from_cells
+        """Whether its events are in recorders alone, as they are counted there: so far for groups, which are told of calls."""
         if slo.recovery is not None:
             self._recoveries = Recoveries(float(slo.recovery), count_injected=slo.counts_injected, roll=self.roll)  # type: ignore[arg-type]
             incidents.judge(self._recoveries)
@@ -165,6 +166,7 @@ class Series:
     def tell(self, *, good: bool, injected: bool, now: float) -> None:
         """Count one event at the monotonic time ``now``, for an objective that a recorder cannot know."""
         with self._lock:
+            self._plain = False
             if now >= self.due:
                 self.roll(now)
             own_good, own_bad, hit_good, hit_bad = self._told
@@ -225,7 +227,7 @@ class Series:
         now = self._epoch + self._clock.monotonic()
         with self._lock:
             rings = self._rings
-            if self._plain and self._told is _NOTHING and now < rings.due:
+            if self._plain and now < rings.due:
                 # What _events and _roll give for most objectives most of the time, without their frames.
                 good, bad, struck, struck_bad = self._base
                 struck += struck_bad

@@ -49,8 +49,8 @@ def test_the_same_seed_gives_the_same_report():
     strikes = plan_of(11, 9, processes=False)
     first, again = (drill(strikes, seed=11) for _ in range(2))
     assert replace(first, started_at=0.0).to_json() == replace(again, started_at=0.0).to_json()
-    other = drill(plan_of(12, 9, processes=False), seed=12)
-    assert [fault.name for fault in other.faults] != [fault.name for fault in first.faults]
+    other = drill(plan_of(12, 2, processes=False), seed=12)
+    assert [fault.name for fault in other.faults] != [fault.name for fault in first.faults[:2]]
 
 
 def struck(kind, target, radius):
