@@ -11,6 +11,7 @@ Pure: what time it is and what the totals are, are arguments.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -101,6 +102,10 @@ class PrefixRing:
             return [totals[0] - marks[start], totals[1] - marks[start + 1]]
         return [total - mark for total, mark in zip(totals, marks[start : start + self._columns], strict=True)]
 
+    def ceiling(self, since: float) -> float:
+        """The first boundary at or behind ``since``."""
+        return -(-since // self.resolution) * self.resolution
+
     def history(self, totals: Sequence[int]) -> tuple[int, list[array[int]]]:
         """The number of the oldest slot that is still known, and for each column what had happened since then at the end of each slot.
 
@@ -134,6 +139,10 @@ YEARS_TIER = Tier(21_600, 2_925)
 """6 hours for two years, for objectives of a calendar quarter or year: 46 KB more."""
 
 
+_MOST_KNOWN = 8
+"""Windows of which the totals at their beginning are remembered; of calendar periods each is another one."""
+
+
 class RingSet:
     """Several prefix rings of different resolution over the same counters: short windows finely, 90 days coarsely.
 
@@ -141,7 +150,7 @@ class RingSet:
     window from 5 minutes to 90 days (1/30 and less up to 2 hours).
     """
 
-    __slots__ = ("_rings", "due", "started")
+    __slots__ = ("_known", "_rings", "due", "started")
 
     def __init__(self, now: float, columns: int = 2, tiers: Sequence[Tier] = SLO_TIERS) -> None:
         """Begin at time ``now``; ``tiers`` from fine to coarse."""
@@ -149,6 +158,8 @@ class RingSet:
         self._rings = [PrefixRing(tier.resolution, tier.slots, columns, now) for tier in tiers]
         self.due = min(ring.due for ring in self._rings)
         """The next boundary of any ring: that of the finest."""
+        # By window: for which beginnings it has these totals to subtract. Until the next boundary; mostly the same few are asked for.
+        self._known: dict[float, tuple[float, float, int, int]] = {}
 
     @property
     def longest(self) -> float:
@@ -162,7 +173,7 @@ class RingSet:
             return
         for ring in self._rings:
             ring.roll(now, totals)
-        self.due = min(ring.due for ring in self._rings)
+        self._rolled()
 
     def roll_along(self, now: float, totals_at: Callable[[float], Sequence[int]]) -> None:
         """As :meth:`roll`, for totals that grow by themselves."""
@@ -170,17 +181,33 @@ class RingSet:
             return
         for ring in self._rings:
             ring.roll_along(now, totals_at)
+        self._rolled()
+
+    def _rolled(self) -> None:
         self.due = min(ring.due for ring in self._rings)
+        self._known = {}
 
     def within(self, now: float, seconds: float, totals: Sequence[int]) -> list[int]:
         """What happened in the last ``seconds``. Roll first."""
         since = now - seconds
+        known = self._known.get(seconds)
+        if known is not None and known[0] < since <= known[1]:
+            return [totals[0] - known[2], totals[1] - known[3]]
         if since <= self.started:
             return list(totals)
+        before, finer, ring = self._known, math.inf, self._rings[0]
         for ring in self._rings:
             if since > ring.forgotten:
-                return ring.within(since, totals)
-        return self._rings[-1].within(since, totals)
+                break
+            # From there on a finer one is read.
+            finer = ring.forgotten
+        found = ring.within(since, totals)
+        boundary = ring.ceiling(since)
+        # What lies behind the last boundary is nothing, whatever the totals are.
+        if len(found) == 2 and len(before) < _MOST_KNOWN and boundary < ring.due:  # noqa: PLR2004 - good and bad
+            behind = max(boundary - ring.resolution, self.started)
+            before[seconds] = (behind, min(boundary, finer), totals[0] - found[0], totals[1] - found[1])
+        return found
 
     def history(self, totals: Sequence[int]) -> dict[float, tuple[int, list[array[int]]]]:
         """What every ring still knows, by its resolution: see :meth:`PrefixRing.history`. Roll first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from copy import deepcopy
 
 import pytest
 from hypothesis import given
@@ -399,3 +400,40 @@ def test_a_count_window_agrees_with_counting(size, calls):
         if look or position == len(calls):
             last = calls[max(0, position - size) : position]
             assert window.tally(position) == (len(last), sum(call[0] for call in last), sum(call[1] for call in last))
+
+
+asked = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.25, 1.0, 2.5, 9.75, 10.0, 290.0, 300.0, 3_599.5, 7_200.0, 90_000.0]),
+        st.integers(0, 3),
+        st.sampled_from([10.0, 300.0, 301.5, 3_600.0, 7_200.0, 7_205.0, 7_209.75, 21_600.0, 259_301.0, 30 * DAY]),
+    ),
+    max_size=60,
+)
+
+
+@given(asked, st.integers(0, 40))
+def test_asking_again_gives_what_asking_for_the_first_time_does(history, start):
+    """Whatever was asked before, and however often: one set is asked all along, and of the other a copy that nobody has asked."""
+    now = 1_700_000_000.0 + start / 4
+    rings, fresh = RingSet(now), RingSet(now)
+    good = bad = 0
+    for gap, more, window in history:
+        now += gap
+        for each in (rings, fresh):
+            each.roll(now, (good, bad))
+        good, bad = good + more, bad + more // 2
+        for seconds in (window, 3_600.0, window):
+            assert rings.within(now, seconds, (good, bad)) == deepcopy(fresh).within(now, seconds, (good, bad))
+
+
+@pytest.mark.parametrize("window", [7_190.0, 7_205.0, 7_212.0, 7_217.5, 259_212.0])
+def test_a_window_that_comes_into_the_reach_of_a_finer_ring_is_read_from_it(window):
+    """Also when it was asked a moment ago, and read from a coarser one."""
+    rings = RingSet(EPOCH)
+    for turn in range(1, 30_000):
+        rings.roll(EPOCH + turn * 10.0, (turn, 0))
+    fresh = deepcopy(rings)
+    for quarter in range(40):
+        now = EPOCH + 299_990.0 + quarter / 4
+        assert rings.within(now, window, (30_000, 0)) == deepcopy(fresh).within(now, window, (30_000, 0)), quarter
