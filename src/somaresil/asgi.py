@@ -26,6 +26,7 @@ from somaresil.config import Checker
 from somaresil.deadline import HEADERS, LONGEST, DeadlineScope, time_of
 from somaresil.errors import CallTimedOut, InjectedFault, Rejected
 from somaresil.outcome import Outcome
+from somaresil.requestprobes import CONVERSATIONS, METHODS, Ended, HttpExchange, RequestPace, RequestProbes
 from somaresil.routes import MOST_WAITING, WEBSOCKET
 from somaresil.runtime import Asyncio
 from somaresil.templates import UNMATCHED, route_template
@@ -50,9 +51,8 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["UNMATCHED", "ResilienceMiddleware", "route_template"]
+__all__ = ["UNMATCHED", "HttpExchange", "ResilienceMiddleware", "route_template"]
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _TIMES: Final = frozenset(name.encode() for name in HEADERS)
 _SERVER_ERROR: Final = 500
 _REMEMBERED: Final = 200
@@ -83,8 +83,9 @@ _LEFT_PROPERLY: Final = frozenset({1000, 1001, 1005})
 class ResilienceMiddleware:
     """Wraps an ASGI application. Mount it outermost, so that it sees what the client gets.
 
-    ``slo`` names the objectives that each request counts for; they must have been added. A websocket counts for those without a latency
-    threshold: how long a conversation lasts says nothing about speed.
+    ``slo`` names the objectives that each request counts for; they must have been added. All kinds but those about recovery are told of
+    requests, as :mod:`somaresil.requestprobes` says; a composite stands for its parts. A websocket counts for those about availability and
+    freshness: how long a conversation lasts says nothing about speed.
 
     A request has the deadline that its headers give it (:data:`somaresil.deadline.HEADERS`), at most ``deadline`` seconds; those that
     bring none have ``deadline``. None: no bound. When it passes, the request is cancelled and answered with 504.
@@ -113,14 +114,16 @@ class ResilienceMiddleware:
         names = (slo,) if isinstance(slo, str) else tuple(slo)
         resilience.check_slos("ResilienceMiddleware", names)
         self._longest = check.seconds("deadline", deadline, optional=True, maximum=LONGEST)
-        admission = None if limit is None and priority is None else Admission(resilience, limit, priority, check)
-        for probe in resilience.slos.probes(names):
-            allowed = "an objective about availability or latency, without groups"
-            check.problem("slo", probe.slo.name, allowed, "name others in a guard: a request is not told to them")
+        names = resilience.slos.leaves(names)
+        probes = resilience.slos.probes(names)
+        self._probes = RequestProbes(probes) if probes else None
+        # Responses that have to be listened to take the way of requests that have to be let in: the other one has no step for them.
+        listens = self._probes is not None and self._probes.listens
+        admission = None if limit is None and priority is None and not listens else Admission(resilience, limit, priority, check)
         check.finish()
         self._admission = admission
         self._slos = names
-        self._socket_slos = tuple(name for name in names if resilience.slos[name].latency is None)
+        self._socket_slos = tuple(name for name in names if resilience.slos[name].indicator in CONVERSATIONS)
         self._resilience = resilience
         self._chaos = resilience.chaos
         self._placement = resilience.chaos.placement
@@ -131,6 +134,7 @@ class ResilienceMiddleware:
         """Cells by identity of the route, method and status, for routes whose template is their path. The route is kept: ids are reused.
         With it what of the cell an ordinary answer needs."""
         self._routes.remembered_by(self)
+        resilience.requests_count_for(names)
         resilience.chaos.middleware_added()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - one frame, written out
@@ -194,6 +198,10 @@ class ResilienceMiddleware:
         scope, send = exchange.scope, exchange.send
         entry: Entry | None = None
         refusal: list[Message] = []
+        if self._probes is not None and self._probes.listens and scope["type"] == "http":
+            exchange.pace = pace = RequestPace(exchange._send, self.monotonic, self.report)  # noqa: SLF001 - they are one
+            send = exchange.send
+            exchange._send = pace.send  # noqa: SLF001
         try:
             limit = self._limit(scope)
             try:
@@ -323,13 +331,26 @@ class ResilienceMiddleware:
         except Exception:  # noqa: BLE001 - there is nobody left to tell
             return
 
-    def count(self, exchange: _Exchange, status: int, outcome: Outcome, first_byte: float | None, slos: tuple[str, ...]) -> None:
+    def count(
+        self,
+        exchange: _Exchange,
+        status: int,
+        outcome: Outcome,
+        first_byte: float | None,
+        slos: tuple[str, ...],
+        error: BaseException | None,
+    ) -> None:
         """Book a request that has ended."""
         now = self.monotonic()
         elapsed = now - exchange.started
         if first_byte is not None:
             first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - exchange.started
-        self._cell(exchange, status, slos).add(outcome, elapsed, first_byte, now, exchange.experiment is not None)
+        injected = exchange.experiment is not None
+        self._cell(exchange, status, slos).add(outcome, elapsed, first_byte, now, injected)
+        if self._probes is not None:
+            pace: RequestPace | None = getattr(exchange, "pace", None)
+            ended = Ended(exchange.scope, exchange.root, status, outcome, elapsed, first_byte, injected, error, pace)
+            self._probes.tell(ended, now)
         split = self._chaos.split
         if split is not None:
             route = route_template(exchange.scope, exchange.root)
@@ -345,12 +366,12 @@ class ResilienceMiddleware:
         if scope["type"] == "websocket":
             return self._routes.cell(WEBSOCKET, template, status, slos)
         method = scope.get("method", "")
-        if method not in _METHODS:
+        if method not in METHODS:
             return self._routes.cell("_OTHER", template, status, slos)
         cell = self._routes.cell(method, template, status, slos)
         route = scope.get("route")
         # FastAPI leads to one route from several places, and which of them it was stands elsewhere.
-        plain = getattr(route, "path", None) == template and "fastapi" not in scope
+        plain = getattr(route, "path", None) == template and "fastapi" not in scope and self._probes is None
         if plain and len(self.plain) < _REMEMBERED and self._chaos.split is None:
             self.plain[id(route), method, status] = (route, cell.whole, cell.gate, cell)
         return cell
@@ -359,6 +380,9 @@ class ResilienceMiddleware:
 class _Exchange:
     """One request or conversation while it lasts."""
 
+    pace: RequestPace
+    """Who listens to its response, when an objective has to know more than its time; else it is not set."""
+
     __slots__ = (
         "_first_byte",
         "_receive",
@@ -366,6 +390,7 @@ class _Exchange:
         "_send",
         "_status",
         "middleware",
+        "pace",
         "root",
         "scope",
         "started",
@@ -565,7 +590,7 @@ class _HttpExchange(_Exchange):
             outcome = Outcome.ABANDONED
         else:
             outcome = _BAD
-        self.middleware.count(self, status, outcome, self._first_byte, self.middleware._slos)  # noqa: SLF001
+        self.middleware.count(self, status, outcome, self._first_byte, self.middleware._slos, error)  # noqa: SLF001
 
 
 _FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -620,7 +645,7 @@ class _SocketExchange(_Exchange):
             outcome = Outcome.BAD
         else:
             outcome = Outcome.GOOD
-        self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos)  # noqa: SLF001
+        self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos, error)  # noqa: SLF001
 
 
 class _Struck:

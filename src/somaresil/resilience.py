@@ -16,7 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args
 
 from somaresil.chance import Chance
-from somaresil.chaos.conditions import Condition
+from somaresil.chaos.conditions import ChaosBudgetSpent, Condition
 from somaresil.chaos.engine import ChaosEngine
 from somaresil.chaos.permission import Place
 from somaresil.clock import PARTS_OF_A_CLOCK, STEERED, GuardedClock, SystemClock, is_ours
@@ -30,6 +30,7 @@ from somaresil.guard.core import configuring
 from somaresil.ignored import Ignored
 from somaresil.limiter import RateLimiter
 from somaresil.model.histogram import merge_bounds
+from somaresil.model.selector import matches
 from somaresil.policy.ratelimit import RateLimit
 from somaresil.pool import Pools
 from somaresil.priority import Prioritizer
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from datetime import timedelta
 
+    from somaresil.chaos.conditions import StopCondition
     from somaresil.chaos.run import ExperimentRun
     from somaresil.events import CallEnded, Listener
     from somaresil.guard.change import Change
@@ -156,6 +158,7 @@ class Resilience:
         )
         self._limits: dict[str, RateLimiter] = {}
         self._request_limits: weakref.WeakSet[RequestLimit] = weakref.WeakSet()
+        self._request_slos: set[str] = set()
         self._observers: tuple[tuple[Callable[[CallEnded], object], Callable[[str], object] | None], ...] = ()
         self.slos = SLOTracker(self.clock, self.listeners)
         self.traces = Traces(self.clock, self.listeners)
@@ -167,7 +170,7 @@ class Resilience:
             chance=self.chance,
             listeners=self.listeners,
         )
-        self.chaos.safety.objectives = self.slos
+        self.chaos.safety.objectives, self.chaos.safety.standing_for = self.slos, self._chaos_budgets
         self.slos.incidents.recorder_of = self._recorder_of
         self.slos.incidents.experiment_of = self._experiment_of
         self._alerting: Alerting | None = None
@@ -544,6 +547,10 @@ class Resilience:
 
         return leave
 
+    def requests_count_for(self, slos: tuple[str, ...]) -> None:
+        """Note that a middleware counts its requests for these objectives."""
+        self._request_slos |= {*slos}
+
     def watch_requests(self, limit: RequestLimit) -> None:
         """Show how full this limit of requests is. It is forgotten with its middleware."""
         self._request_limits.add(limit)
@@ -577,8 +584,21 @@ class Resilience:
                 hint = did_you_mean(slo, self.slos.names) or "add it before the guard: resilience.slos.add(SLO(...))"
                 check.problem(option, slo, f"an objective that was added ({known})", hint)
             elif not self.slos[slo].about_calls and option == "slo":
-                hint = "those about recovery watch every breaker by themselves, composites their parts"
+                hint = "those about recovery watch every breaker by themselves"
                 check.problem("slo", slo, "an objective about calls", hint)
+
+    def _chaos_budgets(self, target: str) -> tuple[StopCondition, ...]:
+        """What ends experiments on ``target`` when they have used up what objectives give them: of those that count what it strikes."""
+        apart = [name for name in self.slos.names if self.slos[name].injected == "separate"]
+        if not apart:
+            return ()
+        if target.startswith("http:"):
+            touched = self._request_slos
+        else:
+            guards = [guard for name, guard in self.guards.items() if matches(target, name)]
+            # What strikes no guard that is known strikes the process, or a guard that is to come.
+            touched = {slo for guard in guards for slo in self.slos.leaves(guard.options.slo)} if guards else set(apart)
+        return tuple(ChaosBudgetSpent(name) for name in apart if name in touched)
 
     def _scale(self, slo: str | None) -> BudgetScale | None:
         if slo is None:

@@ -24,11 +24,18 @@
     action = "stop_chaos"
     below = 0.25
 
-TOML, or YAML with ``pip install "somaresil[yaml]"``. Nothing that a file names is imported or called.
+    [environments.staging.slos.api_availability]    # on top of that, for read_slos(..., environment="staging")
+    target_percentage = 99.0
+
+TOML, or YAML with ``pip install "somaresil[yaml]"``; of ``pyproject.toml`` the table ``tool.somaresil``. The file may be the one that has
+the settings of guards. On top of it are variables, ``SOMARESIL_SLO__API_AVAILABILITY__TARGET_PERCENTAGE=99.5``, for single values and for
+objectives that the file has: the name in capitals, with one underscore for each run of anything but letters and digits. Nothing that a
+file names is imported or called.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
@@ -37,16 +44,16 @@ from typing import TYPE_CHECKING, Any, Final
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.model.slo import BurnPolicy, Window
-from somaresil.settings.entries import duration_of
+from somaresil.settings.entries import OBJECTIVES, duration_of, folded
 from somaresil.settings.files import document_of
+from somaresil.settings.variables import HIDDEN, OBJECTIVE
 from somaresil.slo.actions import BudgetAction
 from somaresil.slo.gate import DeploymentPolicy
 from somaresil.slo.objective import POLICY_NAMES, SLO, policy_named
 from somaresil.slo.rules.source import Histogram, Queries, source_of
+from somaresil.slo.tracker import below
 
 if TYPE_CHECKING:
-    import os
-
     from somaresil.settings.files import Document
     from somaresil.slo.rules.source import Source
 
@@ -83,8 +90,8 @@ class SloFile:
     """The file itself, which knows the lines of what stands in it."""
 
 
-def read_slos(source: str | os.PathLike[str] | Mapping[str, Any]) -> SloFile:
-    """Read a file by its ending, or take a mapping.
+def read_slos(source: str | os.PathLike[str] | Mapping[str, Any], *, environment: str | None = None) -> SloFile:
+    """Read a file by its ending, or take a mapping, with what ``environment`` and the variables of the process lay on top.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, each with its file and line.
     """
@@ -93,16 +100,21 @@ def read_slos(source: str | os.PathLike[str] | Mapping[str, Any]) -> SloFile:
     check.finish()
     if document is None:
         raise ConfigurationError(())
-    return slos_of(document)
+    return slos_of(document, environment=environment, variables=os.environ, whole=True)
 
 
-def slos_of(document: Document) -> SloFile:
-    """What a document says. Raises :class:`~somaresil.errors.ConfigurationError` as :func:`read_slos` does."""
+def slos_of(
+    document: Document, *, environment: str | None = None, variables: Mapping[str, str] | None = None, whole: bool = False
+) -> SloFile:
+    """What a document says, with an overlay and ``variables`` on top; ``whole``: all parts of composites must be in it.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` as :func:`read_slos` does.
+    """
     check = Checker()
     data = document.data
-    _known(document, data, ("gate", "slos", "actions"), (), check)
+    _known(document, data, (*OBJECTIVES, "guards", "environments"), (), check)
     policy = _policy(document, data.get("gate", {}), check)
-    tables = data.get("slos", {})
+    tables = _laid_over(document, data.get("slos", {}), environment, variables or {}, check)
     slos: list[SLO] = []
     if not isinstance(tables, Mapping) or not tables:
         check.problem(
@@ -111,6 +123,8 @@ def slos_of(document: Document) -> SloFile:
     else:
         slos = [slo for name, given in tables.items() if (slo := _slo(document, str(name), given, check)) is not None]
     sources, services = _elsewhere(document, {slo.name: slo for slo in slos}, tables, check)
+    if whole:
+        _check_parts(document, slos, check)
     actions = _actions(document, data.get("actions", []), [str(name) for name in tables] if isinstance(tables, Mapping) else [], check)
     check.finish()
     return SloFile(tuple(slos), policy, actions, sources, services, document)
@@ -171,6 +185,72 @@ def _source(document: Document, path: tuple[str, ...], given: Any, check: Checke
         here = (*path, "labels")
         check.problem(document.where(here, _shown(here)), labels, "texts")
     return None if len(check.problems) > before else Histogram(given["histogram"], tuple(buckets), dict(labels))
+
+
+def _laid_over(document: Document, tables: Any, environment: str | None, variables: Mapping[str, str], check: Checker) -> Any:
+    """The tables of objectives with the overlay of the environment and the variables in them."""
+    if not isinstance(tables, Mapping) or not all(isinstance(each, Mapping) for each in tables.values()):
+        return tables
+    whole = {str(name): dict(each) for name, each in tables.items()}
+    overlays = document.data.get("environments", {})
+    path = ("environments", str(environment), "slos")
+    overlay = overlays.get(environment, {}) if isinstance(overlays, Mapping) and environment is not None else {}
+    found = overlay.get("slos", {}) if isinstance(overlay, Mapping) else {}
+    if not isinstance(found, Mapping) or not all(isinstance(each, Mapping) for each in found.values()):
+        check.problem(document.where(path, _shown(path)), found, "a table for each objective")
+        found = {}
+    for name, options in found.items():
+        if name in whole:
+            whole[name] |= options
+        else:
+            here = (*path, str(name))
+            check.problem(
+                document.where(here, _shown(here)), name, f"an objective of the file ({', '.join(whole)})", did_you_mean(name, whole)
+            )
+    for variable in sorted(variables):
+        if variable.startswith(OBJECTIVE) and variables[variable]:
+            _set(variable, variables[variable].strip(), whole, check)
+    return whole
+
+
+def _set(variable: str, text: str, tables: dict[str, dict[str, Any]], check: Checker) -> None:
+    """One value of one objective. What the variable says is not told: whatever has the wrong name may be a token."""
+    name, sign, option = variable.removeprefix(OBJECTIVE).partition("__")
+    meant = [each for each in tables if folded(each) == name]
+    kinds = {each.name: str(each.type) for each in fields(SLO) if each.init and each.name not in {"name", "parts", "good_when"}}
+    if not sign or len(meant) != 1:
+        known = ", ".join(folded(each) for each in tables) or "there is none"
+        check.problem(variable, HIDDEN, f"{OBJECTIVE}<NAME>__<OPTION> for one objective of the file ({known})")
+    elif option.lower() not in kinds:
+        check.problem(variable, HIDDEN, f"one of {', '.join(each.upper() for each in kinds)}", did_you_mean(option.lower(), kinds))
+    else:
+        tables[meant[0]][option.lower()] = _of_text(text, kinds[option.lower()])
+
+
+def _of_text(text: str, kind: str) -> Any:
+    if text.lower() == "none" and "None" in kind:
+        return None
+    if "bool" in kind and text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text) if "int" in kind or "float" in kind or "timedelta" in kind else text
+        except ValueError:
+            continue
+    return text
+
+
+def _check_parts(document: Document, slos: list[SLO], check: Checker) -> None:
+    """Parts of composites must be in the file: a gate has nobody else to ask what they are."""
+    known = {slo.name: slo for slo in slos}
+    for slo in slos:
+        path = ("slos", slo.name, "parts")
+        for part in slo.weights:
+            if part not in known:
+                hint = did_you_mean(part, known)
+                check.problem(document.where(path, _shown(path)), part, f"objectives of this file ({', '.join(known)})", hint)
+        if slo.name in below(slo, known):
+            check.problem(document.where(path, _shown(path)), dict(slo.parts), "objectives of which it is no part itself")
 
 
 def _actions(document: Document, given: Any, slos: list[str], check: Checker) -> tuple[BudgetAction, ...]:

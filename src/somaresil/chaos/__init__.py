@@ -2,7 +2,7 @@
 
 from somaresil.callpath import scope
 from somaresil.chaos.audit import AuditEntry, acting
-from somaresil.chaos.conditions import BreakerOpen, BudgetBelow, BurnRateAbove, Condition, StopCondition
+from somaresil.chaos.conditions import BreakerOpen, BudgetBelow, BurnRateAbove, ChaosBudgetSpent, Condition, StopCondition
 from somaresil.chaos.config import ChaosCeilings, ChaosConfig, ChaosExperiment
 from somaresil.chaos.engine import ChaosEngine
 from somaresil.chaos.findings import Grade
@@ -17,6 +17,7 @@ __all__ = [
     "BreakerOpen",
     "BudgetBelow",
     "BurnRateAbove",
+    "ChaosBudgetSpent",
     "ChaosCeilings",
     "ChaosConfig",
     "ChaosEngine",

@@ -35,6 +35,7 @@ __all__ = [
     "BreakerOpen",
     "BudgetBelow",
     "BurnRateAbove",
+    "ChaosBudgetSpent",
     "Condition",
     "Objectives",
     "StopCondition",
@@ -65,6 +66,10 @@ class Objectives(Protocol):
 
     def remaining_share(self, name: str) -> float | None:
         """Share of the error budget that is left; None: no event."""
+        ...
+
+    def chaos_budget(self, name: str) -> tuple[float | None, int]:
+        """Share of the budget for experiments that is left (None: not known), and the events that this is worked out of."""
         ...
 
     def totals(self, name: str, *, injected: bool) -> tuple[int, int]:
@@ -264,6 +269,53 @@ class BudgetBelow:
             if left is None:
                 return None
             return f"{left:.1%} left, less than {self.share:.1%}" if left < self.share else False
+
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class ChaosBudgetSpent:
+    """Experiments have used up what ``slo`` gives them (``injected="separate"``, ``chaos_budget_percentage``).
+
+    Every experiment on what such an objective counts has it by itself. Fewer than ``minimum_events`` in the period say nothing.
+    """
+
+    slo: str
+    _: KW_ONLY
+    minimum_events: int = 10
+    interval: float | timedelta = 1.0
+    max_age: float | timedelta = 60.0
+
+    def __post_init__(self) -> None:
+        """Check everything, keep seconds as floats."""
+        check = Checker("ChaosBudgetSpent")
+        check.name("slo", self.slo)
+        check.count("minimum_events", self.minimum_events)
+        _finish(self, check)
+
+    @property
+    def name(self) -> str:
+        """By its objective."""
+        return f"chaos budget of {self.slo}"
+
+    @property
+    def slow(self) -> bool:
+        """It only counts."""
+        return False
+
+    def check(self, check: Checker, world: World) -> None:
+        """The objective must be there."""
+        _check_objective(check, self.slo, world)
+
+    def watch(self, world: World) -> Callable[[], Answer]:
+        """Whether anything is left. Without traffic nothing is used up either."""
+        objectives = _objectives(world)
+
+        def answer() -> Answer:
+            left, events = objectives.chaos_budget(self.slo)
+            if left is None or events < self.minimum_events:
+                return False
+            return f"{left:.1%} of it left" if left <= 0.0 else False
 
         return answer
 

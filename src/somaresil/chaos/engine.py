@@ -192,6 +192,7 @@ class ChaosEngine(Shorthand):
         self._vetting.process(check, config, "experiment", "target_component")
         self.safety.prepare(check)
         conditions = self.safety.conditions(check, config.stop_when)
+        self.safety.check_budgets(check, config.target_component)
         now = self._clock.monotonic()
         _ = self.runs  # ends the leases that are over, with no lock held: listeners hear of it
         span = (now, now + float(config.duration_seconds))  # type: ignore[arg-type]

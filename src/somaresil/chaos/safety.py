@@ -80,6 +80,8 @@ class Safety:
         self._always: tuple[StopCondition, ...] = ()
         self.standing: tuple[StopCondition, ...] = ()
         """What ends experiments beside those: policies of budgets."""
+        self.standing_for: Callable[[str], tuple[StopCondition, ...]] = lambda _: ()
+        """What ends experiments on a target: budgets that objectives give to experiments."""
         self._watched: tuple[Watched, ...] = ()
         self._due = float("-inf")
         self._allows = True
@@ -192,7 +194,8 @@ class Safety:
     def keep(self, run: ExperimentRun, conditions: Iterable[StopCondition]) -> None:
         """Watch over an experiment that is armed, until it ends."""
         world = self.world
-        mine = tuple(Watched(condition, run, world) for condition in conditions)
+        every = (*conditions, *self.standing_for(run.config.target_component))
+        mine = tuple(Watched(condition, run, world) for condition in every)
         if mine:
             with self._lock:
                 self._watched = (*self._watched, *mine)
@@ -303,6 +306,10 @@ class Safety:
         check.finish()
         self._always = tuple(found)
 
+    def check_budgets(self, check: Checker, target: str) -> None:
+        """Note an experiment on ``target`` for which no objective has anything left."""
+        self._note_stops(check, self.standing_for(target))
+
     def conditions(self, check: Checker, wanted: tuple[Any, ...]) -> list[StopCondition]:
         """The conditions of an experiment. Notes those that are not known, that cannot work here, and that say stop already."""
         before = len(check.problems)
@@ -312,10 +319,14 @@ class Safety:
             condition.check(check, world)
         if len(check.problems) > before or not found:
             return found
+        self._note_stops(check, found)
+        return found
+
+    def _note_stops(self, check: Checker, found: Iterable[StopCondition]) -> None:
+        world = self.world
         for condition in found:
             if not condition.slow and (why := _answer(condition, world)) is not None:
                 check.problem("stop_when", condition.name, "a condition that does not say stop before it begins", why)
-        return found
 
     def _resolved(self, check: Checker, wanted: tuple[Any, ...]) -> list[StopCondition]:
         found = []

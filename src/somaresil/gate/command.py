@@ -20,13 +20,15 @@ from somaresil.gate.report import FORMATS, GateReport
 from somaresil.integrations._text import harmless
 from somaresil.integrations.prometheus_store import PrometheusStore
 from somaresil.slo.gate import Decision, Override, decide
-from somaresil.slo.judge import judge
+from somaresil.slo.judge import Composed, judge
 from somaresil.slo.snapshot import SnapshotStore
+from somaresil.slo.store import GroupStore
 from somaresil.slofile import SloFile, read_slos
 
 if TYPE_CHECKING:
     import argparse
 
+    from somaresil.slo.gate import Evidence
     from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
 
@@ -54,11 +56,17 @@ def _run(arguments: argparse.Namespace, clock: Clock) -> int:
     now = clock.time()
     file = read_slos(arguments.slo)
     check = Checker("gate")
+    known = {slo.name: slo for slo in file.slos}
     file = replace(file, slos=_chosen(file, arguments.only, check))
     asked = _override(arguments, now, check)
     stores = _stores(arguments, clock, file, check)
     check.finish()
-    evidence = tuple(each for store in stores for each in judge(file.slos, store, file.policy).evidence)
+    # One store that knows groups is enough: that another one does not is no reason to know nothing.
+    able = any(isinstance(store, GroupStore) for store in stores)
+    evidence: tuple[Evidence, ...] = ()
+    for store in stores:
+        policy = file.policy if isinstance(store, GroupStore) or not able else replace(file.policy, groups=False)
+        evidence += judge(file.slos, Composed(store, known), policy).evidence
     verdict = decide(evidence, file.policy)
     code = _CODES[verdict.decision]
     void = ""

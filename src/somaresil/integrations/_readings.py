@@ -17,6 +17,7 @@ from somaresil.model.ejection import Cause
 from somaresil.outcome import Outcome
 from somaresil.pool import EndpointState
 from somaresil.slo.durations import STAGES
+from somaresil.slo.series import Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -275,6 +276,53 @@ FAMILIES: Final = {
             agree=True,
         ),
         Family(
+            "somaresil_sli_group_events",
+            "counter",
+            ("slo", "group", "outcome"),
+            "Events of the groups of an objective (group_by), good or bad; what has no budget of its own is in group _other.",
+            group=2,
+            reserve=2,
+        ),
+        Family(
+            "somaresil_sli_slices",
+            "counter",
+            ("slo", "outcome"),
+            "Slices of time of an objective that counts these, good or bad; of mean ratios their sums. Those without traffic are neither.",
+            reserve=2,
+        ),
+        Family(
+            "somaresil_sli_injected_events",
+            "counter",
+            ("slo", "outcome"),
+            "Events of an objective that chaos experiments touched, whether they count for its budget or not.",
+            reserve=2,
+        ),
+        Family(
+            "somaresil_slo_part_weight",
+            "gauge",
+            ("slo", "part"),
+            "How much a part weighs in a composite objective: its ratio is the mean of theirs by weight.",
+            reserve=2,
+            agree=True,
+        ),
+        Family(
+            "somaresil_slo_chaos_budget",
+            "gauge",
+            ("slo",),
+            "Share of all events that experiments may spoil, of objectives that give them a budget of their own.",
+            unit="ratio",
+            agree=True,
+        ),
+        Family(
+            "somaresil_slo_previous_error_budget_consumed",
+            "gauge",
+            ("slo",),
+            "Share of its error budget that an objective had used up at the end of the calendar period before this one, as far as it was "
+            "seen; with several workers the largest.",
+            unit="ratio",
+            worst=True,
+        ),
+        Family(
             "somaresil_retries",
             "counter",
             ("guard", "decision"),
@@ -524,6 +572,25 @@ class Reader:
             # An incident that ends is for a moment counted neither as running nor as over: a counter does not go back for that.
             labels = (name, outcome)
             self._events[labels] = reading.rows["somaresil_sli_events"][labels] = max(count, self._events.get(labels, 0))
+        slo, rows = slos[name], reading.rows
+        for group in slos.groups(name):
+            for outcome, count in zip(("good", "bad"), slos.series(name, group).totals(), strict=True):
+                rows["somaresil_sli_group_events"][name, group, outcome] = count
+        for part, weight in slo.weights.items():
+            rows["somaresil_slo_part_weight"][name, part] = weight
+        if slo.time_slice_window is not None and isinstance(series := slos.series(name), Series):
+            rows["somaresil_sli_slices"][name, "good"], rows["somaresil_sli_slices"][name, "bad"] = series.slices()
+        apart = slo.indicator not in {"recovery", "freshness", "composite"}
+        if apart and (not slo.counts_injected or self._resilience.chaos.faults()):
+            pairs = zip(slos.totals(name, injected=True), slos.totals(name, injected=False), strict=True)
+            struck = [max(0, all_of_them - others) for all_of_them, others in pairs]
+            if any(struck) or not slo.counts_injected:
+                for outcome, count in zip(("good", "bad"), struck, strict=True):
+                    rows["somaresil_sli_injected_events"][name, outcome] = count
+        if slo.chaos_budget_percentage is not None:
+            rows["somaresil_slo_chaos_budget"][name,] = float(Decimal(str(slo.chaos_budget_percentage)) / 100)
+        if slo.calendar is not None and (left := slos.previous_error_budget(name).remaining_share) is not None:
+            rows["somaresil_slo_previous_error_budget_consumed"][name,] = max(0.0, 1.0 - left)
 
 
 def _number_of(value: Value) -> float:

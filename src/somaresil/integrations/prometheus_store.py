@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["PrometheusStore"]
 
 _EVENTS: Final = "somaresil_sli_events_total"
+_GROUP_EVENTS: Final = "somaresil_sli_group_events_total"
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LONGEST_LABEL: Final = 200
 _MOST_LABELS: Final = 20
@@ -107,6 +108,36 @@ class PrometheusStore:
         except (OSError, ValueError) as failed:
             return Reading.unknown(self.name, f"Prometheus: {_words(failed)}")
         return self._judged(answer, window, before, self._clock.time(), parts)
+
+    def read_groups(self, slo: SLO, window: float) -> Mapping[str, Reading] | str:
+        """The events of each group. Whether the answer can be believed is asked of the whole, in a question of its own."""
+        if slo.name in self._sources:
+            return "Prometheus: it is about series that are not ours, of which no groups are known"
+        whole = self.read(slo, window)
+        if whole.problem is not None:
+            return whole.problem
+        series = f"{_GROUP_EVENTS}{{slo={_quoted(slo.name)}{self._matchers}}}"
+        query = f"sum by (group, outcome) (increase({series}[{max(1, round(window))}s]))"
+        try:
+            answer = ask_server(self._url, query, self._timeout, self._authorization)
+        except (OSError, ValueError) as failed:
+            return f"Prometheus: {_words(failed)}"
+        if answer.partial:
+            return "Prometheus: its answer about groups is partial: it comes with warnings"
+        found: dict[str, dict[str, float]] = {}
+        for sample in answer.samples:
+            group, outcome = sample.labels.get("group", ""), sample.labels.get("outcome", "")
+            if not math.isfinite(sample.value) or not 0.0 <= sample.value <= _MOST_EVENTS:
+                return "Prometheus: the events of a group are no number of events"
+            if outcome not in {"good", "bad"} or outcome in found.setdefault(group, {}):
+                return "Prometheus: it answers with series that were not asked for"
+            found[group][outcome] = sample.value
+        if not found and whole.good + whole.bad:
+            return "Prometheus: it has events of this objective, and none of its groups"
+        return {
+            group: Reading(round(each.get("good", 0.0)), round(each.get("bad", 0.0)), whole.coverage, self.name, whole.age)
+            for group, each in found.items()
+        }
 
     def _counted(self, slo: str, window: float) -> dict[str, str]:
         series = f"{_EVENTS}{{slo={_quoted(slo)}{self._matchers}}}"

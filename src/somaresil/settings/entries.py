@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
     from somaresil.settings.files import Document
 
-__all__ = ["Entry", "duration_of", "entries_of", "folded", "is_pattern", "judged"]
+__all__ = ["OBJECTIVES", "Entry", "duration_of", "entries_of", "folded", "is_pattern", "judged"]
 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,15}")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,15}\.[0-9]{0,15}|\.[0-9]{1,15}|[0-9]{1,15}(?=[eE]))(?:[eE][+-]?[0-9]{1,2})?")
 _DURATION: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h|d)")
+OBJECTIVES: Final = ("slos", "gate", "actions")
+"""Tables of the same file that :func:`somaresil.slofile.read_slos` reads."""
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _FROM_CODE: Final = "functions, classes and objects are never loaded from configuration: say it where the guard is made"
 
@@ -83,7 +85,7 @@ def entries_of(document: Document, environment: str | None, check: Checker) -> t
 
     The overlays of other environments are checked as well: who finds a mistake in them on the first day of an outage finds it late.
     """
-    _known(document, document.data, ("guards", "environments"), (), check)
+    _known(document, document.data, ("guards", "environments", *OBJECTIVES), (), check)
     found = [*_section(document, document.data, (), check)]
     overlays = document.data.get("environments", {})
     if not isinstance(overlays, Mapping):
@@ -94,7 +96,7 @@ def entries_of(document: Document, environment: str | None, check: Checker) -> t
         if not isinstance(overlay, Mapping):
             check.problem(document.where(path, _shown(path)), overlay, "a mapping with guards")
             continue
-        _known(document, overlay, ("guards",), path, check)
+        _known(document, overlay, ("guards", "slos"), path, check)
         own = _section(document, overlay, path, check)
         if name == environment:
             found += own

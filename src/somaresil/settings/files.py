@@ -27,6 +27,8 @@ LARGEST: Final = 262_144
 """Bytes in a file."""
 DEEPEST: Final = 10
 """Mappings and lists within one another."""
+_PROJECT: Final = "pyproject.toml"
+"""A file in which only the table ``tool.somaresil`` is ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,14 @@ def _toml(text: str, name: str, check: Checker) -> Document | None:
                     lines.setdefault(found[:length], number)
         return _nearest(lines, path)
 
+    if Path(name).name == _PROJECT:
+        # What others keep there is theirs.
+        tool = data.get("tool", {})
+        own = tool.get("somaresil", {}) if isinstance(tool, dict) else {}
+        if not isinstance(own, dict):
+            check.problem(f"{name}: tool.somaresil", own, "a table")
+            return None
+        return Document(name, own, lambda path: line_of(("tool", "somaresil", *path)))
     return Document(name, data, line_of)
 
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from somaresil.config import Checker
 
-__all__ = ["CONFIG", "PREFIX", "entries_of_variables"]
+__all__ = ["CONFIG", "OBJECTIVE", "PREFIX", "entries_of_variables"]
 
 PREFIX: Final = "SOMARESIL_GUARD__"
+OBJECTIVE: Final = "SOMARESIL_SLO__"
+"""Single values of objectives: see :mod:`somaresil.slofile`."""
 HIDDEN: Final = "(not shown)"
 """In place of what a variable says that is none of ours."""
 CONFIG: Final = "SOMARESIL_CONFIG"
@@ -34,7 +36,7 @@ def entries_of_variables(variables: Mapping[str, str], check: Checker) -> tuple[
     """What the environment says of guards. A variable that is empty is not set."""
     found: list[Entry] = []
     for name in sorted(variables):
-        if not name.startswith("SOMARESIL_") or not variables[name]:
+        if not name.startswith("SOMARESIL_") or name.startswith(OBJECTIVE) or not variables[name]:
             continue
         if not name.startswith(PREFIX):
             _note_near(name, check)

@@ -45,6 +45,9 @@ class DeploymentPolicy:
     """With a smaller share of the period observed than this nothing is known. A process that has just started has observed very little."""
     on_unknown: str = "block"
     """``block`` or ``allow``: what ``bool(verdict)`` makes of UNKNOWN."""
+    groups: bool = True
+    """Whether each group of an objective with ``group_by`` is judged too, by its own budget. Groups with fewer events than
+    ``minimum_events`` are part of the whole alone: most of them never have more."""
 
     def __post_init__(self) -> None:
         """Check everything."""
@@ -53,6 +56,7 @@ class DeploymentPolicy:
         check.count("minimum_events", self.minimum_events)
         check.ratio("minimum_coverage", self.minimum_coverage)
         check.one_of("on_unknown", self.on_unknown, ("block", "allow"))
+        check.type("groups", self.groups, bool, "True or False")
         check.finish()
 
 
@@ -134,9 +138,11 @@ def weigh(
     budget: ErrorBudget, conditions: tuple[Condition, ...], policy: DeploymentPolicy, *, pending: int = 0, recovery: bool = False
 ) -> Evidence:
     """Decide about one objective. ``pending``: incidents that last and may yet end in time; ``recovery``: whether it is about incidents."""
+    # A label comes from outside: it may be anything but a line of its own.
+    whose = budget.slo_name if budget.group is None else f"{budget.slo_name} of {budget.group!r}"
 
     def say(decision: Decision, reason: str) -> Evidence:
-        return Evidence(budget.slo_name, decision, f"{budget.slo_name}: {reason}", budget, conditions)
+        return Evidence(budget.slo_name, decision, f"{whose}: {reason}", budget, conditions)
 
     events = budget.good + budget.bad
     left = budget.remaining_share

@@ -59,6 +59,8 @@ class Groups:
         series.tell(good=good, injected=injected, now=now)
 
     def _room(self, name: str, now: float) -> tuple[str, Series]:
+        # It stands in metrics and reports: half a character would cost the whole scrape.
+        name = name.encode("utf-8", "replace").decode()
         with self._lock:
             if name in self._series:
                 return name, self._series[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
@@ -24,6 +25,7 @@ _BUDGETING: Final = ("occurrences", "timeslices", "ratio_timeslices")
 _INJECTED: Final = ("count", "exclude", "separate")
 _THRESHOLDS: Final = ("latency", "recovery", "first_item", "idle", "freshness")
 _SLOT: Final = 10.0
+_HEADER: Final = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 SHORTEST: Final = timedelta(minutes=5)
 LONGEST: Final = timedelta(days=90)
 
@@ -45,16 +47,17 @@ class SLO:
       calls are answered in two seconds; it is not "a p95 value";
     - with ``recovery`` (seconds): the events are incidents, good when the breaker was closed again within that time of the first bad
       call. An incident that is open for longer is bad already;
-    - with ``first_item`` (seconds): the events are streams of guards, good when their first item came
-      within that time, however they ended; bad when it came later, or they failed or were rejected without it;
+    - with ``first_item`` (seconds): the events are streams of guards and responses of the middleware, good when their first
+      item (the first byte of the body) came within that time, however they ended; bad when it came later, or they failed or were rejected
+      without it;
     - with ``idle`` (seconds): the events are streams that have begun, good when no gap between two items was longer. One whose reader left
-      is an event only when it is bad: it may have left for that;
+      is an event only when it is bad: it may have left for that. Of responses only those in several pieces are streams;
     - with ``completion=True``: the events are streams that have begun, good when they came to their end, bad when they broke;
     - with ``freshness`` (seconds): the events are checks, one every 10 seconds: good when the last good call, or the last
       :meth:`SLOTracker.refreshed`, was no longer ago than that. What was never refreshed is checked once that time has passed;
     - with ``good_when``: a call that was made is good when ``good_when(result, error, elapsed)`` says so; None: it is no event. The result
-      is that of the function (None for streams and blocks). One that raises is reported once, and the usual
-      judgement is used;
+      is that of the function (None for streams and blocks), or an :class:`~somaresil.asgi.HttpExchange` at the middleware. One that
+      raises is reported once, and the usual judgement is used;
     - with ``parts``: names and weights of other objectives of the same tracker. Its ratio is the mean of theirs by weight; a part without
       events in a window is left out of it.
 
@@ -68,8 +71,9 @@ class SLO:
     ``time_zone``. Burn factors are derived from its nominal length.
 
     ``group_by`` gives each value of a label its own budget, beside that of all: the name of an argument of the guarded function, or
-    ``tenant`` (of :func:`~somaresil.priority.priority`); or a function of the arguments. At most ``max_groups`` values; further ones
-    are counted together as ``_other``.
+    ``tenant`` (of :func:`~somaresil.priority.priority`); or a function of the arguments. At the middleware it is ``route``, ``method``,
+    ``header:<name>``, a path parameter, ``tenant`` or a function of the scope. At most ``max_groups`` values; further ones, and calls that
+    have none, are counted together as ``_other``.
 
     ``injected`` says what becomes of calls that an experiment touched: ``count`` (callers felt them), ``exclude``, or ``separate``: they
     have a budget of their own, ``chaos_budget_percentage`` of all events.
@@ -198,8 +202,9 @@ class SLO:
 
     def _check_groups(self, check: Checker) -> None:
         group_by = self.group_by
-        if group_by is not None and not callable(group_by) and not (isinstance(group_by, str) and group_by.isidentifier()):
-            check.problem("group_by", group_by, "the name of an argument, 'tenant', or a function that returns a label")
+        named = isinstance(group_by, str) and (group_by.isidentifier() or _HEADER.fullmatch(group_by) is not None)
+        if group_by is not None and not callable(group_by) and not named:
+            check.problem("group_by", group_by, "the name of an argument, 'tenant', 'header:<name>', or a function that returns a label")
         check.count("max_groups", self.max_groups, maximum=1_000)
         if group_by is not None and self.indicator in {"recovery", "freshness", "composite"}:
             check.problem("group_by", group_by, f"None with {self.indicator}", "its events are no calls")
@@ -256,8 +261,8 @@ class SLO:
 
     @property
     def about_calls(self) -> bool:
-        """Whether guards and the middleware may name it."""
-        return self.indicator not in {"recovery", "composite"}
+        """Whether guards and the middleware may name it; a composite stands for its parts."""
+        return self.indicator != "recovery"
 
     @property
     def read_from_cells(self) -> bool:

@@ -22,7 +22,9 @@ import sys
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from hashlib import blake2b
+from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from somaresil.model.ledger import EMPTY_TRACK, Ledger, Track, joined
@@ -31,11 +33,12 @@ from somaresil.model.window import SLO_TIERS
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from types import CellType
 
     from somaresil.model.ledger import Spans
     from somaresil.slo.objective import SLO
 
-__all__ = ["LARGEST", "MAGIC", "Entry", "Sheet", "decode", "encode", "fingerprint", "read", "write"]
+__all__ = ["APART", "LARGEST", "MAGIC", "Entry", "Sheet", "decode", "encode", "fingerprint", "read", "write"]
 
 MAGIC: Final = b"somaresil-slo 1\n"
 """What a file begins with: what it is, and its version."""
@@ -52,6 +55,18 @@ _FILE_NAME: Final = re.compile(r"slo_[0-9]{1,10}-[0-9]{1,20}\.bin")
 _MOST_EVENTS: Final = 2**53
 _LATEST: Final = 1e11
 """Seconds since the epoch that no clock shows: the year 5138."""
+
+
+APART: Final = frozenset(
+    {
+        *("name", "description", "target_percentage", "error_budget_policy"),
+        *("measurement_window", "calendar", "time_zone"),
+        *("group_by", "max_groups", "chaos_budget_percentage"),
+    }
+)
+"""Fields of an objective that say nothing of what is counted: how it is called, what is promised, over which time, whose share is told
+apart besides."""
+_DEEPEST: Final = 6
 
 
 class Entry(NamedTuple):
@@ -87,13 +102,43 @@ class Sheet:
 def fingerprint(slo: SLO) -> str:
     """What ``slo`` counts, as a short text: two objectives of one name may be added up when theirs are the same.
 
-    The target, the window and the policy are no part of it: what was good stays good when more is promised. What an objective leaves at
+    What is in :data:`APART` is no part of it: what was good stays good when more is promised. What an objective leaves at
     its default is none either, so that a new kind of option does not make what was counted before it another thing.
     """
-    apart = {"name", "target_percentage", "measurement_window", "error_budget_policy", "description"}
-    said = [(each.name, value) for each in fields(slo) if each.name not in apart and (value := getattr(slo, each.name)) != each.default]
-    text = repr([(name, getattr(value, "__qualname__", None) or value) for name, value in said])
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    said = [(each.name, value) for each in fields(slo) if each.name not in APART and (value := getattr(slo, each.name)) != each.default]
+    text = repr([(name, _told(value)) for name, value in said])
+    return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _told(value: Any, depth: int = 0) -> Any:
+    """A value as every process says it, and no other value: a function by its name and by what it mentions, never by its address.
+
+    What the code is made of differs from one Python to the next; names and constants do not.
+    """
+    if depth > _DEEPEST:
+        return None
+    if isinstance(value, partial):
+        return ("partial", *(_told(each, depth + 1) for each in (value.func, value.args, sorted(value.keywords.items()))))
+    if isinstance(value, tuple | list):
+        return [_told(each, depth + 1) for each in value]
+    if isinstance(value, CodeType):
+        constants = [_told(each, depth + 1) for each in value.co_consts]
+        return (value.co_name, value.co_names, value.co_varnames, value.co_freevars, sorted(map(repr, constants)))
+    if isinstance(value, MethodType):
+        return (type(value.__self__).__qualname__, _told(value.__func__, depth + 1))
+    if isinstance(value, FunctionType):
+        held = [_told(cell.cell_contents, depth + 1) for cell in value.__closure__ or () if _holds(cell)]
+        return (value.__module__, value.__qualname__, _told(value.__code__, depth + 1), _told(value.__defaults__ or (), depth + 1), held)
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    return getattr(value, "__qualname__", None) or type(value).__qualname__
+
+
+def _holds(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
 
 
 # -- bytes --------------------------------------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ and how old its newest data are. What it does not know it says in words; it neve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from somaresil.slo.objective import SLO
 
-__all__ = ["Reading", "SliStore"]
+__all__ = ["GroupStore", "Reading", "SliStore"]
 
 
 class Reading(NamedTuple):
@@ -54,4 +56,13 @@ class SliStore(Protocol):
 
     def read(self, slo: SLO, window: float) -> Reading:
         """The events of the last ``window`` seconds. Never raises an ``Exception``: what went wrong is the ``problem`` of the reading."""
+        ...
+
+
+@runtime_checkable
+class GroupStore(SliStore, Protocol):
+    """One that knows the events of groups too."""
+
+    def read_groups(self, slo: SLO, window: float) -> Mapping[str, Reading] | str:
+        """The events of each group in the last ``window`` seconds, those without any left out; a text: why nobody knows. Never raises."""
         ...

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker, did_you_mean
+from somaresil.errors import ConfigurationError
 from somaresil.events import GateOverridden
 from somaresil.model import slo as model
 from somaresil.slo.actions import Actions
@@ -15,7 +17,7 @@ from somaresil.slo.burning import Burning
 from somaresil.slo.gate import DeploymentPolicy, Override, Verdict
 from somaresil.slo.groups import Groups
 from somaresil.slo.incidents import IncidentLog
-from somaresil.slo.judge import budget_of, conditions_of, judge
+from somaresil.slo.judge import Composed, budget_of, conditions_of, judge
 from somaresil.slo.objective import LONGEST, SHORTEST, SLO, ErrorBudget
 from somaresil.slo.probe import Probe
 from somaresil.slo.process import ProcessStore
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
 
-__all__ = ["SLOTracker"]
+__all__ = ["SLOTracker", "below"]
 
 _SHORTEST: Final = SHORTEST.total_seconds()
 _LONGEST: Final = LONGEST.total_seconds()
@@ -142,17 +144,29 @@ class SLOTracker:
 
     def thresholds(self, names: tuple[str, ...]) -> tuple[float, ...]:
         """The latency thresholds of some objectives, in seconds: bucket bounds of whoever records for them."""
-        return tuple(float(limit) for name in names if (limit := self[name].latency) is not None)  # type: ignore[arg-type]
+        return tuple(float(limit) for name in self.leaves(names) if (limit := self[name].latency) is not None)  # type: ignore[arg-type]
+
+    def leaves(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The objectives that hear of calls when these are named: a composite stands for its parts, without those about incidents."""
+        found: dict[str, None] = {}
+        for name in names:
+            slo = self[name]
+            if slo.parts:
+                found |= dict.fromkeys(self.leaves(slo.weights))
+            elif slo.about_calls:
+                found[name] = None
+        return tuple(found)
 
     def attach(self, name: str, recorder: Recorder) -> None:
         """Let the objective look at what ``recorder`` counts. Its threshold must be a bound there."""
-        series = self.series(name)
-        if isinstance(series, Series):
-            series.feed(recorder)
+        for leaf in self.leaves((name,)):
+            series = self.series(leaf)
+            if isinstance(series, Series):
+                series.feed(recorder)
 
     def probes(self, names: Iterable[str]) -> tuple[Probe, ...]:
         """What has to be told of each call, for those of the objectives that cannot see all they need in a recorder."""
-        found = [(self.series(name), self._groups.get(name)) for name in names]
+        found = [(self.series(name), self._groups.get(name)) for name in self.leaves(names)]
         return tuple(
             Probe(series, groups, self._clock, self._listeners)
             for series, groups in found
@@ -223,11 +237,17 @@ class SLOTracker:
         """Share of the error budget that is left; None: no event."""
         return self.error_budget(name).remaining_share
 
+    def chaos_budget(self, name: str) -> tuple[float | None, int]:
+        """Share of the budget for experiments that is left (None: not known), and the events that this is worked out of."""
+        budget = self.error_budget(name)
+        struck = (budget.injected_good or 0) + (budget.injected_bad or 0)
+        return budget.chaos_remaining_share, budget.good + budget.bad + (0 if budget.counts_injected else struck)
+
     def error_budget(self, name: str, *, group: str | None = None, store: SliStore | None = None) -> ErrorBudget:
         """The budget over the measurement window of the objective, or over the calendar period as far as it has come."""
         now = self._clock.time()
         if store is not None:
-            return budget_of(self[name], store, now=now)
+            return budget_of(self[name], self._composed(store), now=now)
         series = self.series(name, group)
         begin, end = series.slo.bounds(now)
         budget = self._budget(series, group, now - begin, 0.0, end - begin)
@@ -293,7 +313,7 @@ class SLOTracker:
     def conditions(self, name: str, *, group: str | None = None, store: SliStore | None = None) -> tuple[model.Condition, ...]:
         """The burn-rate conditions of its policy, as they stand now."""
         if group is None:
-            return conditions_of(self[name], store or self.store)
+            return conditions_of(self[name], self.store if store is None else self._composed(store))
         series = self.series(name, group)
         slo = series.slo
         return model.alerts(slo.burn_policy, slo.period, slo.target_percentage, series.counts)
@@ -309,18 +329,31 @@ class SLOTracker:
         now = self._clock.time()
         override = override if override is not None and override.holds(now) else None
         slos = [self[name] for name in names or self.names]
+        composed = None if store is None else self._composed(store)
         verdict = judge(
             slos,
-            store or self.store,
+            composed or self.store,
             policy or DeploymentPolicy(),
             pending=lambda slo: self.series(slo.name).pending,
             override=override,
-            budget=lambda slo: self.error_budget(slo.name, store=store),
+            budget=lambda slo: self.error_budget(slo.name, store=composed),
+            groups=None if composed is not None else self._judged_groups,
             blocked=lambda slo: self.actions.why("block_deployment", slo.name),
         )
         if override is not None and verdict.decided_to_block:
             self._listeners.emit(GateOverridden(now, override.who, override.reason, override.until, verdict.decision.value))
         return verdict
+
+    def _composed(self, store: SliStore) -> Composed:
+        return store if isinstance(store, Composed) else Composed(store, {name: series.slo for name, series in self._series.items()})
+
+    def _judged_groups(self, slo: SLO) -> list[tuple[ErrorBudget, tuple[model.Condition, ...]]]:
+        found = []
+        for group in self.groups(slo.name):
+            # It may make room for another one while they are looked at.
+            with suppress(ConfigurationError):
+                found.append((self.error_budget(slo.name, group=group), self.conditions(slo.name, group=group)))
+        return found
 
     # -- the same for coroutines ------------------------------------------------------------------------------------------------------
 
@@ -355,11 +388,12 @@ def _check_parts(check: Checker, known: Mapping[str, SLO]) -> None:
         for part in slo.weights:
             if part not in known:
                 check.problem(f"{slo.name}.parts", part, f"an objective that was added ({', '.join(known)})", did_you_mean(part, known))
-        if slo.name in _below(slo, known):
+        if slo.name in below(slo, known):
             check.problem(f"{slo.name}.parts", slo.parts, "objectives of which it is no part itself")
 
 
-def _below(slo: SLO, known: Mapping[str, SLO]) -> set[str]:
+def below(slo: SLO, known: Mapping[str, SLO]) -> set[str]:
+    """Names of the parts of ``slo``, of their parts and so on; itself among them when it is in a circle."""
     found: set[str] = set()
     ahead = list(slo.weights)
     while ahead:
@@ -372,4 +406,4 @@ def _below(slo: SLO, known: Mapping[str, SLO]) -> set[str]:
 
 def _parts_first(known: Mapping[str, SLO]) -> list[SLO]:
     """All objectives, each behind its parts."""
-    return sorted(known.values(), key=lambda slo: len(_below(slo, known)) if slo.parts else 0)
+    return sorted(known.values(), key=lambda slo: len(below(slo, known)) if slo.parts else 0)

@@ -71,7 +71,7 @@ def test_json_is_whole_and_strict():
     said = json.loads(FORMATS["json"](report("fine", "dark", exit_code=2)), parse_constant=pytest.fail)
     assert (said["format"], said["decision"], said["exit_code"], said["overridden"], said["override"]) == (1, "unknown", 2, False, None)
     assert said["at"] == "2026-09-21T14:13:20Z"
-    assert said["policy"] == {"minimum_remaining": 0.1, "minimum_events": 10, "minimum_coverage": 0.5}
+    assert said["policy"] == {"minimum_remaining": 0.1, "minimum_events": 10, "minimum_coverage": 0.5, "groups": True}
     fine, dark = said["objectives"]
     assert (fine["good"], fine["bad"], fine["target_percentage"], fine["window"], fine["source"]) == (999, 1, 99.0, 2_592_000.0, "told")
     assert fine["remaining"] == pytest.approx(0.9)

@@ -142,18 +142,15 @@ def test_each_window_of_a_policy_is_asked_for_once():
     assert sorted(windows) == [300.0, 1_800.0, 3_600.0, 21_600.0]
 
 
-@pytest.mark.parametrize(
-    ("options", "what"),
-    [
-        ({"budgeting": "ratio_timeslices", "time_slice_window": 60.0}, "slices of time"),
-        ({"parts": {"up": 1.0}}, "parts"),
-    ],
-)
-def test_what_a_store_cannot_know_is_unknown(options, what):
-    """It has events, and neither slices nor parts; it is not even asked about them."""
-    resilience, _ = process(availability(), SLO("other", 99.0, timedelta(days=1), **options))
+@pytest.mark.parametrize("name", ["sliced", "composite"])
+def test_what_a_store_cannot_know_is_unknown(name):
+    """It has events and no slices of time, and is not even asked about them; what has such a part is not known either."""
+    day = timedelta(days=1)
+    sliced = SLO("sliced", 99.0, day, budgeting="ratio_timeslices", time_slice_window=60.0)
+    resilience, _ = process(sliced, SLO("composite", 99.0, day, parts={"sliced": 1.0}))
+    what = "slices of time"
     store = Told(1_000, 0)
-    verdict = resilience.slos.verdict("other", store=store)
+    verdict = resilience.slos.verdict(name, store=store)
     assert verdict.decision is Decision.UNKNOWN
     assert f"it is about {what}" in verdict.reasons[0]
     assert store.asked == []

@@ -10,7 +10,6 @@ from datetime import timedelta
 import pytest
 
 from somaresil import SLO, ConfigurationError
-from somaresil.asgi import ResilienceMiddleware
 from somaresil.events import DefectFound
 from somaresil.priority import priority
 from tests.unit.slo.kit import HOUR, bad, breaker, good, process
@@ -214,11 +213,3 @@ def test_no_guard_is_slower_for_an_objective_that_its_cells_can_answer():
     resilience, _ = process(SLO("up", 90.0, WEEK), SLO("fast", 90.0, WEEK, latency=1.0), *STREAMS, SLO("fine", 90.0, WEEK, completion=True))
     assert resilience.guard("plain", slo=["up", "fast"]).switch.quiet
     assert resilience.guard("stream", slo=["first", "gaps", "whole"]).switch.quiet
-
-
-@pytest.mark.parametrize("options", [{"first_item": 1.0}, {"group_by": "tenant"}, {"good_when": print}, {"freshness": 60.0}])
-def test_the_middleware_refuses_what_it_does_not_tell(options):
-    """Better than an objective that never has an event."""
-    resilience, _ = process(SLO("x", 90.0, WEEK, **options))
-    with pytest.raises(ConfigurationError, match="name others in a guard"):
-        ResilienceMiddleware(None, resilience, slo="x")
