@@ -73,6 +73,8 @@ def objectives(draw):
     """Objectives of every kind that has rules."""
     kind = draw(st.sampled_from(["availability", "latency", "recovery", "calendar"]))
     more = {"latency": {"latency": 2.0}, "recovery": {"recovery": 300.0}, "calendar": {"calendar": "month"}}.get(kind, {})
+    if kind != "recovery" and draw(st.sampled_from([False, False, True])):
+        more["group_by"] = "tenant"
     return SLO(
         draw(NAMES),
         draw(st.sampled_from([50.0, 90, 95.0, 99.0, 99.9, 99.95, 99.999]) | st.decimals("0.1", "99.99", places=2).map(float)),
@@ -97,7 +99,7 @@ def options(draw):
     )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(slos=st.lists(objectives(), min_size=1, max_size=2, unique_by=lambda slo: slo.name), given_options=options())
 def test_promtool_accepts_and_passes_whatever_is_compiled(promtool, slos, given_options):
     """Names, periods, policies, guards, labels and descriptions of every kind."""
@@ -262,6 +264,46 @@ def test_the_tests_notice_rules_that_are_wrong(promtool, how):
     assert before != files["up.rules.yaml"]
     checked, tested, said = judged(promtool, files)
     assert (checked, tested) == (0, 1), said
+
+
+def test_each_group_is_alerted_on_by_itself(promtool):
+    """One tenant of three has an outage that the whole hardly feels: it is paged for, and nobody else."""
+    slo = SLO("up", 99.0, timedelta(days=30), group_by="tenant")
+    files = dict(compile_rules([slo], OPTIONS).files)
+    assert {"up.groups.rules.yaml", "up.groups.page.test.yaml"} <= set(files)
+    labels = {"slo": "up", "severity": "page"}
+    annotations = re.search(
+        r'"GroupErrorBudgetBurnPage".*?annotations:\n\s+summary: "([^"]*)"\n\s+description: "([^"]*)"',
+        files["up.groups.rules.yaml"],
+        re.DOTALL,
+    )
+    fires = {"exp_labels": labels | {"group": "bob"}, "exp_annotations": {"summary": annotations[1], "description": annotations[2]}}
+    assert annotations[1] == "The error budget of a group of up burns too fast"
+    counter = 'somaresil_sli_group_events_total{slo="up",group="%s",outcome="%s",instance="%s"}'
+    whole = 'somaresil_sli_events_total{slo="up",outcome="%s"}'
+    test = {
+        "name": "groups",
+        "interval": "1m",
+        "input_series": [
+            {"series": counter % ("ada", "good", "one"), "values": "0+1000x120"},
+            {"series": counter % ("bob", "good", "one"), "values": "0+1x60 60+0x59"},
+            {"series": counter % ("bob", "bad", "two"), "values": "0+0x60 1+1x59"},
+            {"series": counter % ("_other", "good", "one"), "values": "0+10x120"},
+            {"series": whole % "good", "values": "0+1011x60 60660+1010x59"},
+            {"series": whole % "bad", "values": "0+0x60 1+1x59"},
+        ],
+        "alert_rule_test": [
+            {"eval_time": "50m", "alertname": "GroupErrorBudgetBurnPage", "exp_alerts": []},
+            {"eval_time": "110m", "alertname": "GroupErrorBudgetBurnPage", "exp_alerts": [fires]},
+            {"eval_time": "110m", "alertname": "ErrorBudgetBurnPage", "exp_alerts": []},
+        ],
+    }
+    rules = ["up.rules.yaml", "up.groups.rules.yaml"]
+    files["groups.test.yaml"] = json.dumps({"rule_files": rules, "evaluation_interval": "1m", "tests": [test]})
+    checked, tested, said = judged(promtool, files)
+    assert (checked, tested) == (0, 0), said
+    files["up.groups.rules.yaml"] = files["up.groups.rules.yaml"].replace("sum by (group)", "sum")
+    assert judged(promtool, files)[:2] == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.config import Checker
@@ -14,7 +15,7 @@ from somaresil.slo.rules.checks import SCRAPES, check_objective
 from somaresil.slo.rules.options import RuleOptions
 from somaresil.slo.rules.promtest import tests_of
 from somaresil.slo.rules.quantiles import quantile_rules, quantile_test
-from somaresil.slo.rules.source import EVENTS, Queries, source_of
+from somaresil.slo.rules.source import EVENTS, EXAMPLE, Events, GroupEvents, Queries, source_of
 from somaresil.slo.rules.text import duration, number, quoted, template, yaml
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ def compile_rules(
         files[name] = yaml({"groups": list(rules.groups())})
         for kind, test in tests_of(rules, name):
             files[f"{stem}.{kind}.test.yaml"] = yaml(test)
+        if rules.slo.group_by is not None and isinstance(rules.source, Events):
+            grouped, name = GroupRules(rules.slo, rules.options), f"{stem}.groups.rules.yaml"
+            files[name] = yaml({"groups": list(grouped.groups())})
+            for kind, test in tests_of(grouped, name):
+                files[f"{stem}.groups.{kind}.test.yaml"] = yaml(test)
         notes += rules.notes()
     if options.quantiles and any(rules.slo.indicator == "latency" for rules in found.values()):
         name = "latency.quantiles.rules.yaml"
@@ -103,6 +109,13 @@ def _stem(name: str, files: Mapping[str, str]) -> str:
 
 class Rules:
     """The rules of one objective."""
+
+    prefix = "slo"
+    """How the names of what is recorded begin."""
+    tells_unseen = True
+    """Whether there is an alert for the case that nobody exports anything."""
+    example: Mapping[str, str] = MappingProxyType({})
+    """Labels that the series in tests have beside :attr:`labels`."""
 
     def __init__(self, slo: SLO, source: Source, options: RuleOptions) -> None:
         """Compute nothing yet."""
@@ -131,6 +144,11 @@ class Rules:
     def alert(self, severity: str) -> str:
         """The name of an alert."""
         return f"ErrorBudgetBurn{severity.capitalize()}"
+
+    @property
+    def subject(self) -> str:
+        """Whose budget it is, for people."""
+        return self.slo.name
 
     def alert_labels(self, severity: str) -> dict[str, str]:
         """Its labels."""
@@ -165,16 +183,21 @@ class Rules:
 
     def error(self, window: float) -> str:
         """The recorded error ratio of a window."""
-        series = f"slo:sli_error:ratio_rate{duration(window)}{self.matcher}"
+        series = f"{self.prefix}:sli_error:ratio_rate{duration(window)}{self.matcher}"
         return f"max without (sloth_window) ({series})" if self.options.sloth else series
 
     def bad(self, window: float) -> str:
         """The recorded number of bad events."""
-        return f"slo:bad_events:increase{duration(window)}{self.matcher}"
+        return f"{self.prefix}:bad_events:increase{duration(window)}{self.matcher}"
 
     def events(self, window: float) -> str:
         """The recorded number of events."""
-        return f"slo:events:increase{duration(window)}{self.matcher}"
+        return f"{self.prefix}:events:increase{duration(window)}{self.matcher}"
+
+    @property
+    def left(self) -> str:
+        """The recorded share of the budget that is left."""
+        return f"{self.prefix}:period_error_budget_remaining:ratio{self.matcher}"
 
     # -- groups -----------------------------------------------------------------------------------------------------------------------
 
@@ -188,36 +211,36 @@ class Rules:
         # A period that is a window as well is summed once, and what is left of it with it.
         apart = rolls and self.slo.period not in windows
         yield {
-            "name": f"slo-{self.slo.name}",
+            "name": f"{self.prefix}-{self.slo.name}",
             "rules": [
                 *(rule for window in sorted(windows) for rule in self._recorded(window)),
                 *self._facts(),
                 *(() if apart or not rolls else self._left()),
                 *(self._alerting(severity) for severity in self.severities),
-                self._unseen(),
+                *((self._unseen(),) if self.tells_unseen else ()),
             ],
         }
         if apart:
             rules = [*self._recorded(self.slo.period), *self._left()]
-            yield {"name": f"slo-{self.slo.name}-period", "interval": _PERIOD_EVERY, "rules": rules}
+            yield {"name": f"{self.prefix}-{self.slo.name}-period", "interval": _PERIOD_EVERY, "rules": rules}
 
     def _record(self, name: str, expression: str, **labels: str) -> dict[str, Any]:
         return {"record": name, "expr": expression, "labels": {**self.labels, **labels}}
 
     def _recorded(self, window: float) -> Iterator[dict[str, Any]]:
         text = duration(window)
-        yield self._record(f"slo:bad_events:increase{text}", self.source.bad(window))
-        yield self._record(f"slo:events:increase{text}", self.source.total(window))
+        yield self._record(f"{self.prefix}:bad_events:increase{text}", self.source.bad(window))
+        yield self._record(f"{self.prefix}:events:increase{text}", self.source.total(window))
         sloth = {"sloth_window": text} if self.options.sloth else {}
         # Without events there is no ratio, and no NaN that would stay in every sum.
-        yield self._record(f"slo:sli_error:ratio_rate{text}", f"{self.bad(window)} / ({self.events(window)} > 0)", **sloth)
+        yield self._record(f"{self.prefix}:sli_error:ratio_rate{text}", f"{self.bad(window)} / ({self.events(window)} > 0)", **sloth)
 
     def _facts(self) -> Iterator[dict[str, Any]]:
         objective = model.objective_ratio(self.slo.target_percentage)
         yield self._record("slo:objective:ratio", f"vector({number(objective)})")
         yield self._record("slo:error_budget:ratio", f"vector({number(self.budget)})")
         yield self._record("slo:time_period:days", f"vector({number(_ratio(self.slo.period, model.DAY))})")
-        yield self._record("slo:current_burn_rate:ratio", f"{self.error(self._current)} / {number(self.budget)}")
+        yield self._current_burn()
         if self.options.sloth:
             yield self._record(
                 "sloth_slo_info",
@@ -228,9 +251,13 @@ class Rules:
                 sloth_objective=number(Decimal(str(self.slo.target_percentage))),
             )
 
+    def _current_burn(self) -> dict[str, Any]:
+        return self._record(f"{self.prefix}:current_burn_rate:ratio", f"{self.error(self._current)} / {number(self.budget)}")
+
     def _left(self) -> Iterator[dict[str, Any]]:
-        yield self._record("slo:period_burn_rate:ratio", f"{self.error(self.slo.period)} / {number(self.budget)}")
-        yield self._record("slo:period_error_budget_remaining:ratio", f"1 - slo:period_burn_rate:ratio{self.matcher}")
+        burn = f"{self.prefix}:period_burn_rate:ratio"
+        yield self._record(burn, f"{self.error(self.slo.period)} / {number(self.budget)}")
+        yield self._record(f"{self.prefix}:period_error_budget_remaining:ratio", f"1 - {burn}{self.matcher}")
 
     def _alerting(self, severity: str) -> dict[str, Any]:
         return {
@@ -257,7 +284,9 @@ class Rules:
         pace = "; ".join(self._pace(window) for window in self.windows_of(severity))
         about = f"{slo.description.strip()} " if slo.description.strip() else ""
         target = f"{number(Decimal(str(slo.target_percentage)))} % in {slo.calendar or duration(slo.period)}"
-        return self._annotated(f"The error budget of {slo.name} burns too fast", f"{about}Objective: {target}. It fires at any of: {pace}.")
+        return self._annotated(
+            f"The error budget of {self.subject} burns too fast", f"{about}Objective: {target}. It fires at any of: {pace}."
+        )
 
     def _pace(self, window: model.Window) -> str:
         share, errors = number(Decimal(str(window.budget_share)) * 100), number(self.limit(window) * 100)
@@ -291,12 +320,37 @@ class Rules:
         name = self.slo.name
         if self.slo.calendar is not None:
             yield f"{name}: what is left of the {self.slo.calendar} is not recorded, for PromQL knows only windows that roll"
-        if self.slo.group_by is not None:
+        if self.slo.group_by is not None and not isinstance(self.source, Events):
             yield f"{name}: its groups have no series; the rules are about all of them together"
         if self.source.series is None:
             yield f"{name}: no tests are made for events that are not in {EVENTS}"
         if isinstance(self.source, Queries) and self.options.labels:
             yield f"{name}: labels are not added to queries of one's own"
+
+
+class GroupRules(Rules):
+    """The rules of the groups of one objective: of each by itself, as its label ``group`` says."""
+
+    prefix = "slo_group"
+    tells_unseen = False
+    example = MappingProxyType({"group": EXAMPLE})
+
+    def __init__(self, slo: SLO, options: RuleOptions) -> None:
+        """Read from the counter of groups. Sloth knows none, and would take each for the whole."""
+        super().__init__(slo, GroupEvents(slo.name, options.labels), replace(options, sloth=False))
+
+    def alert(self, severity: str) -> str:
+        """The name of an alert."""
+        return f"Group{super().alert(severity)}"
+
+    @property
+    def subject(self) -> str:
+        """Whose budget it is."""
+        return f"a group of {self.slo.name}"
+
+    def _facts(self) -> Iterator[dict[str, Any]]:
+        # What was promised is promised to all of them.
+        yield self._current_burn()
 
 
 def _templates(labels: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, Any]:

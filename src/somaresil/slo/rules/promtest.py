@@ -43,7 +43,8 @@ def tests_of(rules: Rules, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
         longest = math.ceil(max(window.short for window in rules.windows_of(severity)) / step)
         if 5 * longest > _LONGEST:
             continue
-        tests = [_outage(rules, severity, step, longest), _steady(rules, severity, step, longest), _unseen(rules)]
+        tests = [_outage(rules, severity, step, longest), _steady(rules, severity, step, longest)]
+        tests += [_unseen(rules)] if rules.tells_unseen else []
         tests += [test for window in rules.windows_of(severity) if (test := _alone(rules, severity, step, window)) is not None]
         if rules.policy.minimum_bad > 1:
             tests.append(_single(rules, severity, step))
@@ -56,7 +57,7 @@ def _test(name: str, rules: Rules, step: int, good: str, bad: str) -> dict[str, 
 
 
 def _expected(rules: Rules, severity: str, at: int, *, fires: bool) -> dict[str, Any]:
-    alert = {"exp_labels": rules.alert_labels(severity), "exp_annotations": rules.annotations(severity)}
+    alert = {"exp_labels": {**rules.alert_labels(severity), **rules.example}, "exp_annotations": rules.annotations(severity)}
     return {"eval_time": duration(at), "alertname": rules.alert(severity), "exp_alerts": [alert] if fires else []}
 
 
@@ -107,8 +108,7 @@ def _left(rules: Rules, ratio: Decimal, at: int) -> dict[str, Any]:
     """That so much of the budget is left when ``ratio`` of the events were bad, to a millionth."""
     left = round(1 - ratio / rules.budget, 12)
     near = number(max(Decimal("0.000001"), abs(left) / 1_000_000))
-    series = f"slo:period_error_budget_remaining:ratio{rules.matcher}"
-    return _value(rules, f"abs({series} - {_signed(left)}) < bool {near}", at, 1)
+    return _value(rules, f"abs({rules.left} - {_signed(left)}) < bool {near}", at, 1)
 
 
 def _alone(rules: Rules, severity: str, step: int, window: Window) -> dict[str, Any] | None:
@@ -193,7 +193,7 @@ def _unseen(rules: Rules) -> dict[str, Any]:
 
 
 def _value(rules: Rules, expression: str, at: int, value: int) -> dict[str, Any]:
-    shown = ",".join(f"{name}={quoted(text)}" for name, text in sorted(rules.labels.items()))
+    shown = ",".join(f"{name}={quoted(text)}" for name, text in sorted({**rules.labels, **rules.example}.items()))
     return {"expr": expression, "eval_time": duration(at), "exp_samples": [{"labels": f"{{{shown}}}", "value": value}]}
 
 

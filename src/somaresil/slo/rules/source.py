@@ -15,9 +15,22 @@ if TYPE_CHECKING:
     from somaresil.config import Checker
     from somaresil.slo.objective import SLO
 
-__all__ = ["EVENTS", "LONGEST_QUERY", "Events", "Histogram", "Queries", "Source", "source_of", "uncommented"]
+__all__ = [
+    "EVENTS",
+    "EXAMPLE",
+    "GROUP_EVENTS",
+    "LONGEST_QUERY",
+    "Events",
+    "GroupEvents",
+    "Histogram",
+    "Queries",
+    "Source",
+    "source_of",
+    "uncommented",
+]
 
 EVENTS: Final = "somaresil_sli_events_total"
+GROUP_EVENTS: Final = "somaresil_sli_group_events_total"
 _WINDOW: Final = re.compile(r"\{\{\s*\.window\s*\}\}")
 _METRIC: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -81,6 +94,43 @@ class Events:
             check.problem("parts", dict(slo.parts), "none in rules", "a composite is known to the process alone; compile its parts")
         if slo.time_slice_window is not None:
             check.problem("budgeting", slo.budgeting, "'occurrences' in rules", "slices of time are known to the process alone")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEvents:
+    """The counter of the groups of an objective, each by itself over all replicas; those without a budget of their own are ``_other``."""
+
+    slo: str
+    labels: Mapping[str, str]
+
+    def _series(self, **more: str) -> str:
+        given = {"slo": self.slo, **more, **self.labels}
+        return f"{GROUP_EVENTS}{{{','.join(f'{name}={quoted(value)}' for name, value in given.items())}}}"
+
+    def bad(self, window: float) -> str:
+        """How many bad events each group had in the window; none, as long as it has others, is none and not unknown."""
+        return f"sum by (group) (increase({self._series(outcome='bad')}[{duration(window)}])) or 0 * {self.total(window)}"
+
+    def total(self, window: float) -> str:
+        """How many events each had."""
+        return f"sum by (group) (increase({self._series()}[{duration(window)}]))"
+
+    @property
+    def absent(self) -> str:
+        """True while no group is there, which is as it should be until somebody comes."""
+        return f"absent(sum({self._series()}))"
+
+    @property
+    def series(self) -> tuple[str, str] | None:
+        """The counters of one group."""
+        return self._series(outcome="good", group=EXAMPLE), self._series(outcome="bad", group=EXAMPLE)
+
+    def check(self, check: Checker, slo: SLO) -> None:
+        """Nothing that the counter of the whole objective would not note."""
+
+
+EXAMPLE: Final = "a"
+"""The group that tests feed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +259,7 @@ class Queries:
             check.problem("source", "queries", "an objective of events", "slices of time and composites are known to the process alone")
 
 
-Source: TypeAlias = Events | Histogram | Queries
+Source: TypeAlias = Events | GroupEvents | Histogram | Queries
 """Any of them."""
 
 
