@@ -21,13 +21,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.admission import Admission
-from somaresil.chaos.ingress import MARK, arriving
+from somaresil.chaos.ingress import arriving
 from somaresil.config import Checker
 from somaresil.deadline import HEADERS, LONGEST, DeadlineScope, time_of
-from somaresil.errors import CallTimedOut, InjectedFault, Rejected
-from somaresil.outcome import Outcome
+from somaresil.errors import CallTimedOut, Rejected
+from somaresil.exchange import ENDED, REJECTED, WITH_THE_LAST, Conversation, Request, begin, new, response
 from somaresil.requestprobes import CONVERSATIONS, METHODS, Ended, HttpExchange, RequestPace, RequestProbes
-from somaresil.routes import MOST_WAITING, WEBSOCKET
+from somaresil.routes import WEBSOCKET
 from somaresil.runtime import Asyncio
 from somaresil.templates import UNMATCHED, route_template
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from somaresil.admission import Entry
     from somaresil.chaos.flight import PlanInFlight
-    from somaresil.chaos.run import ExperimentRun, Hit
-    from somaresil.chaos.strikes import Reply
+    from somaresil.exchange import Exchange
+    from somaresil.outcome import Outcome
     from somaresil.policy.adaptive import AdaptiveLimit, AdaptivePolicy
     from somaresil.policy.bulkhead import Bulkhead, BulkheadPolicy
     from somaresil.resilience import Resilience
@@ -54,30 +54,9 @@ if TYPE_CHECKING:
 __all__ = ["UNMATCHED", "HttpExchange", "ResilienceMiddleware", "route_template"]
 
 _TIMES: Final = frozenset(name.encode() for name in HEADERS)
-_SERVER_ERROR: Final = 500
 _REMEMBERED: Final = 200
-_INTERNAL_ERROR: Final = 1011
-_TRY_AGAIN_LATER: Final = 1013
 _AT_ONCE: Final = 0.001
 """Deadlines are sent in milliseconds; a shorter wait for a permit is none."""
-_TOO_MUCH: Final = b"there is too much to do; try again later\n"
-# A member of an enumeration is looked up through its metaclass, at twice the price of a name of this module.
-_GOOD: Final = Outcome.GOOD
-_BAD: Final = Outcome.BAD
-_WITH_THE_LAST: Final = -1.0
-"""Time of the first byte of a body in one piece: that of its end, which saves reading the clock once more."""
-_LAST: Final = 1
-"""What is being sent completes the response. Alone it is an ordinary one, which one comparison shows."""
-_ENDED: Final = 2
-"""It was booked."""
-_GONE: Final = 4
-"""The client has left."""
-_REJECTED: Final = 8
-"""It was not let in."""
-_STRUCK: Final = 16
-"""An experiment has touched it."""
-_LEFT_PROPERLY: Final = frozenset({1000, 1001, 1005})
-"""1005 is no code at all: browsers that close without one, and with some servers clients that vanish."""
 
 
 class ResilienceMiddleware:
@@ -144,16 +123,16 @@ class ResilienceMiddleware:
             with flight:
                 await self(scope, receive, marking)
             return
-        exchange: _Exchange | None = None
+        exchange: Exchange | None = None
         try:
             kind = scope["type"]
             if kind == "http":
-                # As _HttpExchange(...) would do, in half the time.
-                made = _new(_HttpExchange)
-                _begin(made, self, scope, receive, send)
+                # As Request(...) would do, in half the time.
+                made = new(Request)
+                begin(made, self, scope, receive, send)
                 exchange = made
             elif kind == "websocket":
-                exchange = _SocketExchange(self, scope, receive, send)
+                exchange = Conversation(self, scope, receive, send)
             elif kind == "lifespan" and (snapshot := self._resilience.slos.snapshot) is not None:
                 send = snapshot.last_word(send)
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -185,7 +164,7 @@ class ResilienceMiddleware:
         except BaseException as error:
             exchange.end(error)
             raise
-        if not exchange.state & _ENDED:
+        if not exchange.state & ENDED:
             exchange.end(None)
 
     @property
@@ -193,7 +172,7 @@ class ResilienceMiddleware:
         """The limit at work, with ``limit``, ``active`` and ``waiting``; None: there is none."""
         return None if self._admission is None else self._admission.policy
 
-    async def _limited(self, admission: Admission, exchange: _Exchange) -> None:
+    async def _limited(self, admission: Admission, exchange: Exchange) -> None:
         """As :meth:`__call__`, for requests that have to be let in. Faults strike inside, so that the limit sees them as real ones."""
         scope, send = exchange.scope, exchange.send
         entry: Entry | None = None
@@ -222,20 +201,20 @@ class ResilienceMiddleware:
         finally:
             if entry is not None:
                 entry.leave(exchange.status)
-        if not exchange.state & _ENDED:
+        if not exchange.state & ENDED:
             exchange.end(None)
 
-    def _too_much(self, admission: Admission, exchange: _Exchange, rejection: Rejected) -> list[Message]:
+    def _too_much(self, admission: Admission, exchange: Exchange, rejection: Rejected) -> list[Message]:
         """What to answer to a request that is not let in; nothing: it goes on, for we cannot even say no."""
         try:
             messages = exchange.too_much(admission.refused(rejection, self.monotonic() - exchange.started))
-            exchange.state |= _REJECTED
+            exchange.state |= REJECTED
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.report("refusing a request", defect)
             return []
         return messages
 
-    def _rest_of(self, limit: DeadlineScope, exchange: _Exchange) -> DeadlineScope:
+    def _rest_of(self, limit: DeadlineScope, exchange: Exchange) -> DeadlineScope:
         """The deadline without the time in line."""
         try:
             waited = self.monotonic() - exchange.started
@@ -246,7 +225,7 @@ class ResilienceMiddleware:
             self.report("reading the deadline of a request", defect)
             return limit
 
-    async def _refuse(self, exchange: _Exchange, messages: list[Message]) -> None:
+    async def _refuse(self, exchange: Exchange, messages: list[Message]) -> None:
         """Answer in place of the app. What the server says to that is not ours to catch."""
         if exchange.scope["type"] == "websocket" and (await exchange())["type"] != "websocket.connect":
             return
@@ -275,7 +254,7 @@ class ResilienceMiddleware:
                 seconds = asked if seconds is None else min(seconds, asked)
         return None if seconds is None else DeadlineScope(seconds, self.monotonic, usual=seconds == self._longest)
 
-    async def _in_time(self, limit: DeadlineScope, scope: Scope, exchange: _Exchange, send: Send) -> None:
+    async def _in_time(self, limit: DeadlineScope, scope: Scope, exchange: Exchange, send: Send) -> None:
         """Let the app answer while somebody waits for it."""
         if limit.seconds:
             try:
@@ -287,7 +266,7 @@ class ResilienceMiddleware:
                     raise
             else:
                 return
-        for message in _response(504, b"the deadline of the request has passed\n", "http"):
+        for message in response(504, b"the deadline of the request has passed\n", "http"):
             await exchange.send(message)
 
     def _arrived(self, scope: Scope, send: Send) -> tuple[PlanInFlight, Send] | None:
@@ -298,7 +277,7 @@ class ResilienceMiddleware:
             self.report("reading the plan of a request", defect)
             return None
 
-    async def _faulted(self, exchange: _Exchange) -> bool:
+    async def _faulted(self, exchange: Exchange) -> bool:
         """Whether an experiment has answered in place of the app. What goes wrong in deciding leaves the request alone."""
         scope = exchange.scope
         messages: list[Message] = []
@@ -333,7 +312,7 @@ class ResilienceMiddleware:
 
     def count(
         self,
-        exchange: _Exchange,
+        exchange: Exchange,
         status: int,
         outcome: Outcome,
         first_byte: float | None,
@@ -344,7 +323,7 @@ class ResilienceMiddleware:
         now = self.monotonic()
         elapsed = now - exchange.started
         if first_byte is not None:
-            first_byte = elapsed if first_byte is _WITH_THE_LAST else first_byte - exchange.started
+            first_byte = elapsed if first_byte is WITH_THE_LAST else first_byte - exchange.started
         injected = exchange.experiment is not None
         self._cell(exchange, status, slos).add(outcome, elapsed, first_byte, now, injected)
         if self._probes is not None:
@@ -356,7 +335,7 @@ class ResilienceMiddleware:
             route = route_template(exchange.scope, exchange.root)
             split.ended(f"http:{route}", outcome.value, elapsed, injected=exchange.experiment is not None)
 
-    def _cell(self, exchange: _Exchange, status: int, slos: tuple[str, ...]) -> RouteCell:
+    def _cell(self, exchange: Exchange, status: int, slos: tuple[str, ...]) -> RouteCell:
         """Where to count it. For a plain route this is remembered, as long as there are not too many of them."""
         scope, run = exchange.scope, exchange.experiment
         template = route_template(scope, exchange.root)
@@ -375,325 +354,3 @@ class ResilienceMiddleware:
         if plain and len(self.plain) < _REMEMBERED and self._chaos.split is None:
             self.plain[id(route), method, status] = (route, cell.whole, cell.gate, cell)
         return cell
-
-
-class _Exchange:
-    """One request or conversation while it lasts."""
-
-    pace: RequestPace
-    """Who listens to its response, when an objective has to know more than its time; else it is not set."""
-
-    __slots__ = (
-        "_first_byte",
-        "_receive",
-        "_run",
-        "_send",
-        "_status",
-        "middleware",
-        "pace",
-        "root",
-        "scope",
-        "started",
-        "state",
-    )
-
-    def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        self.middleware = middleware
-        self.scope = scope
-        try:
-            self.root: str = scope["root_path"]
-        except KeyError:
-            self.root = ""
-        self._receive = receive
-        self._send = send
-        # One number for all that may be so: four flags and a reference that few requests need were a tenth of what the middleware costs,
-        # and so is a second constructor for what only http has. ``_run`` is there once the number says that it was struck.
-        self.state = self._status = 0
-        self._first_byte: float | None = None
-        self._run: ExperimentRun
-        self.started = middleware.monotonic()
-
-    async def __call__(self) -> Message:
-        """Pass on what the server says. It is itself the ``receive`` of the app: most never ask, and a method would be made for each."""
-        message = await self._receive()
-        try:
-            self.heard(message)
-        except Exception as defect:  # noqa: BLE001 - never into a request
-            self.middleware.report("reading a received message", defect)
-        return message
-
-    async def send(self, message: Message) -> None:
-        """Pass on what the app says."""
-        try:
-            self.said(message)
-        except Exception as defect:  # noqa: BLE001 - never into a request
-            self.middleware.report("reading a sent message", defect)
-        try:
-            await self._send(message)
-        except OSError:
-            # The server could not write: it is the client that is gone, not we who failed.
-            self.state |= _GONE
-            raise
-        except InjectedFault:
-            # It was broken off here, whatever the app says next.
-            self.state &= ~_LAST
-            raise
-        if self.state & _LAST:
-            self.end(None)
-
-    def struck(self, run: ExperimentRun, hit: Hit) -> None:
-        """Remember what an experiment does to it. A response whose body is to be struck is not touched before it is."""
-        if hit.body is None:
-            self.touched(run)
-        else:
-            self._send = hit.body.on(self._send, _Struck(self, run))
-
-    def touched(self, run: ExperimentRun) -> None:
-        """An experiment has touched it."""
-        self._run = run
-        self.state |= _STRUCK
-
-    @property
-    def experiment(self) -> ExperimentRun | None:
-        """The experiment that has touched it."""
-        return self._run if self.state & _STRUCK else None
-
-    def delivered(self) -> None:
-        """The first of the body goes out only now."""
-        if self._first_byte is not None and self._first_byte is not _WITH_THE_LAST:
-            self._first_byte = self.middleware.monotonic()
-
-    def end(self, error: BaseException | None) -> None:
-        """Book it, once. Never raises."""
-        if self.state & _ENDED:
-            return
-        self.state |= _ENDED
-        try:
-            self.judged(error)
-        except Exception as defect:  # noqa: BLE001 - never into a request
-            self.middleware.report("counting a request", defect)
-
-    @property
-    def status(self) -> int:
-        """The status of the response; 0: it has not begun."""
-        return self._status
-
-    @property
-    def begun(self) -> bool:
-        """Whether the response has begun."""
-        return self._status > 0
-
-    def refusal(self, experiment: str, reply: Reply) -> list[Message]:
-        """The messages of an answer in place of the app's."""
-        return _injected(experiment, reply, "http")
-
-    def too_much(self, retry_after: tuple[bytes, bytes]) -> list[Message]:
-        """The messages of an answer that there is too much to do."""
-        return _response(503, _TOO_MUCH, "http", retry_after)
-
-    def heard(self, message: Message) -> None:
-        raise NotImplementedError
-
-    def said(self, message: Message) -> None:
-        raise NotImplementedError
-
-    def judged(self, error: BaseException | None) -> None:
-        raise NotImplementedError
-
-
-_new: Final = object.__new__
-_begin: Final = _Exchange.__init__
-
-
-class _HttpExchange(_Exchange):
-    __slots__ = ()
-
-    def heard(self, message: Message) -> None:
-        # After the last chunk every server reports a disconnect; only before that it means that the client left.
-        if message["type"] == "http.disconnect" and not self.state & _LAST:
-            self.state |= _GONE
-
-    async def send(self, message: Message) -> None:  # noqa: C901, PLR0912 - one frame, written out
-        """Pass on what the app says. The messages of an ordinary response are read here: a frame for each is a tenth of the middleware."""
-        try:
-            kind = message["type"]
-            if kind == "http.response.start":
-                self._status = message["status"]
-            elif kind == "http.response.body":
-                # Asked whether it is there first: most have no "more_body", and to ask politely costs more.
-                if "more_body" not in message or not message["more_body"]:
-                    self.state |= _LAST
-                    if self._first_byte is None and "body" in message and message["body"]:
-                        self._first_byte = _WITH_THE_LAST
-                elif self._first_byte is None and message.get("body"):
-                    self._first_byte = self.middleware.monotonic()
-            else:
-                self.said(message)
-        except Exception as defect:  # noqa: BLE001 - never into a request
-            self.middleware.report("reading a sent message", defect)
-        try:
-            await self._send(message)
-        except OSError:
-            self.state |= _GONE
-            raise
-        except InjectedFault:
-            # It was broken off here, whatever the app says next.
-            self.state &= ~_LAST
-            raise
-        if not self.state & _LAST:
-            return
-        status = self._status
-        try:
-            # What ended well on a plain route is booked here as well, for every frame more is felt by every request.
-            if self.state != _LAST or status >= _SERVER_ERROR:
-                self.end(None)
-                return
-            self.state = _LAST | _ENDED
-            middleware, scope = self.middleware, self.scope
-            try:
-                # Subscripts, for to ask politely costs twice as much; a request without any of these is none that is remembered.
-                known, whole, switch, cell = middleware.plain[id(route := scope["route"]), scope["method"], status]
-                same = known is route and scope["root_path"] == self.root
-            except KeyError:
-                self.judged(None)
-                return
-            if not same:
-                self.judged(None)
-                return
-            now, first_byte = middleware.monotonic(), self._first_byte
-            elapsed = now - self.started
-            if first_byte is not _WITH_THE_LAST:
-                cell.good(elapsed, None if first_byte is None else first_byte - self.started, now)
-            elif now < switch.due and len(whole) < MOST_WAITING:
-                whole.append(elapsed)
-            else:
-                cell.good(elapsed, elapsed, now)
-        except Exception as defect:  # noqa: BLE001 - never into a request
-            self.middleware.report("counting a request", defect)
-
-    def said(self, message: Message) -> None:
-        if message["type"] in _FILES:
-            # Extensions with which the server sends a file by itself.
-            if self._first_byte is None:
-                self._first_byte = self.middleware.monotonic()
-            if not message.get("more_body", False):
-                self.state |= _LAST
-
-    def judged(self, error: BaseException | None) -> None:
-        status = self._status if self._status or error is None or not isinstance(error, Exception) else _SERVER_ERROR
-        state = self.state
-        if state & _REJECTED:
-            outcome = Outcome.REJECTED
-        elif error is None and state & (_LAST | _GONE) == _LAST:
-            outcome = _BAD if status >= _SERVER_ERROR else _GOOD
-        elif state & _GONE or (error is not None and not isinstance(error, Exception)):
-            outcome = Outcome.ABANDONED
-        else:
-            outcome = _BAD
-        self.middleware.count(self, status, outcome, self._first_byte, self.middleware._slos, error)  # noqa: SLF001
-
-
-_FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-
-
-class _SocketExchange(_Exchange):
-    __slots__ = ("_begun", "_code", "_left")
-
-    def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(middleware, scope, receive, send)
-        self._begun = False
-        self._code: int | None = None
-        self._left: int | None = None
-
-    def heard(self, message: Message) -> None:
-        if message["type"] == "websocket.disconnect":
-            self._left = message.get("code", 1005)
-
-    def said(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "websocket.accept":
-            self._begun = True
-        elif kind == "websocket.close":
-            self._begun = True
-            self._code = message.get("code", 1000)
-        elif kind == "websocket.http.response.start":
-            self._begun = True
-            self._code = _INTERNAL_ERROR if message["status"] >= _SERVER_ERROR else 1000
-
-    def refusal(self, experiment: str, reply: Reply) -> list[Message]:
-        if "websocket.http.response" in (self.scope.get("extensions") or {}):
-            return _injected(experiment, reply, "websocket.http")
-        # Without that extension of the server a handshake can only be refused with its 403.
-        return [{"type": "websocket.close", "code": _INTERNAL_ERROR}]
-
-    def too_much(self, retry_after: tuple[bytes, bytes]) -> list[Message]:
-        if "websocket.http.response" in (self.scope.get("extensions") or {}):
-            return _response(503, _TOO_MUCH, "websocket.http", retry_after)
-        return [{"type": "websocket.close", "code": _TRY_AGAIN_LATER}]
-
-    def judged(self, error: BaseException | None) -> None:
-        if self.state & _REJECTED:
-            outcome = Outcome.REJECTED
-        elif error is not None and not isinstance(error, Exception):
-            outcome = Outcome.ABANDONED
-        elif self._left is not None:
-            # Many apps let the disconnect surface as an exception of their framework: the client ended it all the same.
-            outcome = Outcome.GOOD if self._left in _LEFT_PROPERLY else Outcome.ABANDONED
-        elif self.state & _GONE:
-            outcome = Outcome.ABANDONED
-        elif error is not None or self._code == _INTERNAL_ERROR or not self._begun:
-            outcome = Outcome.BAD
-        else:
-            outcome = Outcome.GOOD
-        self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos, error)  # noqa: SLF001
-
-
-class _Struck:
-    """A request as the faults on its body know it."""
-
-    __slots__ = ("_exchange", "_run", "clock", "listeners", "runtime")
-
-    def __init__(self, exchange: _Exchange, run: ExperimentRun) -> None:
-        resilience = exchange.middleware._resilience  # noqa: SLF001 - they are one
-        self._exchange = exchange
-        self._run = run
-        self.clock = resilience.clock
-        self.listeners = resilience.listeners
-        self.runtime = Asyncio(resilience.clock)
-
-    def touch(self) -> None:
-        """It is struck now."""
-        self._exchange.touched(self._run)
-
-    def delivered(self) -> None:
-        """The first of the body goes out now: what held it back is felt by the client."""
-        self._exchange.delivered()
-
-    def broken_off(self, cut: BaseException) -> None:
-        """It ends here, and badly: that the client hears of it and leaves is our doing."""
-        self._exchange.state &= ~_LAST
-        self._exchange.end(cut)
-
-    def complete(self) -> None:
-        """For its client it is complete: what the server says from here on, a disconnect too, is about nothing that is missing."""
-        self._exchange.state |= _LAST
-        self._exchange.end(None)
-
-
-def _injected(experiment: str, reply: Reply, kind: str) -> list[Message]:
-    body = f"fault injected by chaos experiment {experiment}\n".encode() if reply.body is None else reply.body
-    return _response(reply.status, body, kind, *reply.headers, (MARK, experiment.encode()), content_type=reply.content_type)
-
-
-def _response(
-    status: int, body: bytes, kind: str, *headers: tuple[bytes, bytes], content_type: bytes = b"text/plain; charset=utf-8"
-) -> list[Message]:
-    headers = (
-        (b"content-type", content_type),
-        (b"content-length", str(len(body)).encode()),
-        *headers,
-    )
-    return [
-        {"type": f"{kind}.response.start", "status": status, "headers": list(headers)},
-        {"type": f"{kind}.response.body", "body": body, "more_body": False},
-    ]

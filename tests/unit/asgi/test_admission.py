@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from somaresil import AdaptiveLimit, Bulkhead, Outcome, Resilience, ResilienceMiddleware, asgi
+from somaresil import AdaptiveLimit, Bulkhead, Outcome, Resilience, ResilienceMiddleware, asgi, exchange
 from somaresil.admission import Admission
 from somaresil.chaos.permission import PROTECTED_PATHS
 from somaresil.events import CallEnded, DefectFound
@@ -459,8 +459,8 @@ STEPS = [
         for name, value in vars(Admission).items()
         if inspect.isfunction(value) and name not in {"__init__", "admit", "report"}
     ),
-    (asgi._HttpExchange, "too_much"),
-    (asgi._SocketExchange, "too_much"),
+    (exchange.Request, "too_much"),
+    (exchange.Conversation, "too_much"),
     (asgi.ResilienceMiddleware, "_deadline"),
 ]
 
