@@ -1,0 +1,1 @@
+"""Canaries: a new version beside the one that is known, judged on what both of them did."""
