@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+from itertools import pairwise
 
 from somaresil import CircuitOpen, SingleFlight
 from tests.behaviour.kit import Boom, Stand, one_strike
@@ -56,12 +57,13 @@ def test_r11_shared_errors_leave_memory_flat():
     gc.collect()
     tracemalloc.start()
     try:
-        work()
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        work()
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
+        # What is kept is kept each time. What others in this process do meanwhile, coverage for one, is not.
+        held = []
+        for _ in range(5):
+            work()
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+        grown = min(after - before for before, after in pairwise(held))
     finally:
         tracemalloc.stop()
     assert grown < 16_384
