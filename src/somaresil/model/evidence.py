@@ -43,7 +43,7 @@ HIGHEST: Final = 700.0
 
 
 def candidate_share(weight: float, ratio: float) -> float:
-    """Probability that a bad event is the candidate's: it gets ``weight`` of the requests, and its risk is ``ratio`` times the control's."""
+    """Probability that a bad event is the candidate's: it has ``weight`` of the requests, and ``ratio`` times the control's risk."""
     return weight * ratio / (weight * ratio + 1.0 - weight)
 
 

@@ -1,0 +1,93 @@
+"""The table of a rollout, row by row, and what holds on every way through it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from somaresil.model.rollout import Phase, Rollout, Seen, Step, Verdict
+
+PASS, FAIL, WAIT = Verdict.PASS, Verdict.FAIL, Verdict.WAIT
+PHASES = (Phase("bake", 0.0, 60.0, 0), Phase("ramp_10", 0.1, 120.0, 50), Phase("ramp_100", 1.0, 30.0, 10))
+
+
+def at(place, *, phases=PHASES, paused=False):
+    return Rollout(phases, place, 1_000.0, paused)
+
+
+@pytest.mark.parametrize(
+    ("lasted", "verdict", "events", "step", "reason"),
+    [
+        (0.0, WAIT, 0, Step.HOLD, "ramp_10: 120 of 120 s to bake, 0 of 50 events"),
+        (119.0, PASS, 500, Step.HOLD, "ramp_10: 1 of 120 s to bake"),
+        (500.0, WAIT, 49, Step.HOLD, "ramp_10: 49 of 50 events"),
+        (120.0, WAIT, 50, Step.PROMOTE, "nothing speaks against it"),
+        (120.0, PASS, 50, Step.PROMOTE, "nothing speaks against it"),
+        (0.0, FAIL, 1, Step.ROLLBACK, "the candidate is worse"),
+        (9e9, FAIL, 9_999, Step.ROLLBACK, "the candidate is worse"),
+        (-50.0, WAIT, 50, Step.HOLD, "ramp_10: 120 of 120 s to bake"),
+    ],
+)
+def test_each_row(lasted, verdict, events, step, reason):
+    """Time and events are both needed; a failure needs neither."""
+    move = at(1).look(1_000.0 + lasted, Seen(verdict, events))
+    assert (move.step, move.reason) == (step, reason)
+    assert move.rollout.weight == {Step.HOLD: 0.1, Step.PROMOTE: 1.0, Step.ROLLBACK: 0.0}[step]
+
+
+def test_the_last_phase_is_followed_by_complete():
+    """All the traffic, for good."""
+    move = at(2).look(1_030.0, Seen(WAIT, 10))
+    assert (move.step, move.rollout.name, move.rollout.weight, move.rollout.over) == (Step.COMPLETE, "complete", 1.0, True)
+
+
+@pytest.mark.parametrize("place", [-1, 3])
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_nothing_leads_out_of_the_end(place, verdict):
+    """Neither evidence nor people."""
+    over = at(place)
+    for move in (over.look(9e9, Seen(verdict, 9_999)), over.promoted(9e9, "by hand"), over.rolled_back(9e9, "by hand")):
+        assert (move.step, move.rollout) == (Step.HOLD, over)
+
+
+def test_a_failure_goes_through_a_pause():
+    """Nothing else does."""
+    paused = at(1, paused=True)
+    assert paused.look(9e9, Seen(PASS, 9_999)).step is Step.HOLD
+    assert paused.look(1_000.0, Seen(FAIL, 1)).step is Step.ROLLBACK
+    assert not paused.promoted(1_000.0, "by hand").rollout.paused
+
+
+@pytest.mark.parametrize(("overdue", "step"), [("hold", Step.HOLD), ("promote", Step.PROMOTE), ("rollback", Step.ROLLBACK)])
+def test_what_gets_no_evidence_in_time_does_what_it_was_told(overdue, step):
+    """And not a second earlier."""
+    phases = (Phase("ramp_10", 0.1, 10.0, 50, True, 600.0, overdue), PHASES[2])
+    assert at(0, phases=phases).look(1_599.0, Seen(WAIT, 99)).step is Step.HOLD
+    assert at(0, phases=phases).look(1_600.0, Seen(WAIT, 99)).step is step
+    assert at(0, phases=phases).look(1_600.0, Seen(PASS, 99)).step is Step.PROMOTE
+
+
+looks = st.lists(st.tuples(st.floats(0.0, 400.0), st.sampled_from(Verdict), st.integers(0, 100)), max_size=40)
+
+
+@given(looks)
+def test_every_way_goes_upwards_or_ends_at_once(steps):
+    """No phase is left out, no weight shrinks but to nothing, and no phase is left before its time."""
+    rollout, now = Rollout.begin(PHASES, 0.0), 0.0
+    for passed, verdict, events in steps:
+        now += passed
+        before = rollout
+        move = rollout.look(now, Seen(verdict, events))
+        rollout = move.rollout
+        if move.step in {Step.PROMOTE, Step.COMPLETE}:
+            assert rollout.place == before.place + 1
+            assert now - before.entered >= PHASES[before.place].bake
+            assert events >= PHASES[before.place].minimum_events
+            assert verdict is not FAIL
+        elif move.step is Step.ROLLBACK:
+            assert verdict is FAIL
+            assert rollout.weight == 0.0
+        else:
+            assert rollout == before
+            assert before.over or verdict is not FAIL
