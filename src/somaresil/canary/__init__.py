@@ -1,1 +1,1 @@
-"""Canaries: a new version beside the one that is known, judged on what both of them did."""
+"""Canaries: a candidate beside its control, judged by the bad events of objectives."""
