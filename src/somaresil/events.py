@@ -22,6 +22,9 @@ __all__ = [
     "BudgetActionBegan",
     "BudgetActionEnded",
     "CallEnded",
+    "CanaryEnded",
+    "CanaryMoved",
+    "CanaryStarted",
     "ChaosAudited",
     "DefectFound",
     "DeploymentMarked",
@@ -483,6 +486,52 @@ class LeadershipChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryStarted:
+    """A candidate gets its first share of the traffic, or goes on where an earlier process was (``resumed``). ``weight`` is a ratio."""
+
+    canary: str
+    at: float
+    version: str
+    phase: str
+    weight: float
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryMoved:
+    """A rollout went on to another phase, was paused or resumed (``step``: ``promote``, ``pause``, ``resume``)."""
+
+    canary: str
+    at: float
+    version: str
+    step: str
+    before: str
+    phase: str
+    weight: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryEnded:
+    """A rollout is over: ``complete``, ``rollback``, or ``superseded`` by another version.
+
+    Counts are events of the objective, ``e`` is the evidence that the candidate is worse (1 / alpha is enough).
+    """
+
+    canary: str
+    at: float
+    version: str
+    outcome: str
+    phase: str
+    reason: str
+    candidate: int
+    candidate_bad: int
+    control: int
+    control_bad: int
+    e: float
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowDecision:
     """A policy in shadow mode would have taken this ``decision``: ``reject``, ``open``, ``time_out``, ``retry`` or ``hedge``."""
 
@@ -575,6 +624,9 @@ Event = (
     | ScheduledRunEnded
     | ScheduledRunSkipped
     | LeadershipChanged
+    | CanaryStarted
+    | CanaryMoved
+    | CanaryEnded
     | ChaosAudited
     | ShadowDecision
     | Reconfigured

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import weakref
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args
 
 from somaresil.chance import Chance
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from datetime import timedelta
 
+    from somaresil.canary.controller import CanaryController
+    from somaresil.canary.split import Canary
     from somaresil.chaos.conditions import StopCondition
     from somaresil.chaos.run import ExperimentRun
     from somaresil.events import CallEnded, Listener
@@ -98,6 +101,8 @@ class Resilience:
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
+
+    _canaries: Mapping[str, CanaryController] = MappingProxyType({})
 
     def __init__(
         self,
@@ -277,6 +282,57 @@ class Resilience:
     def pools(self) -> Mapping[str, Pool[Any]]:
         """All pools by name, as they are now."""
         return self._pools.all
+
+    def canary(
+        self,
+        name: str,
+        *,
+        candidate: Callable[..., Any],
+        bad: str | Sequence[str],
+        version: str | None = None,
+        checksum: str | None = None,
+        key: str | Callable[..., object] | None = None,
+        mode: Literal["split", "fallback"] = "split",
+        snapshot: str | os.PathLike[str] | None = None,
+        guard: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Canary:
+        """Decorate a function with a candidate beside it that gets a growing share of its calls: see :mod:`somaresil.canary.split`.
+
+        ``bad`` names the objectives that say which calls are bad, ``options`` are those of
+        :class:`~somaresil.canary.config.CanaryConfig` (``steps``, ``bake``, ``alpha`` ...), ``guard`` those of the guards of both sides,
+        which are called ``name`` and ``name.candidate``. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        from somaresil.canary.split import Canary  # not for every service that starts
+
+        return Canary(
+            self,
+            name,
+            candidate=candidate,
+            bad=bad,
+            version=version,
+            checksum=checksum,
+            key=key,
+            mode=mode,
+            snapshot=snapshot,
+            guard=guard or {},
+            options=options,
+        )
+
+    @property
+    def canaries(self) -> Mapping[str, CanaryController]:
+        """All canaries by name, as they are now."""
+        return self._canaries
+
+    def canary_added(self, controller: CanaryController) -> None:
+        """Show this canary. Raises :class:`~somaresil.errors.ConfigurationError` when there is one of its name."""
+        name = controller.config.name
+        with self._lock:
+            if name in self._canaries:
+                check = Checker("canary")
+                check.problem("name", name, "a name that no canary has yet", "two would decide about the same traffic")
+                check.finish()
+            self._canaries = {**self._canaries, name: controller}
 
     def call(self, name: str, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a plain function once through the guard called ``name``, which must be there: a misspelt name would guard nothing."""

@@ -117,6 +117,12 @@ class CanaryLedger:
             self._worse.bad(weight, candidate=candidate)
             self._not_much_worse.bad(weight, candidate=candidate)
 
+    def count(self, *, candidate_good: int = 0, control_good: int = 0) -> None:
+        """So many good events more, which somebody else has counted: they are no evidence, and need no weight."""
+        with self._lock:
+            self._counts[0] += candidate_good
+            self._counts[2] += control_good
+
     def _first(self, key: str | None) -> bool:
         if key is None:
             return False
@@ -175,6 +181,10 @@ class CanaryLedger:
             # Whoever keeps to one side keeps to one replica or not: who has had a bad event at two of them was counted at both.
             self._keys |= {bytes.fromhex(key) for key in said["keys"]}
             self._full = self._full or said["full"]
+
+    def forget_lock(self) -> None:
+        """This process is a fork: a thread that stayed behind may hold it."""
+        self._lock = threading.RLock()
 
     def dump(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from somaresil.expiry import Expiry
     from somaresil.guard.call import Call
     from somaresil.guard.description import Description
+    from somaresil.guard.measure import Hears
     from somaresil.policy.adaptive import AdaptivePolicy
     from somaresil.policy.breaker import BreakerPolicy
     from somaresil.policy.bulkhead import BulkheadPolicy
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from somaresil.policy.throttle import ThrottlePolicy
     from somaresil.policy.timeout import TimeoutPolicy
     from somaresil.recorder import Recorder
-    from somaresil.slo.probe import Probe
     from somaresil.thrift import BudgetScale
     from somaresil.typing import Clock, Next
 
@@ -165,8 +165,8 @@ class Guard:
         self.within_hedge: Next
         """What is inside of the hedge, or would be."""
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
-        self.probes: tuple[Probe, ...] = ()
-        """Objectives that have to be told of each call."""
+        self.probes: tuple[Hears, ...] = ()
+        """Objectives and canaries that have to be told of each call."""
         self.options = GuardOptions()
         self.coded = options
         """What the code has made it with, before anything from outside was laid on top."""
@@ -295,8 +295,8 @@ class Guard:
             self.commit(self.prepare(self.options))
             self.switch.hold("pool")
 
-    def measure(self, probes: tuple[Probe, ...]) -> None:
-        """Tell these of the end of every call. Done once, before the first call."""
+    def measure(self, probes: tuple[Hears, ...]) -> None:
+        """Tell these of the end of every call, and nobody else. Done before the first call."""
         with configuring:
             self.probes = probes
             self.switch.hold("objective", held=any(probe.needs_every_call for probe in probes))

@@ -61,7 +61,7 @@ def _check_timeout(guard: Guard, target: object) -> None:
 def _check_objectives(guard: Guard, target: object) -> None:
     """An objective about streams would never hear of anything else."""
     target = target.__func__ if isinstance(target, classmethod | staticmethod) else target
-    wrong = [probe.slo.name for probe in guard.probes if probe.slo.about_streams]
+    wrong = [probe.only_streams for probe in guard.probes if probe.only_streams]
     if wrong and callable(target) and shape_of(target) not in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}:
         check = Checker(f"guard({guard.name!r})")
         for name in wrong:

@@ -280,7 +280,7 @@ class Keyed:
         if by is None:
             key = self._key
             return lambda args, kwargs: key  # noqa: ARG005 - it is the same for all
-        read = _argument(guard, function, by) if isinstance(by, str) else _computed(by)
+        read = reader_of(guard, function, by) if isinstance(by, str) else _computed(by)
 
         def key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
             try:
@@ -309,7 +309,7 @@ def _computed(by: Callable[..., Hashable | None]) -> KeyOf:
     return lambda args, kwargs: by(*args, **kwargs)
 
 
-def _argument(guard: Guard, function: Callable[..., Any], name: str) -> KeyOf:
+def reader_of(guard: Guard, function: Callable[..., Any], name: str) -> KeyOf:
     """What reads the argument called ``name``, given by position, by name or by default. Raises when there is none of that name."""
     parameters = inspect.signature(function).parameters
     found = parameters.get(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from somaresil.pace import Measured
 from somaresil.priority import caller
@@ -13,12 +13,29 @@ if TYPE_CHECKING:
 
     from somaresil.guard.call import Call
     from somaresil.outcome import Outcome
-    from somaresil.slo.probe import Probe
 
-__all__ = ["report"]
+__all__ = ["Hears", "report"]
 
 
-def report(probes: tuple[Probe, ...], call: Call, outcome: Outcome, now: float, error: BaseException | None, result: object) -> None:
+class Hears(Protocol):
+    """Somebody who is told of each call. Never raises."""
+
+    @property
+    def needs_every_call(self) -> bool:
+        """Whether it has to hear of calls that are no streams too."""
+        ...
+
+    @property
+    def only_streams(self) -> str:
+        """The name of the objective that hears of streams alone; empty when there is none."""
+        ...
+
+    def note(self, call: Measured, now: float, label: Callable[[str | Callable[..., object]], object]) -> None:
+        """A call has ended at ``now``. ``label`` reads an argument of it, or calls a function with them."""
+        ...
+
+
+def report(probes: tuple[Hears, ...], call: Call, outcome: Outcome, now: float, error: BaseException | None, result: object) -> None:
     """Tell of a call that has ended at ``now``."""
     pace = getattr(call, "pace", None)
     first = None if pace is None or pace.first is None else pace.first - call.started

@@ -22,6 +22,7 @@ from somaresil.slo.series import Series
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from somaresil.canary.controller import CanaryController
     from somaresil.guard import Guard
     from somaresil.pool import Pool
     from somaresil.resilience import Resilience
@@ -323,6 +324,36 @@ FAMILIES: Final = {
             worst=True,
         ),
         Family(
+            "somaresil_canary_weight",
+            "gauge",
+            ("canary",),
+            "Share of the traffic that the candidate of a canary gets; of several workers the largest counts.",
+            unit="ratio",
+            worst=True,
+        ),
+        Family(
+            "somaresil_canary_evidence",
+            "gauge",
+            ("canary", "against"),
+            "Evidence of a canary as e-values: worse and objective against the candidate, not_much_worse for it; of workers the largest.",
+            reserve=3,
+            worst=True,
+        ),
+        Family(
+            "somaresil_canary_events",
+            "counter",
+            ("canary", "side", "outcome"),
+            "Events of both sides of a canary, good or bad, for the version that is in it now.",
+            reserve=4,
+        ),
+        Family(
+            "somaresil_canary_moves",
+            "counter",
+            ("canary", "step"),
+            "What became of the phases of a canary: promote, complete, rollback.",
+            reserve=3,
+        ),
+        Family(
             "somaresil_retries",
             "counter",
             ("guard", "decision"),
@@ -509,6 +540,8 @@ class Reader:
         self._try("faults of the process", self._read_process_faults, reading)
         self._try("ignored headers", self._read_ignored, reading)
         self._try("request plans", self._read_plans, reading)
+        for name, canary in resilience.canaries.items():
+            self._try(f"canary {name}", _read_canary, reading, name, canary)
         for name in resilience.slos.names:
             self._try(f"objective {name}", self._read_slo, reading, name)
         for key, view in resilience.routes.views().items():
@@ -591,6 +624,21 @@ class Reader:
             rows["somaresil_slo_chaos_budget"][name,] = float(Decimal(str(slo.chaos_budget_percentage)) / 100)
         if slo.calendar is not None and (left := slos.previous_error_budget(name).remaining_share) is not None:
             rows["somaresil_slo_previous_error_budget_consumed"][name,] = max(0.0, 1.0 - left)
+
+
+def _read_canary(reading: Reading, name: str, canary: CanaryController) -> None:
+    status = canary.status()
+    reading.rows["somaresil_canary_weight"][name,] = status.weight
+    found = status.finding
+    evidence = {"worse": found.worse, "objective": found.too_bad, "not_much_worse": found.not_much_worse}
+    for against, e in evidence.items():
+        reading.rows["somaresil_canary_evidence"][name, against] = e
+    counts = found.counts
+    events = reading.rows["somaresil_canary_events"]
+    events[name, "candidate", "good"], events[name, "candidate", "bad"] = counts.candidate_good, counts.candidate_bad
+    events[name, "control", "good"], events[name, "control", "bad"] = counts.control_good, counts.control_bad
+    for step, times in canary.moves.items():
+        reading.rows["somaresil_canary_moves"][name, step] = times
 
 
 def _number_of(value: Value) -> float:

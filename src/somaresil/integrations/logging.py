@@ -47,6 +47,10 @@ def _run_level(event: events.ScheduledRunEnded) -> int:
     return logging.INFO if event.outcome == "done" else logging.WARNING
 
 
+def _canary_level(event: events.CanaryEnded) -> int:
+    return logging.WARNING if event.outcome == "rollback" else logging.INFO
+
+
 DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.CallEnded: logging.DEBUG,
     events.AttemptFailed: logging.DEBUG,
@@ -81,6 +85,9 @@ DEFAULT_LEVELS: Final[dict[type, int | Callable[[Any], int]]] = {
     events.ScheduledRunEnded: _run_level,
     events.ScheduledRunSkipped: logging.INFO,
     events.LeadershipChanged: logging.INFO,
+    events.CanaryStarted: logging.INFO,
+    events.CanaryMoved: logging.INFO,
+    events.CanaryEnded: _canary_level,
     events.Reconfigured: logging.WARNING,
     events.PlanIgnored: logging.WARNING,
     events.SharedStateLost: logging.WARNING,
@@ -123,6 +130,9 @@ _TEXTS: Final[dict[type, str]] = {
     events.ScheduledRunEnded: "{occurrence} is {outcome} after {duration:.1f} s: {error}",
     events.ScheduledRunSkipped: "{occurrence} is not run: {reason} ({count})",
     events.LeadershipChanged: "this process leads {name}: {leads} (fence {fence})",
+    events.CanaryStarted: "canary {canary} has version {version} in phase {phase}, {weight:.3g} of the traffic (resumed: {resumed})",
+    events.CanaryMoved: "canary {canary}: {step} of {version}, {before} to {phase}, {weight:.3g} of the traffic ({reason})",
+    events.CanaryEnded: "canary {canary} of {version} is over in {phase}: {outcome} ({reason})",
     events.Reconfigured: "options were changed: {changes} ({by})",
     events.PlanIgnored: "request plans were ignored: {reason} ({times} times)",
     events.SharedStateLost: "shared state at {backend} is lost ({error}); local state decides",

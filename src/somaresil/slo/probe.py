@@ -73,10 +73,15 @@ class Probe:
         """Whether it has to hear of calls that are no streams too."""
         return self._groups is not None or not self.slo.about_streams
 
+    @property
+    def only_streams(self) -> str:
+        """Its name if only streams are its events, else empty."""
+        return self.slo.name if self.slo.about_streams else ""
+
     def note(self, call: Measured, now: float, label: Callable[[str | Callable[..., object]], object]) -> None:
         """A call has ended at ``now``. ``label`` gives the value of what the objective is grouped by."""
         try:
-            good = judged(self.slo, call) if self.slo.good_when is None else self._asked(self.slo.good_when, call)
+            good = self.verdict(call)
             if good is None:
                 return
             if not self.slo.read_from_cells:
@@ -85,6 +90,10 @@ class Probe:
                 self._groups.tell(self._label(label, self.slo.group_by), good=good, injected=call.injected, now=now)
         except Exception as defect:  # noqa: BLE001 - what is counted never changes what is called
             self._report("counting a call", defect)
+
+    def verdict(self, call: Measured) -> bool | None:
+        """Whether it is a good event, as :func:`judged`; ``good_when`` is asked."""
+        return judged(self.slo, call) if self.slo.good_when is None else self._asked(self.slo.good_when, call)
 
     def _asked(self, predicate: Callable[[Any, BaseException | None, float], bool | None], call: Measured) -> bool | None:
         usual = judged(self.slo, call)

@@ -11,16 +11,12 @@ go back, slots that no ring has, are refused. Whatever is in it, the worst that 
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import re
-import stat
 import struct
 import sys
 from array import array
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from hashlib import blake2b
@@ -29,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from somaresil.model.ledger import EMPTY_TRACK, Ledger, Track, joined
 from somaresil.model.window import SLO_TIERS
+from somaresil.safefile import read_plain, replace_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -271,49 +268,12 @@ def _swapped(marks: array[int]) -> array[int]:
 
 # -- files --------------------------------------------------------------------------------------------------------------------------------
 
-_SAFELY: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
 
 def write(path: Path, sheet: Sheet) -> None:
     """Put ``sheet`` there in one step. Raises ``OSError`` when that is not possible; then what was there is there still."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with suppress(FileNotFoundError):
-        draft.unlink()
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode(sheet))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    replace_with(path, encode(sheet))
 
 
 def read(path: Path) -> Sheet:
     """Read a file. Raises ``FileNotFoundError`` when there is none, ``ValueError`` or another ``OSError`` when it must not be used."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | _SAFELY)
-    except OSError as refused:
-        if refused.errno == errno.ELOOP:
-            raise ValueError("it is a symbolic link") from refused
-        raise
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no plain file")
-        _check_owner(found)
-        if found.st_size > LARGEST:
-            raise ValueError(f"it has more than {LARGEST} bytes")
-        data = file.read(LARGEST + 1)
-    return replace(decode(data), name=path.name)
-
-
-def _check_owner(found: os.stat_result) -> None:
-    """Raise ``ValueError`` for what somebody else could have made up: root reads what is anybody's, others what is theirs."""
-    if hasattr(os, "geteuid") and os.geteuid() not in {0, found.st_uid}:
-        raise ValueError("it belongs to another user")
-    if found.st_mode & 0o022:
-        raise ValueError("others may write to it")
+    return replace(decode(read_plain(path, LARGEST)), name=path.name)

@@ -1,0 +1,382 @@
+"""A candidate beside a function: some of its calls go there, more as long as nothing speaks against it, none once something does.
+
+    @resilience.canary("answer", candidate=new_answer, key="user", bad="llm_latency_p95")
+    async def answer(user, question): ...
+
+Each side is a guard of its own (``answer`` and ``answer.candidate``) with recorder, breaker and limits of its own. What is a bad event is
+what the objectives say: errors, latency, first items, truncated streams, predicates. With a ``key`` a user keeps to his side, and whoever
+is with the candidate stays there as its share grows; without one each call is placed by chance.
+
+Functions whose objectives are about errors and latency are measured here, for a good call by two readings of the clock and one counter.
+Streams, predicates and judges of results are told of by the guards. While an experiment strikes one of the sides its calls are no evidence.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from somaresil.canary.config import CanaryConfig
+from somaresil.canary.controller import CanaryController
+from somaresil.config import Checker, did_you_mean
+from somaresil.errors import ConfigurationError
+from somaresil.guard.call import judge
+from somaresil.guard.keyed import reader_of
+from somaresil.guard.shape import Shape, check_decoratable, shape_of
+from somaresil.guard.wrap import decorate, plain_wrapper
+from somaresil.pace import Measured
+from somaresil.slo.probe import Probe, judged
+from somaresil.slo.series import Series
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+
+    from somaresil.canary.controller import Route
+    from somaresil.resilience import Resilience
+
+__all__ = ["Canary"]
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+_MODES: Final = ("split", "fallback")
+_OPTIONS: Final = tuple(field for field in CanaryConfig.__dataclass_fields__ if field not in {"name", "bad", "sticky"})
+
+
+class Canary:
+    """Decorates the control. Made by :meth:`Resilience.canary`."""
+
+    def __init__(
+        self,
+        resilience: Resilience,
+        name: str,
+        *,
+        candidate: Callable[..., Any],
+        bad: str | Sequence[str],
+        version: str | None,
+        checksum: str | None,
+        key: str | Callable[..., object] | None,
+        mode: str,
+        snapshot: str | os.PathLike[str] | None,
+        guard: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Check everything, make both guards and the controller. Nothing is started before a function is decorated."""
+        check = Checker(f"canary({name!r})")
+        for option in options:
+            if option not in _OPTIONS:
+                check.problem(option, options[option], f"one of {', '.join(_OPTIONS)}", did_you_mean(option, _OPTIONS))
+        check.one_of("mode", mode, _MODES)
+        if not callable(candidate):
+            check.problem("candidate", candidate, "what may be guarded, of the same kind as the control")
+        if key is not None and not isinstance(key, str) and not callable(key):
+            check.problem("key", key, "the name of an argument, or a function of the arguments that returns the key")
+        if "slo" in guard:
+            check.problem("guard.slo", guard["slo"], "nothing", "the objectives are those of bad=")
+        if mode == "fallback" and not guard.get("idempotent"):
+            allowed = "True, the name of an argument, or a function"
+            check.problem("guard.idempotent", guard.get("idempotent"), allowed, "the control is called after the candidate has failed")
+        known = {option: value for option, value in options.items() if option in _OPTIONS}
+        try:
+            config: CanaryConfig | None = CanaryConfig(name=name, bad=bad, sticky=key is not None, **known)
+        except ConfigurationError as wrong:
+            config = None
+            for problem in wrong.problems:
+                check.problem(problem.path.partition(".")[2], problem.value, problem.allowed, problem.hint)
+        check.finish()
+        if config is None:  # pragma: no cover - finish has raised
+            raise TypeError(name)
+        check_decoratable(name, candidate)
+        config.levels(resilience.slos)
+        objectives = config.objectives
+        self._resilience = resilience
+        self._target = candidate
+        self._key = key
+        self._fallback = mode == "fallback"
+        self._version = version or getattr(candidate, "__qualname__", type(candidate).__qualname__).replace("<locals>", "locals")
+        self._checksum = checksum
+        self.control = resilience.guard(name, slo=objectives, **guard)
+        """The guard of what was there before."""
+        self.candidate = resilience.guard(f"{name}.candidate", slo=objectives, **guard)
+        """That of the candidate."""
+        self._slos = tuple(resilience.slos[objective] for objective in objectives)
+        self.controller = CanaryController(resilience, config, snapshot=snapshot)
+
+    def __call__(self, target: _F) -> _F:
+        """Decorate the control, and start. Once: two functions would be one canary.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for a candidate of another kind.
+        """
+        plain = target.__func__ if isinstance(target, classmethod | staticmethod) else target
+        check_decoratable(self.control.name, plain)
+        shape = shape_of(plain)
+        check = Checker(f"canary({self.control.name!r})")
+        if shape_of(self._target) is not shape:
+            allowed = f"a {shape.name.lower().replace('_', ' ')}, as the control"
+            check.problem("candidate", self._target, allowed, f"it is a {shape_of(self._target).name.lower().replace('_', ' ')}")
+        check.finish()
+        self.control.check_target(plain)
+        self.candidate.check_target(self._target)
+        wrapped: _F = decorate(self.control, target, self._wrapper)
+        self.controller.start(self._version, checksum=self._checksum)
+        return wrapped
+
+    # -- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def _wrapper(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        shape = shape_of(function)
+        sides = (plain_wrapper(self.control, function), plain_wrapper(self.candidate, self._target))
+        key_of = self._key_of(function)
+        told = self._told_by_guards(shape)
+        if told:
+            for guard, candidate in ((self.control, False), (self.candidate, True)):
+                hears = _Hears(self, candidate=candidate, every=shape in {Shape.FUNCTION, Shape.COROUTINE})
+                guard.measure((*guard.probes, hears))
+        make = _MAKERS[shape] if not told or shape not in {Shape.FUNCTION, Shape.COROUTINE} else _TOLD[shape]
+        return functools.wraps(function)(make(self, sides, key_of))
+
+    def _told_by_guards(self, shape: Shape) -> bool:
+        """Whether the end of a call alone does not say how it counts."""
+        if shape not in {Shape.FUNCTION, Shape.COROUTINE} or not all(slo.read_from_cells for slo in self._slos):
+            return True
+        options = self.control.options
+        judges = options.classify is not None and getattr(options.classify, "judges_results", True)
+        # A plain function is not interrupted: that it was too late is known inside.
+        return judges or (shape is Shape.FUNCTION and options.timeout is not None)
+
+    def _key_of(self, function: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], object] | None:
+        key = self._key
+        if key is None:
+            return None
+        if isinstance(key, str):
+            return reader_of(self.control, function, key)
+        return lambda args, kwargs: key(*args, **kwargs)
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which a good call is a bad event."""
+        return min((float(slo.latency) for slo in self._slos if slo.latency is not None), default=float("inf"))  # type: ignore[arg-type]
+
+    def text(self, key: object) -> str | None:
+        """A key as text."""
+        return key if isinstance(key, str) or key is None else str(key)
+
+    def place(self, key_of: Callable[[tuple[Any, ...], dict[str, Any]], object], args: Any, kwargs: Any) -> tuple[int, str | None]:
+        """The place of a call and its key. What has none is placed by chance; what cannot be asked goes to the control."""
+        try:
+            key = self.text(key_of(args, kwargs))
+            return self.controller.place(key), key
+        except Exception as defect:  # noqa: BLE001 - fail open
+            self._resilience.listeners.defect(
+                f"key of canary {self.control.name}", defect, self._resilience.clock.time(), "it was left out"
+            )
+            return 2**32, None
+
+    def failed(self, route: Route, error: BaseException, started: float, key: str | None, *, candidate: bool) -> None:
+        """A call that is measured here raised. Never raises."""
+        try:
+            guard = self.candidate if candidate else self.control
+            now = guard.monotonic()
+            outcome, _ = judge(guard, None, error, started)
+            self._count(route, Measured(outcome, now - started, error=error), key, candidate=candidate)
+        except Exception as defect:  # noqa: BLE001 - the caller gets its own error, not ours
+            self._resilience.listeners.defect(f"canary {self.control.name}", defect, self._resilience.clock.time())
+
+    def late(self, route: Route, key: str | None, *, candidate: bool) -> None:
+        """A call that is measured here took too long. Never raises."""
+        if not (self.candidate if candidate else self.control).faults.rules:
+            self.controller.ended(route, candidate=candidate, bad=True, key=key)
+
+    def _count(self, route: Route, call: Measured, key: str | None, *, candidate: bool) -> None:
+        if (self.candidate if candidate else self.control).faults.rules:
+            return
+        said = {judged(slo, call) for slo in self._slos}
+        if said != {None}:
+            self.controller.ended(route, candidate=candidate, bad=False in said, key=key)
+
+    def heard(self, probes: tuple[Probe, ...], call: Measured, now: float, label: Callable[[Any], object], *, candidate: bool) -> None:
+        """A guard tells of a call."""
+        route = self.controller.route_at(now - call.elapsed)
+        if route is None or route.settled or call.injected:
+            return
+        said = {probe.verdict(call) for probe in probes}
+        if said == {None}:
+            return
+        bad = False in said
+        key = self.text(label(self._key)) if bad and self._key is not None else None
+        self.controller.ended(route, candidate=candidate, bad=bad, key=key)
+
+    def probes(self) -> tuple[Probe, ...]:
+        """What says how a call counts for each objective."""
+        resilience = self._resilience
+        found = [resilience.slos.series(slo.name) for slo in self._slos]
+        return tuple(Probe(series, None, resilience.clock, resilience.listeners) for series in found if isinstance(series, Series))
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether the control is asked when the candidate has failed."""
+        return self._fallback
+
+
+class _Hears:
+    """What the guard of one side tells."""
+
+    __slots__ = ("_canary", "_candidate", "_probes", "needs_every_call")
+    only_streams = ""
+
+    def __init__(self, canary: Canary, *, candidate: bool, every: bool) -> None:
+        self._canary = canary
+        self._candidate = candidate
+        self._probes = canary.probes()
+        self.needs_every_call = every
+
+    def note(self, call: Measured, now: float, label: Callable[[str | Callable[..., object]], object]) -> None:
+        """See :class:`somaresil.guard.measure.Hears`."""
+        self._canary.heard(self._probes, call, now, label, candidate=self._candidate)
+
+
+Sides = tuple["Callable[..., Any]", "Callable[..., Any]"]
+Key = Any
+
+
+def _function(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
+    controller, monotonic, limit, falls_back = canary.controller, canary.control.monotonic, canary.limit, canary.falls_back
+    place = canary.place
+
+    def routed(*args: Any, **kwargs: Any) -> Any:
+        route = controller.route
+        if route.settled:
+            return sides[route.weight > 0.0](*args, **kwargs)
+        number, key = (controller.draw(), None) if key_of is None else place(key_of, args, kwargs)
+        candidate = number < route.cut
+        started = monotonic()
+        try:
+            result = sides[candidate](*args, **kwargs)
+        except BaseException as error:
+            canary.failed(route, error, started, key, candidate=candidate)
+            if not (falls_back and candidate and isinstance(error, Exception)):
+                raise
+        else:
+            if monotonic() - started > limit:
+                canary.late(route, key, candidate=candidate)
+            else:
+                next(route.good[candidate])
+            return result
+        return sides[0](*args, **kwargs)
+
+    return routed
+
+
+def _coroutine(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
+    controller, monotonic, limit, falls_back = canary.controller, canary.control.monotonic, canary.limit, canary.falls_back
+    place = canary.place
+
+    async def routed(*args: Any, **kwargs: Any) -> Any:
+        route = controller.route
+        if route.settled:
+            return await sides[route.weight > 0.0](*args, **kwargs)
+        number, key = (controller.draw(), None) if key_of is None else place(key_of, args, kwargs)
+        candidate = number < route.cut
+        started = monotonic()
+        try:
+            result = await sides[candidate](*args, **kwargs)
+        except BaseException as error:
+            canary.failed(route, error, started, key, candidate=candidate)
+            if not (falls_back and candidate and isinstance(error, Exception)):
+                raise
+        else:
+            if monotonic() - started > limit:
+                canary.late(route, key, candidate=candidate)
+            else:
+                next(route.good[candidate])
+            return result
+        return await sides[0](*args, **kwargs)
+
+    return routed
+
+
+def _chosen(canary: Canary, sides: Sides, key_of: Key) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Callable[..., Any], bool]]:
+    """What chooses the side of a call that the guards tell of."""
+    controller = canary.controller
+
+    def choose(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Callable[..., Any], bool]:
+        route = controller.route
+        if route.settled:
+            return sides[route.weight > 0.0], False
+        number = controller.draw() if key_of is None else canary.place(key_of, args, kwargs)[0]
+        return sides[number < route.cut], canary.falls_back and number < route.cut
+
+    return choose
+
+
+def _told_function(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
+    choose = _chosen(canary, sides, key_of)
+
+    def routed(*args: Any, **kwargs: Any) -> Any:
+        side, saved = choose(args, kwargs)
+        try:
+            return side(*args, **kwargs)
+        except Exception:
+            if not saved:
+                raise
+        return sides[0](*args, **kwargs)
+
+    return routed
+
+
+def _told_coroutine(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
+    choose = _chosen(canary, sides, key_of)
+
+    async def routed(*args: Any, **kwargs: Any) -> Any:
+        side, saved = choose(args, kwargs)
+        try:
+            return await side(*args, **kwargs)
+        except Exception:
+            if not saved:
+                raise
+        return await sides[0](*args, **kwargs)
+
+    return routed
+
+
+def _generator(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
+    choose = _chosen(canary, sides, key_of)
+
+    def routed(*args: Any, **kwargs: Any) -> Any:
+        side, _ = choose(args, kwargs)
+        return (yield from side(*args, **kwargs))
+
+    return routed
+
+
+def _async_generator(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
+    choose = _chosen(canary, sides, key_of)
+
+    async def routed(*args: Any, **kwargs: Any) -> Any:
+        side, _ = choose(args, kwargs)
+        stream = side(*args, **kwargs)
+        try:
+            item = await anext(stream)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:  # noqa: BLE001 - the stream decides what becomes of it
+                    item = await stream.athrow(thrown)
+                else:
+                    item = await stream.asend(sent)
+        except StopAsyncIteration:
+            return
+        finally:
+            await stream.aclose()
+
+    return routed
+
+
+_MAKERS: Final = {
+    Shape.FUNCTION: _function,
+    Shape.COROUTINE: _coroutine,
+    Shape.GENERATOR: _generator,
+    Shape.ASYNC_GENERATOR: _async_generator,
+}
+_TOLD: Final = {Shape.FUNCTION: _told_function, Shape.COROUTINE: _told_coroutine}

@@ -1,0 +1,78 @@
+"""Where a rollout is, in a file: so that another process goes on with it, and one of several leads."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from somaresil.safefile import read_plain, replace_with
+
+__all__ = ["CanaryFile"]
+
+_LARGEST: Final = 16 * 1024 * 1024
+
+
+class CanaryFile:
+    """One rollout on disk, and the lock beside it that says who leads. The kernel gives the lock back when its holder dies."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Nothing is opened yet."""
+        self.path = Path(path)
+        self._lock: int | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._said: dict[str, Any] | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process holds the lock."""
+        return self._lock is not None
+
+    def lead(self) -> bool:
+        """Take the lock unless another process has it; whether it is ours. Raises ``OSError`` when there can be none."""
+        if self._lock is not None:
+            return True
+        import fcntl
+
+        descriptor = os.open(
+            self.path.with_name(f".{self.path.name}.lock"),
+            os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0),
+            0o600,
+        )
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._lock = descriptor
+        return True
+
+    def let_go(self) -> None:
+        """Give the lock back. In a fork this closes the copy alone, and the parent goes on leading."""
+        descriptor, self._lock = self._lock, None
+        if descriptor is not None:
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def read(self) -> dict[str, Any] | None:
+        """What the file says; None: there is none. Raises ``OSError`` or ``ValueError`` when it must not be used."""
+        try:
+            found = self.path.lstat()
+            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if signature != self._seen:
+                said = json.loads(read_plain(self.path, _LARGEST))
+                if not isinstance(said, dict):
+                    raise ValueError("it is no object")
+                self._seen, self._said = signature, said
+        except FileNotFoundError:
+            return None
+        return self._said
+
+    def write(self, said: dict[str, Any]) -> None:
+        """Replace it in one step. Raises ``OSError``."""
+        replace_with(self.path, json.dumps(said, allow_nan=False).encode())
