@@ -62,7 +62,9 @@ class CanaryConfig:
     worst: float = 2.0
     """Risk ratio that is too much."""
     allowed: float | Literal["objective"] | None = "objective"
-    """Share of the candidate's own events that may be bad, whatever the control does; None: any. Several objectives add up."""
+    """Share of the candidate's own events that may be bad, whatever the control does; None: any. Several objectives add up.
+
+    Of sticky users those events count that came when all of them were with the candidate."""
     sticky: bool = False
     """Whether a user keeps to one side: then only his first bad event is evidence, and events need a key."""
     interval: float | timedelta | None = 5.0

@@ -66,13 +66,12 @@ class _Trial:
         self.base = 0
         """Events of the candidate before this phase."""
 
-    def collect(self) -> Counts:
+    def collect(self, weight: float) -> None:
         """Put the good events into the ledger. A counter is read by a step, as often as it was read before."""
         control, candidate = next(self.good[0]) - self._reads, next(self.good[1]) - self._reads
         self._reads += 1
         before, self._taken = self._taken, (control, candidate)
-        self.ledger.count(control_good=control - before[0], candidate_good=candidate - before[1])
-        return self.ledger.counts
+        self.ledger.count(weight, control_good=control - before[0], candidate_good=candidate - before[1])
 
 
 class Route:
@@ -467,7 +466,7 @@ class CanaryController:
     def _finding(self, trial: _Trial | None) -> Finding:
         if trial is None:
             return Finding(Verdict.WAIT, "nothing was started", 1.0, 1.0, 1.0, Counts())
-        trial.collect()
+        trial.collect(self.route.weight)
         return trial.ledger.finding()
 
     def _set_route(self) -> None:
@@ -607,7 +606,7 @@ class CanaryController:
             trial, rollout = self._trial, self._rollout
             if trial is None or rollout is None:
                 return
-            trial.collect()
+            trial.collect(self.route.weight)
             said = {
                 "form": _FORM,
                 "canary": self.config.name,

@@ -36,7 +36,9 @@ class Levels:
     worst: float = 2.0
     """Risk ratio that is too much: to pass is to be shown to be below it."""
     allowed: float | None = None
-    """Share of bad events that the objective allows: more of the candidate's own are no success, whatever the control does. None: any."""
+    """Share of bad events that the objective allows: more of the candidate's own are no success, whatever the control does. None: any.
+
+    Of users who keep to their side only those events count that came when all of them were with the candidate."""
 
     def __post_init__(self) -> None:
         """Check everything."""
@@ -101,6 +103,8 @@ class CanaryLedger:
         self._worse = Bet(1.0, WORSE)
         self._not_much_worse = Bet(levels.worst, [ratio for ratio in BETTER if ratio < levels.worst])
         self._counts = [0, 0, 0, 0]
+        self._own = [0, 0]
+        """Good and bad events of the candidate that the objective is asked about."""
         self._keys: set[bytes] = set()
         self._full = False
         self._lock = threading.RLock()
@@ -112,14 +116,25 @@ class CanaryLedger:
         """
         with self._lock:
             self._counts[(0 if candidate else 2) + bad] += 1
+            if candidate and self._is_asked_about(weight):
+                self._own[bad] += 1
             if not bad or not 0.0 < weight < 1.0 or (self.sticky and not self._first(key)):
                 return
             self._worse.bad(weight, candidate=candidate)
             self._not_much_worse.bad(weight, candidate=candidate)
 
-    def count(self, *, candidate_good: int = 0, control_good: int = 0) -> None:
-        """So many good events more, which somebody else has counted: they are no evidence, and need no weight."""
+    def _is_asked_about(self, weight: float) -> bool:
+        """Whether the objective is about these events: of users who keep to their side those of all, but not those of a few.
+
+        Of 30 users two may fail half of the time whatever serves them, while all 300 together meet the objective.
+        """
+        return not self.sticky or weight >= 1.0
+
+    def count(self, weight: float, *, candidate_good: int = 0, control_good: int = 0) -> None:
+        """So many good events more, which somebody else has counted at this weight."""
         with self._lock:
+            if self._is_asked_about(weight):
+                self._own[0] += candidate_good
             self._counts[0] += candidate_good
             self._counts[2] += control_good
 
@@ -146,9 +161,9 @@ class CanaryLedger:
         with self._lock:
             counts = _counts(self._counts)
             worse, not_much_worse = self._worse.e, self._not_much_worse.e
-            full = self._full
+            full, (good, bad) = self._full, self._own
         levels = self.levels
-        too_bad = 1.0 if levels.allowed is None else against_objective(counts.candidate_good, counts.candidate_bad, levels.allowed)
+        too_bad = 1.0 if levels.allowed is None else against_objective(good, bad, levels.allowed)
         # Of a candidate that is good in both senses each is expected to be 1, and so is their mean: one level for both of them.
         against = worse if levels.allowed is None else (worse + too_bad) / 2.0
         verdict, reason = Verdict.WAIT, f"no proof either way ({_told(counts)})"
@@ -178,6 +193,7 @@ class CanaryLedger:
             self._worse.add(said["worse"])
             self._not_much_worse.add(said["not_much_worse"])
             self._counts = [one + more for one, more in zip(self._counts, said["counts"], strict=True)]
+            self._own = [one + more for one, more in zip(self._own, said["own"], strict=True)]
             # Whoever keeps to one side keeps to one replica or not: who has had a bad event at two of them was counted at both.
             self._keys |= {bytes.fromhex(key) for key in said["keys"]}
             self._full = self._full or said["full"]
@@ -197,6 +213,7 @@ class CanaryLedger:
                 "worse": list(self._worse.logs),
                 "not_much_worse": list(self._not_much_worse.logs),
                 "counts": list(self._counts),
+                "own": list(self._own),
                 "keys": sorted(key.hex() for key in self._keys),
                 "full": self._full,
             }
@@ -216,16 +233,17 @@ class CanaryLedger:
             logs = data.get(name)
             if not isinstance(logs, list) or len(logs) != many or not all(_is_number(log) for log in logs):
                 check.problem(name, logs, f"{many} finite numbers")
-        counts = data.get("counts")
-        if not isinstance(counts, list) or len(counts) != 4 or not all(type(count) is int and count >= 0 for count in counts):  # noqa: PLR2004
-            check.problem("counts", counts, "4 whole numbers from 0 on")
+        for name, many in (("counts", 4), ("own", 2)):
+            counts = data.get(name)
+            if not isinstance(counts, list) or len(counts) != many or not all(type(count) is int and count >= 0 for count in counts):
+                check.problem(name, counts, f"{many} whole numbers from 0 on")
         keys = data.get("keys")
         if not isinstance(keys, list) or len(keys) > MOST_KEYS or not all(_is_key(key) for key in keys):
             check.problem("keys", keys, f"at most {MOST_KEYS} texts of 16 hexadecimal digits")
         check.finish()
         made._worse.logs = [float(log) for log in data["worse"]]
         made._not_much_worse.logs = [float(log) for log in data["not_much_worse"]]
-        made._counts = list(data["counts"])
+        made._counts, made._own = list(data["counts"]), list(data["own"])
         made._keys = {bytes.fromhex(key) for key in data["keys"]}
         made._full = data.get("full") is True
         return made

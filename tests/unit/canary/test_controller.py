@@ -235,6 +235,25 @@ def test_a_user_on_the_candidate_stays_there_as_the_weight_grows(users, weights)
     assert all(controller.choose(user).candidate for user in users)
 
 
+def test_a_few_unlucky_users_are_no_missed_objective():
+    """Of users who keep to their side the objective is asked about all of them; when all are there it is."""
+    controller, _, _ = made(sticky=True)
+    controller.start("v2")
+    users = [f"user {number}" for number in range(300)]
+    there = [user for user in users if controller.choose(user).candidate]
+    for _ in range(100):
+        for user in there:
+            controller.note(controller.choose(user), bad=user in there[:3], key=user)
+    assert controller.phase == "ramp_10"
+    assert controller.status().finding.too_bad == 1.0
+    controller.promote()
+    controller.promote()
+    for _ in range(10):
+        for user in users:
+            controller.note(controller.choose(user), bad=True, key=user)
+    assert controller.phase == "rollback"
+
+
 def test_only_the_first_bad_event_of_a_user_is_evidence():
     """One user whose every request fails proves nothing."""
     controller, _, _ = made(sticky=True, allowed=None)
@@ -301,7 +320,8 @@ def test_what_is_over_stays_over_when_the_process_starts_again(tmp_path, end):
         (b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "ramp_50", "weight": 0.5, "baked": 1e999}', True),
         (b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "ramp_50", "weight": 0.5, "baked": 0}', True),
         (
-            b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "complete", "weight": 1.0, "baked": 0, "ledger": 3}',
+            b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "complete", "weight": 1, "baked": 0, "ledger": 3'
+            b"}",
             True,
         ),
     ],

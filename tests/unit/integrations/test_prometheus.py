@@ -30,6 +30,7 @@ from somaresil import (
     Resilience,
     StaleCache,
 )
+from somaresil.canary import CanaryConfig, CanaryController
 from somaresil.events import DefectFound, ResourceExhausted
 from somaresil.integrations._readings import FAMILIES, Histogram, Reading, add_up
 from somaresil.integrations.prometheus import MetricsApp, ResilienceCollector, install, metrics_app
@@ -405,6 +406,9 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
         guard.shadow.note("timeout", "time_out")
         resilience.ignored.note("grpc-timeout")
         assert resilience.chaos.requests.carried("no plan") is None
+        canary = CanaryController(resilience, CanaryConfig(name=f"c{number}", bad=f"slo{number}", interval=None))
+        canary.start("v2")
+        canary.promote()
         if number < 50:
             resilience.pool(f"pool{number}", [Endpoint("eu", 1)])
         fail_through(guard)

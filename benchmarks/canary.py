@@ -1,0 +1,85 @@
+"""What a canary costs a call: over the same function behind a guard, while its share grows and once it is over.
+
+Half of the calls go to a candidate that does the same. The objective is about latency, so each call is measured. "by chance" has no key,
+"by user" reads an argument and hashes it, "by a function" asks one. "complete" and "rolled back" are what is left when it is over: one
+look. "told by the guards" is a canary whose guards have to judge each result, which takes them off the quiet path; compare it with the
+guard beside it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from _measure import Benchmark, Ratio, Timing, awaits, calls
+
+from somaresil import SLO, Resilience
+
+GUARD = "guard alone"
+JUDGED = "guard that judges results"
+LIMIT = 1_500.0
+"""Nanoseconds that a call may cost more while the share grows."""
+
+
+def plain(value: Any) -> Any:
+    return value
+
+
+async def aplain(value: Any) -> Any:
+    return value
+
+
+def usual(_result: object, _error: BaseException | None) -> None:
+    return None
+
+
+def of_argument(value: Any) -> str:
+    return "user 17" if value else "user 18"
+
+
+def cases(resilience: Resilience, function: Any, prefix: str) -> dict[str, Any]:
+    """The function behind a guard, and behind canaries of each kind."""
+
+    def canary(name: str, **options: Any) -> Any:
+        made = resilience.canary(f"{prefix}.{name}", candidate=function, bad="fast", steps=[50, 100], interval=None, **options)
+        return made(function), made.controller
+
+    complete, controller = canary("complete")
+    controller.promote()
+    controller.promote()
+    gone, controller = canary("gone")
+    controller.roll_back("for the benchmark")
+    return {
+        GUARD: resilience.guard(f"{prefix}.guard", slo="fast")(function),
+        "by chance": canary("chance")[0],
+        "by user": canary("user", key="value")[0],
+        "by a function": canary("function", key=of_argument)[0],
+        "complete": complete,
+        "rolled back": gone,
+        JUDGED: resilience.guard(f"{prefix}.judged", slo="fast", classify=usual)(function),
+        "told by the guards": canary("told", guard={"classify": usual})[0],
+    }
+
+
+def main() -> None:
+    benchmark = Benchmark(__doc__ or "", ("somaresil",))
+    resilience = Resilience("benchmark", seed=1)
+    resilience.slos.add(SLO("fast", 95.0, timedelta(days=7), latency=1.0))
+    functions = Timing(calls, cases(resilience, plain, "function"))
+    coroutines = Timing(awaits, cases(resilience, aplain, "coroutine"))
+    named = (("function", functions), ("coroutine function", coroutines))
+
+    def ratios() -> list[Ratio]:
+        found = []
+        for kind, timing in named:
+            found += [Ratio(f"{kind}, {case}", timing.over(case, GUARD), LIMIT, "ns") for case in ("by chance", "by user", "by a function")]
+            found += [Ratio(f"{kind}, {case}", timing.over(case, GUARD), 200.0, "ns") for case in ("complete", "rolled back")]
+        return found
+
+    benchmark.measure((functions, coroutines), 5.0, ratios)
+    benchmark.tables = [functions.table("a function", GUARD), coroutines.table("a coroutine function", GUARD)]
+    benchmark.finish()
+
+
+if __name__ == "__main__":
+    main()
