@@ -14,6 +14,7 @@ from somaresil._version import __version__
 if TYPE_CHECKING:
     from somaresil.asgi import ResilienceMiddleware
     from somaresil.budget import RetryBudget
+    from somaresil.canary import CanaryConfig, CanaryController, CanaryPhase
     from somaresil.chaos import ChaosCeilings, ChaosConfig, ChaosEngine, ChaosExperiment, ChaosPlan, FaultWindow
     from somaresil.classify import Classify
     from somaresil.clock import ManualClock, SystemClock
@@ -57,6 +58,9 @@ __all__ = [
     "Bulkhead",
     "BulkheadFull",
     "CallTimedOut",
+    "CanaryConfig",
+    "CanaryController",
+    "CanaryPhase",
     "ChaosCeilings",
     "ChaosConfig",
     "ChaosEngine",
@@ -112,6 +116,7 @@ __all__ = [
 _HOMES = {
     "asgi": ("ResilienceMiddleware",),
     "budget": ("RetryBudget",),
+    "canary": ("CanaryConfig", "CanaryController", "CanaryPhase"),
     "chaos": ("ChaosCeilings", "ChaosConfig", "ChaosEngine", "ChaosExperiment", "ChaosPlan", "FaultWindow"),
     "classify": ("Classify",),
     "clock": ("ManualClock", "SystemClock"),

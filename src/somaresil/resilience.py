@@ -292,9 +292,11 @@ class Resilience:
         version: str | None = None,
         checksum: str | None = None,
         key: str | Callable[..., object] | None = None,
-        mode: Literal["split", "fallback"] = "split",
+        mode: Literal["split", "fallback", "shadow"] = "split",
         snapshot: str | os.PathLike[str] | None = None,
         guard: Mapping[str, Any] | None = None,
+        shadow_limit: int = 8,
+        shadow_timeout: float | timedelta = 10.0,
         **options: Any,
     ) -> Canary:
         """Decorate a function with a candidate beside it that gets a growing share of its calls: see :mod:`somaresil.canary.split`.
@@ -316,6 +318,8 @@ class Resilience:
             mode=mode,
             snapshot=snapshot,
             guard=guard or {},
+            shadow_limit=shadow_limit,
+            shadow_timeout=shadow_timeout,
             options=options,
         )
 

@@ -261,6 +261,23 @@ class CanaryController:
         except Exception as defect:  # noqa: BLE001 - what is counted never changes what is called
             self._defect("counting a call", defect)
 
+    def both_ended(self, route: Route, *, candidate_bad: bool, control_bad: bool) -> None:
+        """Both sides were asked the same. What was bad on both is no evidence: it hangs together."""
+        try:
+            trial = route.trial
+            if trial is None or route.settled:
+                return
+            weight = 0.5 if candidate_bad is not control_bad else 0.0
+            for candidate, bad in ((False, control_bad), (True, candidate_bad)):
+                if bad:
+                    trial.ledger.note(weight, candidate=candidate, bad=True)
+                else:
+                    next(route.good[candidate])
+            if candidate_bad and trial is self._trial:
+                self._fail_at_once()
+        except Exception as defect:  # noqa: BLE001 - as above
+            self._defect("counting a pair of calls", defect)
+
     def route_at(self, moment: float) -> Route | None:
         """The route under which calls began at ``moment`` of the monotonic clock; None: too long ago."""
         for since, route in reversed(tuple(self._routes)):

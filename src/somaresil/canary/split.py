@@ -8,7 +8,13 @@ what the objectives say: errors, latency, first items, truncated streams, predic
 is with the candidate stays there as its share grows; without one each call is placed by chance.
 
 Functions whose objectives are about errors and latency are measured here, for a good call by two readings of the clock and one counter.
-Streams, predicates and judges of results are told of by the guards. While an experiment strikes one of the sides its calls are no evidence.
+Streams, predicates and judges of results are told of by the guards.
+
+In the mode ``fallback`` the control answers for a candidate that has failed. In the mode ``shadow`` it always answers, and the candidate is
+asked the same afterwards, for a share of the calls: a bounded number at once, for a bounded time, and never for what has side effects.
+A pair says something when one of the two was bad and the other was not.
+
+While an experiment strikes one of the sides its calls are no evidence.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from somaresil.canary.config import CanaryConfig
 from somaresil.canary.controller import CanaryController
+from somaresil.canary.wrap import MAKERS, TOLD, shadowing
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.guard.call import judge
@@ -31,6 +38,7 @@ from somaresil.slo.series import Series
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from somaresil.canary.controller import Route
     from somaresil.resilience import Resilience
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Canary"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
-_MODES: Final = ("split", "fallback")
+_MODES: Final = ("split", "fallback", "shadow")
 _OPTIONS: Final = tuple(field for field in CanaryConfig.__dataclass_fields__ if field not in {"name", "bad", "sticky"})
 
 
@@ -58,6 +66,8 @@ class Canary:
         mode: str,
         snapshot: str | os.PathLike[str] | None,
         guard: Mapping[str, Any],
+        shadow_limit: int,
+        shadow_timeout: float | timedelta,
         options: Mapping[str, Any],
     ) -> None:
         """Check everything, make both guards and the controller. Nothing is started before a function is decorated."""
@@ -72,9 +82,18 @@ class Canary:
             check.problem("key", key, "the name of an argument, or a function of the arguments that returns the key")
         if "slo" in guard:
             check.problem("guard.slo", guard["slo"], "nothing", "the objectives are those of bad=")
-        if mode == "fallback" and not guard.get("idempotent"):
+        if mode in {"fallback", "shadow"} and not guard.get("idempotent"):
             allowed = "True, the name of an argument, or a function"
-            check.problem("guard.idempotent", guard.get("idempotent"), allowed, "the control is called after the candidate has failed")
+            hint = (
+                "both sides are called, so what they do must not matter"
+                if mode == "shadow"
+                else "the control is called after the candidate"
+            )
+            check.problem("guard.idempotent", guard.get("idempotent"), allowed, hint)
+        if mode == "shadow" and key is not None:
+            check.problem("key", key, "None with shadow", "nobody sees the answers of the candidate")
+        self.shadow_limit = check.count("shadow_limit", shadow_limit, maximum=10_000)
+        self.shadow_timeout = check.seconds("shadow_timeout", shadow_timeout, maximum=3_600.0)
         known = {option: value for option, value in options.items() if option in _OPTIONS}
         try:
             config: CanaryConfig | None = CanaryConfig(name=name, bad=bad, sticky=key is not None, **known)
@@ -91,7 +110,7 @@ class Canary:
         self._resilience = resilience
         self._target = candidate
         self._key = key
-        self._fallback = mode == "fallback"
+        self._mode = mode
         self._version = version or getattr(candidate, "__qualname__", type(candidate).__qualname__).replace("<locals>", "locals")
         self._checksum = checksum
         self.control = resilience.guard(name, slo=objectives, **guard)
@@ -113,6 +132,9 @@ class Canary:
         if shape_of(self._target) is not shape:
             allowed = f"a {shape.name.lower().replace('_', ' ')}, as the control"
             check.problem("candidate", self._target, allowed, f"it is a {shape_of(self._target).name.lower().replace('_', ' ')}")
+        elif self._mode == "shadow" and (shape is not Shape.COROUTINE or self._told_by_guards(shape)):
+            hint = "the candidate is asked beside the loop; streams, predicates and judges of results are for mode='split'"
+            check.problem("mode", self._mode, "'split' or 'fallback' for this function and these objectives", hint)
         check.finish()
         self.control.check_target(plain)
         self.candidate.check_target(self._target)
@@ -127,11 +149,13 @@ class Canary:
         sides = (plain_wrapper(self.control, function), plain_wrapper(self.candidate, self._target))
         key_of = self._key_of(function)
         told = self._told_by_guards(shape)
+        if self._mode == "shadow":
+            return functools.wraps(function)(shadowing(self, sides, key_of))
         if told:
             for guard, candidate in ((self.control, False), (self.candidate, True)):
                 hears = _Hears(self, candidate=candidate, every=shape in {Shape.FUNCTION, Shape.COROUTINE})
                 guard.measure((*guard.probes, hears))
-        make = _MAKERS[shape] if not told or shape not in {Shape.FUNCTION, Shape.COROUTINE} else _TOLD[shape]
+        make = TOLD[shape] if told and shape in TOLD else MAKERS[shape]
         return functools.wraps(function)(make(self, sides, key_of))
 
     def _told_by_guards(self, shape: Shape) -> bool:
@@ -174,24 +198,30 @@ class Canary:
     def failed(self, route: Route, error: BaseException, started: float, key: str | None, *, candidate: bool) -> None:
         """A call that is measured here raised. Never raises."""
         try:
-            guard = self.candidate if candidate else self.control
-            now = guard.monotonic()
-            outcome, _ = judge(guard, None, error, started)
-            self._count(route, Measured(outcome, now - started, error=error), key, candidate=candidate)
+            good = self.says(error, started, candidate=candidate)
+            if good is not None:
+                self.controller.ended(route, candidate=candidate, bad=not good, key=key)
         except Exception as defect:  # noqa: BLE001 - the caller gets its own error, not ours
-            self._resilience.listeners.defect(f"canary {self.control.name}", defect, self._resilience.clock.time())
+            self.report(defect)
+
+    def says(self, error: BaseException | None, started: float, *, candidate: bool) -> bool | None:
+        """Whether a call that is measured here and ends now is good; None: it says nothing."""
+        guard = self.candidate if candidate else self.control
+        if guard.faults.rules:
+            return None
+        elapsed = guard.monotonic() - started
+        outcome, _ = judge(guard, None, error, started)
+        said = {judged(slo, Measured(outcome, elapsed, error=error)) for slo in self._slos}
+        return None if said == {None} else False not in said
+
+    def report(self, defect: Exception) -> None:
+        """Something of ours went wrong."""
+        self._resilience.listeners.defect(f"canary {self.control.name}", defect, self._resilience.clock.time())
 
     def late(self, route: Route, key: str | None, *, candidate: bool) -> None:
         """A call that is measured here took too long. Never raises."""
         if not (self.candidate if candidate else self.control).faults.rules:
             self.controller.ended(route, candidate=candidate, bad=True, key=key)
-
-    def _count(self, route: Route, call: Measured, key: str | None, *, candidate: bool) -> None:
-        if (self.candidate if candidate else self.control).faults.rules:
-            return
-        said = {judged(slo, call) for slo in self._slos}
-        if said != {None}:
-            self.controller.ended(route, candidate=candidate, bad=False in said, key=key)
 
     def heard(self, probes: tuple[Probe, ...], call: Measured, now: float, label: Callable[[Any], object], *, candidate: bool) -> None:
         """A guard tells of a call."""
@@ -214,7 +244,7 @@ class Canary:
     @property
     def falls_back(self) -> bool:
         """Whether the control is asked when the candidate has failed."""
-        return self._fallback
+        return self._mode == "fallback"
 
 
 class _Hears:
@@ -232,151 +262,3 @@ class _Hears:
     def note(self, call: Measured, now: float, label: Callable[[str | Callable[..., object]], object]) -> None:
         """See :class:`somaresil.guard.measure.Hears`."""
         self._canary.heard(self._probes, call, now, label, candidate=self._candidate)
-
-
-Sides = tuple["Callable[..., Any]", "Callable[..., Any]"]
-Key = Any
-
-
-def _function(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
-    controller, monotonic, limit, falls_back = canary.controller, canary.control.monotonic, canary.limit, canary.falls_back
-    place = canary.place
-
-    def routed(*args: Any, **kwargs: Any) -> Any:
-        route = controller.route
-        if route.settled:
-            return sides[route.weight > 0.0](*args, **kwargs)
-        number, key = (controller.draw(), None) if key_of is None else place(key_of, args, kwargs)
-        candidate = number < route.cut
-        started = monotonic()
-        try:
-            result = sides[candidate](*args, **kwargs)
-        except BaseException as error:
-            canary.failed(route, error, started, key, candidate=candidate)
-            if not (falls_back and candidate and isinstance(error, Exception)):
-                raise
-        else:
-            if monotonic() - started > limit:
-                canary.late(route, key, candidate=candidate)
-            else:
-                next(route.good[candidate])
-            return result
-        return sides[0](*args, **kwargs)
-
-    return routed
-
-
-def _coroutine(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
-    controller, monotonic, limit, falls_back = canary.controller, canary.control.monotonic, canary.limit, canary.falls_back
-    place = canary.place
-
-    async def routed(*args: Any, **kwargs: Any) -> Any:
-        route = controller.route
-        if route.settled:
-            return await sides[route.weight > 0.0](*args, **kwargs)
-        number, key = (controller.draw(), None) if key_of is None else place(key_of, args, kwargs)
-        candidate = number < route.cut
-        started = monotonic()
-        try:
-            result = await sides[candidate](*args, **kwargs)
-        except BaseException as error:
-            canary.failed(route, error, started, key, candidate=candidate)
-            if not (falls_back and candidate and isinstance(error, Exception)):
-                raise
-        else:
-            if monotonic() - started > limit:
-                canary.late(route, key, candidate=candidate)
-            else:
-                next(route.good[candidate])
-            return result
-        return await sides[0](*args, **kwargs)
-
-    return routed
-
-
-def _chosen(canary: Canary, sides: Sides, key_of: Key) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Callable[..., Any], bool]]:
-    """What chooses the side of a call that the guards tell of."""
-    controller = canary.controller
-
-    def choose(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Callable[..., Any], bool]:
-        route = controller.route
-        if route.settled:
-            return sides[route.weight > 0.0], False
-        number = controller.draw() if key_of is None else canary.place(key_of, args, kwargs)[0]
-        return sides[number < route.cut], canary.falls_back and number < route.cut
-
-    return choose
-
-
-def _told_function(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
-    choose = _chosen(canary, sides, key_of)
-
-    def routed(*args: Any, **kwargs: Any) -> Any:
-        side, saved = choose(args, kwargs)
-        try:
-            return side(*args, **kwargs)
-        except Exception:
-            if not saved:
-                raise
-        return sides[0](*args, **kwargs)
-
-    return routed
-
-
-def _told_coroutine(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
-    choose = _chosen(canary, sides, key_of)
-
-    async def routed(*args: Any, **kwargs: Any) -> Any:
-        side, saved = choose(args, kwargs)
-        try:
-            return await side(*args, **kwargs)
-        except Exception:
-            if not saved:
-                raise
-        return await sides[0](*args, **kwargs)
-
-    return routed
-
-
-def _generator(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
-    choose = _chosen(canary, sides, key_of)
-
-    def routed(*args: Any, **kwargs: Any) -> Any:
-        side, _ = choose(args, kwargs)
-        return (yield from side(*args, **kwargs))
-
-    return routed
-
-
-def _async_generator(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:
-    choose = _chosen(canary, sides, key_of)
-
-    async def routed(*args: Any, **kwargs: Any) -> Any:
-        side, _ = choose(args, kwargs)
-        stream = side(*args, **kwargs)
-        try:
-            item = await anext(stream)
-            while True:
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    raise
-                except BaseException as thrown:  # noqa: BLE001 - the stream decides what becomes of it
-                    item = await stream.athrow(thrown)
-                else:
-                    item = await stream.asend(sent)
-        except StopAsyncIteration:
-            return
-        finally:
-            await stream.aclose()
-
-    return routed
-
-
-_MAKERS: Final = {
-    Shape.FUNCTION: _function,
-    Shape.COROUTINE: _coroutine,
-    Shape.GENERATOR: _generator,
-    Shape.ASYNC_GENERATOR: _async_generator,
-}
-_TOLD: Final = {Shape.FUNCTION: _told_function, Shape.COROUTINE: _told_coroutine}

@@ -16,6 +16,7 @@ from somaresil.canary import CanaryConfig, CanaryController, Phase, Step, Verdic
 from somaresil.events import CanaryEnded, CanaryMoved, CanaryStarted, ChaosAudited, DefectFound
 from tests.unit.slo.kit import availability, process
 
+NEARLY = b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", '
 QUICK = {"steps": [10, 50, 100], "bake": 60.0, "minimum_events": 5, "interval": None}
 
 
@@ -315,13 +316,12 @@ def test_what_is_over_stays_over_when_the_process_starts_again(tmp_path, end):
         (b"\xff\xfe", True),
         (b'{"form": 2}', False),
         (b'{"form": 1, "canary": "other"}', False),
-        (b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "ramp_77", "weight": 0.77, "baked": 0}', True),
-        (b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "ramp_50", "weight": 0.5, "baked": "x"}', True),
-        (b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "ramp_50", "weight": 0.5, "baked": 1e999}', True),
-        (b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "ramp_50", "weight": 0.5, "baked": 0}', True),
+        (NEARLY + b'"phase": "ramp_77", "weight": 0.77, "baked": 0}', True),
+        (NEARLY + b'"phase": "ramp_50", "weight": 0.5, "baked": "x"}', True),
+        (NEARLY + b'"phase": "ramp_50", "weight": 0.5, "baked": 1e999}', True),
+        (NEARLY + b'"phase": "ramp_50", "weight": 0.5, "baked": 0}', True),
         (
-            b'{"form": 1, "canary": "answer", "version": "v2", "checksum": "v2", "phase": "complete", "weight": 1, "baked": 0, "ledger": 3'
-            b"}",
+            NEARLY + b'"phase": "complete", "weight": 1, "baked": 0, "ledger": 0}',
             True,
         ),
     ],

@@ -120,6 +120,7 @@ SOUND = {
     "worse": [0.0] * 8,
     "not_much_worse": [0.0] * 4,
     "counts": [0, 0, 0, 0],
+    "own": [0, 0],
     "keys": ["00112233445566ff"],
     "full": False,
 }
@@ -135,6 +136,7 @@ SOUND = {
         (SOUND | {"worse": [float("nan")] * 8, "counts": [0, -1, 0, 0]}, ["ledger.worse", "ledger.counts"]),
         (SOUND | {"not_much_worse": "0000"}, ["ledger.not_much_worse"]),
         (SOUND | {"counts": [True, 0, 0, 0]}, ["ledger.counts"]),
+        (SOUND | {"own": [0]}, ["ledger.own"]),
         (SOUND | {"keys": ["00 11 22 33 44 5"]}, ["ledger.keys"]),
         (SOUND | {"keys": ["zz112233445566ff"]}, ["ledger.keys"]),
         (SOUND | {"keys": None}, ["ledger.keys"]),

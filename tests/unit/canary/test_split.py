@@ -272,6 +272,103 @@ def test_with_fallback_the_control_answers_for_a_candidate_that_failed():
         assert canary.controller.phase == "rollback"
 
 
+def test_a_shadow_is_asked_the_same_and_never_answers():
+    """Callers notice nothing of it; it is rolled back for what it does, and completes when it does well."""
+    asked = []
+
+    async def shadow(user):
+        asked.append(user)
+        if broken:
+            raise LookupError(user)
+
+    def go():
+        _, clock, canary = made(candidate=shadow, mode="shadow", guard={"idempotent": True})
+
+        @canary
+        async def answer(user):
+            return "old", user
+
+        async def calls():
+            for number in range(100):
+                assert await answer(number) == ("old", number)
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        asyncio.run(calls())
+        for _ in range(2):
+            clock.advance(10.0)
+            canary.controller.evaluate()
+            asyncio.run(calls())
+        return canary.controller
+
+    broken = True
+    controller = go()
+    assert controller.phase == "rollback"
+    assert len(asked) <= 12
+    broken, asked[:] = False, []
+    controller = go()
+    assert controller.phase == "complete"
+    counts = controller.status().finding.counts
+    assert counts.candidate_good == counts.control_good == len(asked)
+
+
+def test_what_is_bad_for_control_and_shadow_alike_is_no_evidence():
+    """The two were asked the same, so their failures hang together; one that failed alone counts."""
+    _, _, canary = made(candidate=new_coroutine, mode="shadow", guard={"idempotent": True}, allowed=None)
+    canary(new_coroutine)
+    controller = canary.controller
+    for _ in range(50):
+        controller.both_ended(controller.route, candidate_bad=True, control_bad=True)
+    finding = controller.status().finding
+    assert (finding.worse, finding.not_much_worse, finding.counts.candidate_bad, finding.counts.control_bad) == (1.0, 1.0, 50, 50)
+    controller.both_ended(controller.route, candidate_bad=False, control_bad=True)
+    assert controller.status().finding.worse < 1.0
+
+
+def test_shadows_are_bounded_in_number_and_time():
+    """Those beyond the number are not asked; those beyond the time are bad, and ended."""
+    began, ended = [], []
+
+    async def hangs(user):
+        began.append(user)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(user)
+
+    options = {"mode": "shadow", "guard": {"idempotent": True}, "shadow_limit": 2, "shadow_timeout": 0.05}
+    _, _, canary = made(candidate=hangs, **options)
+    answer = canary(new_coroutine)
+
+    async def go():
+        for number in range(50):
+            await answer(number)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10.0):
+            while len(ended) < 2:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(go())
+    assert len(began) == len(ended) == 2
+    assert canary.controller.status().finding.counts.candidate_bad == 2
+
+
+def test_what_a_shadow_may_not_be():
+    """With side effects, with a key, of another kind, or with objectives that only its guard can tell."""
+    resilience, _ = process(availability())
+    with pytest.raises(ConfigurationError) as caught:
+        resilience.canary("answer", candidate=new_coroutine, bad="up", mode="shadow", key="user", shadow_limit=0, shadow_timeout=-1)
+    paths = {problem.path.rpartition(").")[2] for problem in caught.value.problems}
+    assert paths == {"guard.idempotent", "key", "shadow_limit", "shadow_timeout"}
+    canary = resilience.canary("answer", candidate=new, bad="up", mode="shadow", guard={"idempotent": True}, interval=None)
+    with pytest.raises(ConfigurationError, match="'split' or 'fallback' for this function"):
+        canary(old)
+
+
+async def new_coroutine(user):
+    return "new", user
+
+
 def test_a_key_that_cannot_be_read_goes_to_the_control():
     """It is reported once, and nobody's call fails for it; a key of None is placed by chance."""
     resilience, _, canary = made(candidate=new, key=lambda user: user["id"])
@@ -337,7 +434,7 @@ def test_what_is_wrong_is_told_at_once():
     """Before anything is made or started."""
     resilience, _ = process(availability())
     with pytest.raises(ConfigurationError) as caught:
-        resilience.canary("a b", candidate=3, bad=(), key=4, mode="shadow", stepz=[1], alpha=7, guard={"slo": "up"})
+        resilience.canary("a b", candidate=3, bad=(), key=4, mode="mirror", stepz=[1], alpha=7, guard={"slo": "up"})
     paths = {problem.path.rpartition(").")[2] for problem in caught.value.problems}
     assert paths == {"candidate", "bad", "key", "mode", "stepz", "alpha", "guard.slo", "name"}
     with pytest.raises(ConfigurationError, match=r"guard.idempotent"):
