@@ -10,7 +10,8 @@ it; everything else at the next look. Times are measured on the monotonic clock:
 
 With a ``snapshot`` the rollout outlives the process: where it is, how long it has baked and its evidence are written at every look and
 every move, and whoever starts the same version goes on from there. Of several processes with one snapshot one leads; the others follow its
-phases, and one of them leads when it is gone. Each of them rolls its own traffic back when it has seen enough for that.
+phases, tell it what they have seen, and one of them leads when it is gone. Each of them rolls its own traffic back when it has seen enough
+for that.
 """
 
 from __future__ import annotations
@@ -170,6 +171,8 @@ class CanaryController:
         self._trial: _Trial | None = None
         self._rollout: Rollout | None = None
         self._levels = Levels()
+        self._peers: tuple[CanaryLedger, ...] = ()
+        """What the processes that follow have seen, as of the last look."""
         self._reason = "nothing was started"
         self._failed = ""
         """The checksum that was rolled back here, whatever the leader says."""
@@ -310,7 +313,9 @@ class CanaryController:
                 self._levels = levels
                 self._supersede(told)
                 self._trial = _Trial(version, checksum, CanaryLedger(checksum, levels, sticky=self.config.sticky))
-                self._rollout, self._failed = None, ""
+                self._rollout, self._failed, self._peers = None, "", ()
+                if self._file is not None:
+                    self._file.forget_own()
                 self._reason = "it waits for the process that leads"
                 self._set_route()
             self._join(told)
@@ -382,6 +387,7 @@ class CanaryController:
             return Step.HOLD, "another process leads"
         if self._rollout is None:
             self._join(told)
+        self._hear()
         with self._lock:
             trial, rollout = self._trial, self._rollout
             if rollout is None:
@@ -484,7 +490,7 @@ class CanaryController:
         if trial is None:
             return Finding(Verdict.WAIT, "nothing was started", 1.0, 1.0, 1.0, Counts())
         trial.collect(self.route.weight)
-        return trial.ledger.finding()
+        return trial.ledger.finding(self._peers if trial is self._trial else ())
 
     def _set_route(self) -> None:
         """Give calls what holds from now on. Hold the lock."""
@@ -506,6 +512,9 @@ class CanaryController:
             self._defect("leading", defect, "this process does not lead")
         if not self._leading and self._file is not None:
             self._file.let_go()
+            if before:
+                with self._lock:
+                    self._begin_ledger()
         elif self._leading and not before:
             # Whoever led before may have gone further than we have seen.
             with self._lock:
@@ -584,6 +593,24 @@ class CanaryController:
             told.append(self._started(resumed=True))
         return True
 
+    def _hear(self) -> None:
+        """Read what the processes that follow have seen of this version. What they have seen of others is of no use any more."""
+        file, trial = self._file, self._trial
+        if file is None or trial is None:
+            return
+        heard: list[CanaryLedger] = []
+        try:
+            for path, said in file.peers():
+                if said.get("form") != _FORM or said.get("canary") != self.config.name or said.get("checksum") != trial.checksum:
+                    path.unlink(missing_ok=True)
+                    continue
+                heard.append(CanaryLedger.restore(said.get("ledger"), self._levels))
+        except (ConfigurationError, OSError) as refused:
+            self._defect("hearing other processes", refused, "their evidence was left out")
+        with self._lock:
+            if trial is self._trial:
+                self._peers = tuple(heard)
+
     def _adopt(self, rollout: Rollout) -> None:
         trial, before = self._trial, self._rollout
         if trial is not None and trial.checksum == self._failed and not rollout.over:
@@ -616,8 +643,8 @@ class CanaryController:
                 told.append(CanaryMoved(self.config.name, at, version, "promote", before.name, after.name, after.weight, self._reason))
 
     def _keep(self) -> None:
-        """Write down how it stands, if this process leads. Hold the turn. Never raises an ``Exception``."""
-        if self._file is None or not self._leading or self._stopped:
+        """Write down how it stands, or for who leads what this process has seen. Hold the turn. Never raises an ``Exception``."""
+        if self._file is None or self._stopped:
             return
         with self._lock:
             trial, rollout = self._trial, self._rollout
@@ -639,7 +666,12 @@ class CanaryController:
                 "ledger": trial.ledger.dump(),
             }
         try:
-            self._file.write(said)
+            if self._leading:
+                # In this order: what is lost by a crash in between is less harm than what would count twice.
+                self._file.drop_own()
+                self._file.write(said)
+            else:
+                self._file.write_own(said)
         except (OSError, ValueError) as refused:
             self._defect("writing the snapshot", refused, "a restart would not know of it")
 
@@ -661,15 +693,21 @@ class CanaryController:
             trial.ledger.forget_lock()
         if self._file is not None:
             self._file.let_go()
-            if trial is not None:
-                # What was seen so far is the parent's to tell; who leads next adds what he finds to what he has.
-                self._trial = _Trial(trial.version, trial.checksum, CanaryLedger(trial.checksum, self._levels, sticky=self.config.sticky))
-                self._set_route()
+            self._file.forget_own()
+            self._begin_ledger()
         self.draw = self._draws()
 
     def _draws(self) -> Draws:
         # Of a fork they are others: its chance is renewed.
         return Draws(f"{self.config.name}/{self._resilience.chance.draw('canary', self.config.name, 0)!r}")
+
+    def _begin_ledger(self) -> None:
+        """What was seen so far is in the snapshot, and somebody else's to tell: what is seen from here on is told beside it."""
+        trial = self._trial
+        if trial is not None:
+            self._trial = _Trial(trial.version, trial.checksum, CanaryLedger(trial.checksum, self._levels, sticky=self.config.sticky))
+            self._peers = ()
+            self._set_route()
 
     def _audit(self, what: str, result: str, who: str | None = None) -> None:
         self._resilience.chaos.audit.note(what, f"{self.config.name}: {result}", who=who)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 
 from somaresil.config import Checker
-from somaresil.model.evidence import BETTER, WORSE, Bet, against_objective
+from somaresil.model.evidence import BETTER, WORSE, Bet, against_objective, e_value
 from somaresil.model.rollout import Verdict
 
 __all__ = ["CanaryLedger", "Counts", "Finding", "Levels"]
@@ -156,12 +156,17 @@ class CanaryLedger:
         with self._lock:
             return _counts(self._counts)
 
-    def finding(self) -> Finding:
-        """What the evidence says. May be asked at any time, and acted upon at the first time that it says so."""
-        with self._lock:
-            counts = _counts(self._counts)
-            worse, not_much_worse = self._worse.e, self._not_much_worse.e
-            full, (good, bad) = self._full, self._own
+    def finding(self, others: Iterable[CanaryLedger] = ()) -> Finding:
+        """What the evidence says, together with that of ``others`` of the same version and levels.
+
+        May be asked at any time, and acted upon at the first time that it says so.
+        """
+        sums, full = self.sums(), self.full
+        for other in others:
+            sums = [[one + more for one, more in zip(*pair, strict=True)] for pair in zip(sums, other.sums(), strict=True)]
+            full = full or other.full
+        counts = Counts(*(int(count) for count in sums[2]))
+        worse, not_much_worse, good, bad = e_value(sums[0]), e_value(sums[1]), int(sums[3][0]), int(sums[3][1])
         levels = self.levels
         too_bad = 1.0 if levels.allowed is None else against_objective(good, bad, levels.allowed)
         # Of a candidate that is good in both senses each is expected to be 1, and so is their mean: one level for both of them.
@@ -177,6 +182,16 @@ class CanaryLedger:
         elif not_much_worse >= 1.0 / levels.beta:
             verdict, reason = Verdict.PASS, f"not {levels.worst:g} times as bad as the control ({_told(counts)}; e = {not_much_worse:.3g})"
         return Finding(verdict, reason, worse, not_much_worse, too_bad, counts, full)
+
+    @property
+    def full(self) -> bool:
+        """Whether there were more users with a bad event than can be remembered."""
+        return self._full
+
+    def sums(self) -> list[list[float]]:
+        """What adds up: the logarithms of both bets, the counts, and those for the objective."""
+        with self._lock:
+            return [list(self._worse.logs), list(self._not_much_worse.logs), [*map(float, self._counts)], [*map(float, self._own)]]
 
     def add(self, other: CanaryLedger) -> None:
         """Add what another replica has seen of the same version.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,8 @@ from somaresil.safefile import read_plain, replace_with
 __all__ = ["CanaryFile"]
 
 _LARGEST: Final = 16 * 1024 * 1024
+_MOST_PEERS: Final = 64
+_OWN: Final = re.compile(r"[0-9]{1,10}-[0-9a-f]{8}")
 
 
 class CanaryFile:
@@ -24,6 +28,8 @@ class CanaryFile:
         self._lock: int | None = None
         self._seen: tuple[int, int, int] | None = None
         self._said: dict[str, Any] | None = None
+        self._peer: Path | None = None
+        self._peers: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {}
 
     @property
     def leads(self) -> bool:
@@ -76,3 +82,42 @@ class CanaryFile:
     def write(self, said: dict[str, Any]) -> None:
         """Replace it in one step. Raises ``OSError``."""
         replace_with(self.path, json.dumps(said, allow_nan=False).encode())
+
+    def write_own(self, said: dict[str, Any]) -> None:
+        """Tell who leads what this process has seen: a file beside it, which stays when the process is gone. Raises ``OSError``."""
+        if self._peer is None:
+            self._peer = self.path.with_name(f"{self.path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        replace_with(self._peer, json.dumps(said, allow_nan=False).encode())
+
+    def drop_own(self) -> None:
+        """Take that back: this process leads, and what it has seen is in the snapshot from here on."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.unlink(missing_ok=True)
+
+    def forget_own(self) -> None:
+        """What this process tells from here on is in another file: it has begun anew."""
+        self._peer = None
+
+    def peers(self) -> list[tuple[Path, dict[str, Any]]]:
+        """What other processes have seen, 64 of them at most; those that cannot be read are left out. Raises ``OSError``."""
+        found: list[tuple[Path, dict[str, Any]]] = []
+        known: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {}
+        prefix = f"{self.path.name}."
+        names = sorted(e.name for e in os.scandir(self.path.parent) if e.name.startswith(prefix) and _OWN.fullmatch(e.name[len(prefix) :]))
+        for name in names[:_MOST_PEERS]:
+            path = self.path.with_name(name)
+            if path == self._peer:
+                continue
+            try:
+                seen = path.lstat()
+                signature = (seen.st_ino, seen.st_mtime_ns, seen.st_size)
+                before = self._peers.get(name)
+                said = before[1] if before is not None and before[0] == signature else json.loads(read_plain(path, _LARGEST))
+            except (OSError, ValueError):
+                continue
+            if isinstance(said, dict):
+                known[name] = (signature, said)
+                found.append((path, said))
+        self._peers = known
+        return found

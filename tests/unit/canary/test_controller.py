@@ -371,6 +371,69 @@ def test_of_two_controllers_one_leads_and_the_other_follows(tmp_path):
     assert (two.leads, counts.candidate + counts.control) == (True, 400)
 
 
+def test_who_leads_decides_by_what_all_of_them_have_seen(tmp_path):
+    """Also by what one has seen that is gone; and each event counts once, whoever leads in the end."""
+    path = tmp_path / "answer.json"
+    one, clock, _ = made(snapshot=path, allowed=None)
+    two, _, _ = made(clock=clock, snapshot=path, allowed=None)
+    three, _, _ = made(clock=clock, snapshot=path, allowed=None)
+    for each in (one, two, three):
+        each.start("v2")
+        # Of each a little less than proof.
+        side = next(side for side in iter(each.choose, None) if side.candidate)
+        each.note(side, bad=True)
+        each.note(side, bad=False)
+    assert one.status().phase == "ramp_10"
+    two.evaluate()
+    two.stop()
+    assert one.status().finding.counts.candidate == 2
+    one.evaluate()
+    assert (one.status().finding.counts.candidate, one.phase) == (4, "ramp_10")
+    three.evaluate()
+    one.evaluate()
+    assert (one.status().finding.counts.candidate, one.phase) == (6, "rollback")
+    one.stop()
+    three.evaluate()
+    assert (three.leads, three.status().finding.counts.candidate, three.phase) == (True, 6, "rollback")
+    assert three.start("v3").finding.counts.candidate == 0
+    three.evaluate()
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == ["answer.json"]
+
+
+def test_who_led_and_follows_from_here_on_tells_what_is_new_only(tmp_path):
+    """The rest is in the snapshot."""
+    path = tmp_path / "answer.json"
+    leads = [True]
+    one, clock, _ = made(snapshot=path, leader=lambda: leads[0])
+    one.start("v2")
+    requests(one, 100)
+    one.evaluate()
+    leads[0] = False
+    one.evaluate()
+    requests(one, 50)
+    one.evaluate()
+    two, _, _ = made(clock=clock, snapshot=path)
+    two.start("v2")
+    two.evaluate()
+    counts = two.status().finding.counts
+    assert counts.candidate + counts.control == 150
+    assert (one.leads, two.leads, one.weight) == (False, True, 0.1)
+
+
+def test_evidence_of_others_that_cannot_be_read_is_left_out(tmp_path):
+    """It is reported where it is more than a file that is half there."""
+    path = tmp_path / "answer.json"
+    controller, _, events = made(snapshot=path)
+    controller.start("v2")
+    for name, content in (("1-00000000", b""), ("2-00000000", NEARLY + b'"ledger": 3}'), ("3-00000000", NEARLY[:-2] + b"}"), ("x", b"")):
+        peer = tmp_path / f"answer.json.{name}"
+        peer.write_bytes(content)
+        peer.chmod(0o600)
+    assert controller.evaluate().step is Step.HOLD
+    assert controller.status().finding.counts.candidate == 0
+    assert [event.where for event in events if isinstance(event, DefectFound)] == ["canary answer, hearing other processes"]
+
+
 def test_a_follower_that_has_proof_rolls_its_own_traffic_back_and_stays_there(tmp_path):
     """Whatever the leader goes on to; when it leads itself it ends the canary for all."""
     path = tmp_path / "answer.json"
