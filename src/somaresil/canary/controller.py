@@ -17,19 +17,17 @@ for that.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import math
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.canary.ledger import CanaryLedger, Counts, Finding, Levels
-from somaresil.canary.store import CanaryFile
+from somaresil.canary.state import CanaryDecision, CanaryStatus, Route, Side, Trial
+from somaresil.canary.store import CanaryFile, is_about, place_of, written
 from somaresil.config import Checker
 from somaresil.errors import ConfigurationError
 from somaresil.events import CanaryEnded, CanaryMoved, CanaryStarted
-from somaresil.model.mix import WHOLE, Draws, Mixer
+from somaresil.model.mix import Draws, Mixer
 from somaresil.model.rollout import Move, Rollout, Seen, Step, Verdict
 from somaresil.patrol import Patrol
 
@@ -43,96 +41,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CanaryController", "CanaryDecision", "CanaryStatus", "Route", "Side"]
 
-_FORM: Final = 1
 _ROUTES: Final = 256
 """Weights that are remembered, for calls that began under them."""
 _LONGEST_REASON: Final = 200
 _SELF: Final = "somaresil"
 """Who did it, when nobody did."""
-
-
-class _Trial:
-    """One version at work: its ledger, and the good events that are not in it yet."""
-
-    __slots__ = ("_reads", "_taken", "base", "checksum", "good", "ledger", "version")
-
-    def __init__(self, version: str, checksum: str, ledger: CanaryLedger) -> None:
-        self.version = version
-        self.checksum = checksum
-        self.ledger = ledger
-        self.good = (itertools.count(), itertools.count())
-        """Of the control and of the candidate: a step of one of these is a good event."""
-        self._reads = 0
-        self._taken = (0, 0)
-        self.base = 0
-        """Events of the candidate before this phase."""
-
-    def collect(self, weight: float) -> None:
-        """Put the good events into the ledger. A counter is read by a step, as often as it was read before."""
-        control, candidate = next(self.good[0]) - self._reads, next(self.good[1]) - self._reads
-        self._reads += 1
-        before, self._taken = self._taken, (control, candidate)
-        self.ledger.count(weight, control_good=control - before[0], candidate_good=candidate - before[1])
-
-
-class Route:
-    """Who gets how much, at one time; never changed, only replaced. What a call has read when it began stays true for it."""
-
-    __slots__ = ("cut", "good", "settled", "trial", "weight")
-
-    def __init__(self, weight: float, trial: _Trial | None, *, settled: bool) -> None:
-        """``settled``: all traffic goes to one side, and nothing is counted."""
-        self.weight = weight
-        self.cut = math.ceil(weight * WHOLE)
-        self.trial = trial
-        self.settled = settled
-        self.good = (itertools.count(), itertools.count()) if trial is None else trial.good
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """Where a request goes: see :meth:`CanaryController.choose`."""
-
-    candidate: bool
-    route: Route
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryStatus:
-    """A canary at one moment."""
-
-    canary: str
-    version: str | None
-    """None: nothing was started."""
-    checksum: str | None
-    phase: str
-    """Its name; ``complete``, ``rollback``, or empty when nothing was started."""
-    weight: float
-    """Share of the requests that the candidate gets, 0 to 1."""
-    paused: bool
-    leads: bool
-    """Whether this process decides."""
-    baked: float
-    """Seconds in this phase."""
-    events: int
-    """Events of the candidate in this phase."""
-    finding: Finding
-    reason: str
-    """Of the last move, or why it does not move."""
-
-    @property
-    def over(self) -> bool:
-        """Whether it is complete or rolled back."""
-        return self.phase in {"complete", "rollback"}
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryDecision:
-    """What a look has come to, and how things stand after it."""
-
-    step: Step
-    reason: str
-    status: CanaryStatus
 
 
 class CanaryController:
@@ -168,7 +81,7 @@ class CanaryController:
         self.route = Route(0.0, None, settled=True)
         """What holds for calls that begin now. Read it once a call, without a lock."""
         self._routes: deque[tuple[float, Route]] = deque(maxlen=_ROUTES)
-        self._trial: _Trial | None = None
+        self._trial: Trial | None = None
         self._rollout: Rollout | None = None
         self._levels = Levels()
         self._peers: tuple[CanaryLedger, ...] = ()
@@ -312,7 +225,7 @@ class CanaryController:
             with self._lock:
                 self._levels = levels
                 self._supersede(told)
-                self._trial = _Trial(version, checksum, CanaryLedger(checksum, levels, sticky=self.config.sticky))
+                self._trial = Trial(version, checksum, CanaryLedger(checksum, levels, sticky=self.config.sticky))
                 self._rollout, self._failed, self._peers = None, "", ()
                 if self._file is not None:
                     self._file.forget_own()
@@ -486,7 +399,7 @@ class CanaryController:
         if rollout is not None and not rollout.over:
             told.append(self._ended("superseded", rollout.name, "another version or checksum was started"))
 
-    def _finding(self, trial: _Trial | None) -> Finding:
+    def _finding(self, trial: Trial | None) -> Finding:
         if trial is None:
             return Finding(Verdict.WAIT, "nothing was started", 1.0, 1.0, 1.0, Counts())
         trial.collect(self.route.weight)
@@ -549,22 +462,10 @@ class CanaryController:
         except (OSError, ValueError) as refused:
             self._defect("reading the snapshot", refused, "it was left out")
             return None
-        if said is None or said.get("form") != _FORM or said.get("canary") != self.config.name:
-            return None
-        return said if (said.get("version"), said.get("checksum")) == (trial.version, trial.checksum) else None
+        return said if said is not None and is_about(said, self.config.name, trial) else None
 
     def _place_of(self, said: dict[str, Any]) -> Rollout | None:
-        """Where the snapshot is, in our phases; None: it knows others."""
-        now, baked = self._clock.monotonic(), said.get("baked")
-        if not isinstance(baked, int | float) or not 0.0 <= baked < math.inf:
-            return None
-        paused = said.get("paused") is True
-        phases = self.config.phases
-        for place in range(-1, len(phases) + 1):
-            rollout = Rollout(phases, place, now - baked, paused=paused)
-            if rollout.name == said.get("phase") and rollout.weight == said.get("weight"):
-                return rollout
-        return None
+        return place_of(said, self.config.phases, self._clock.monotonic())
 
     def _take_over(self, told: list[Event]) -> bool:
         """Be where the snapshot is, with its evidence added to ours; whether it is about this version. Hold the lock."""
@@ -601,7 +502,7 @@ class CanaryController:
         heard: list[CanaryLedger] = []
         try:
             for path, said in file.peers():
-                if said.get("form") != _FORM or said.get("canary") != self.config.name or said.get("checksum") != trial.checksum:
+                if not is_about(said, self.config.name, trial):
                     path.unlink(missing_ok=True)
                     continue
                 heard.append(CanaryLedger.restore(said.get("ledger"), self._levels))
@@ -651,20 +552,7 @@ class CanaryController:
             if trial is None or rollout is None:
                 return
             trial.collect(self.route.weight)
-            said = {
-                "form": _FORM,
-                "canary": self.config.name,
-                "version": trial.version,
-                "checksum": trial.checksum,
-                "phase": rollout.name,
-                "weight": rollout.weight,
-                "baked": max(0.0, self._clock.monotonic() - rollout.entered),
-                "paused": rollout.paused,
-                "base": trial.base,
-                "reason": self._reason,
-                "at": self._clock.time(),
-                "ledger": trial.ledger.dump(),
-            }
+            said = written(self.config.name, trial, rollout, self._clock.monotonic(), self._clock.time(), self._reason)
         try:
             if self._leading:
                 # In this order: what is lost by a crash in between is less harm than what would count twice.
@@ -705,7 +593,7 @@ class CanaryController:
         """What was seen so far is in the snapshot, and somebody else's to tell: what is seen from here on is told beside it."""
         trial = self._trial
         if trial is not None:
-            self._trial = _Trial(trial.version, trial.checksum, CanaryLedger(trial.checksum, self._levels, sticky=self.config.sticky))
+            self._trial = Trial(trial.version, trial.checksum, CanaryLedger(trial.checksum, self._levels, sticky=self.config.sticky))
             self._peers = ()
             self._set_route()
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.model.rollout import Rollout
 from somaresil.safefile import read_plain, replace_with
 
-__all__ = ["CanaryFile"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
+    from somaresil.canary.state import Trial
+    from somaresil.model.rollout import Phase
+
+__all__ = ["CanaryFile", "is_about", "place_of", "written"]
+
+_FORM: Final = 1
 _LARGEST: Final = 16 * 1024 * 1024
 _MOST_PEERS: Final = 64
 _OWN: Final = re.compile(r"[0-9]{1,10}-[0-9a-f]{8}")
@@ -121,3 +130,42 @@ class CanaryFile:
                 found.append((path, said))
         self._peers = known
         return found
+
+
+# -- what stands in a file ----------------------------------------------------------------------------------------------------------------
+
+
+def written(name: str, trial: Trial, rollout: Rollout, now: float, at: float, reason: str) -> dict[str, Any]:
+    """A canary as JSON takes it. Of times it has how long, and not since when: another process has another clock."""
+    return {
+        "form": _FORM,
+        "canary": name,
+        "version": trial.version,
+        "checksum": trial.checksum,
+        "phase": rollout.name,
+        "weight": rollout.weight,
+        "baked": max(0.0, now - rollout.entered),
+        "paused": rollout.paused,
+        "base": trial.base,
+        "reason": reason,
+        "at": at,
+        "ledger": trial.ledger.dump(),
+    }
+
+
+def is_about(said: dict[str, Any], name: str, trial: Trial) -> bool:
+    """Whether that is of this canary and this version."""
+    wanted = {"form": _FORM, "canary": name, "version": trial.version, "checksum": trial.checksum}
+    return all(said.get(field) == value for field, value in wanted.items())
+
+
+def place_of(said: dict[str, Any], phases: Sequence[Phase], now: float) -> Rollout | None:
+    """Where that is, in these phases; None: it knows others, or is impossible."""
+    baked = said.get("baked")
+    if not isinstance(baked, int | float) or not 0.0 <= baked < math.inf:
+        return None
+    for place in range(-1, len(phases) + 1):
+        rollout = Rollout(tuple(phases), place, now - baked, paused=said.get("paused") is True)
+        if rollout.name == said.get("phase") and rollout.weight == said.get("weight"):
+            return rollout
+    return None
