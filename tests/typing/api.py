@@ -14,6 +14,8 @@ from somaresil import (
     SLO,
     AdaptiveLimit,
     Bulkhead,
+    CanaryConfig,
+    CanaryController,
     CircuitBreaker,
     Classify,
     ErrorBudget,
@@ -342,6 +344,21 @@ async def reading() -> None:
     assert_type(await resilience.slos.calculate_error_budget("fast"), ErrorBudget)
     assert_type(await resilience.slos.should_block_deployment(), Verdict)
     SLO(95.0)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
+
+
+canary = resilience.canary("search", candidate=function, bad="fast", steps=[10, 100])
+under_canary: Callable[[int], str] = canary(function)
+assert_type(canary.controller, CanaryController)
+assert_type(canary.controller.weight, float)
+CanaryConfig(name="search")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+resilience.canary("search", candidate=function, bad="fast", mode="mirror")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def by_hand() -> None:
+    """The names of the plan."""
+    await canary.controller.start_canary("v2", checksum="a")
+    assert_type((await canary.controller.evaluate_phase()).reason, str)
+    await canary.controller.rollback("enough")
 
 
 def takes_a_decorator(decorate: Callable[[Callable[[int], str]], Callable[[int], str]]) -> None:

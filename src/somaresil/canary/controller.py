@@ -144,6 +144,15 @@ class CanaryController:
                 reason=self._reason,
             )
 
+    def seen(self) -> Counts:
+        """Events of the version at work that this process has seen itself."""
+        with self._lock:
+            trial = self._trial
+            if trial is None:
+                return Counts()
+            trial.collect(self.route.weight)
+            return trial.ledger.counts.minus(trial.inherited)
+
     # -- traffic ----------------------------------------------------------------------------------------------------------------------
 
     def choose(self, key: str | None = None) -> Side:
@@ -226,6 +235,8 @@ class CanaryController:
                 self._levels = levels
                 self._supersede(told)
                 self._trial = Trial(version, checksum, CanaryLedger(checksum, levels, sticky=self.config.sticky))
+                # Otherwise the same users would be the first with every version.
+                self._mixer = Mixer(f"{self.config.name}/{checksum}")
                 self._rollout, self._failed, self._peers = None, "", ()
                 if self._file is not None:
                     self._file.forget_own()
@@ -482,6 +493,7 @@ class CanaryController:
             if self._leading:
                 # A follower has evidence of its own, which is not in there.
                 trial.ledger.add(ledger)
+                trial.inherited = ledger.counts
                 base = said.get("base")
                 trial.base = base if isinstance(base, int) and not isinstance(base, bool) and base >= 0 else ledger.counts.candidate
         except ConfigurationError as refused:

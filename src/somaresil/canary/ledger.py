@@ -60,6 +60,15 @@ class Counts:
     control_good: int = 0
     control_bad: int = 0
 
+    def minus(self, other: Counts) -> Counts:
+        """What is more in this than in ``other``."""
+        return Counts(
+            self.candidate_good - other.candidate_good,
+            self.candidate_bad - other.candidate_bad,
+            self.control_good - other.control_good,
+            self.control_bad - other.control_bad,
+        )
+
     @property
     def candidate(self) -> int:
         """Events of the candidate."""

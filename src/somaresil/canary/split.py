@@ -20,6 +20,9 @@ While an experiment strikes one of the sides its calls are no evidence.
 from __future__ import annotations
 
 import functools
+import inspect
+from hashlib import blake2b
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from somaresil.canary.config import CanaryConfig
@@ -37,7 +40,7 @@ from somaresil.slo.series import Series
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from somaresil.canary.controller import Route
@@ -66,6 +69,7 @@ class Canary:
         mode: str,
         snapshot: str | os.PathLike[str] | None,
         guard: Mapping[str, Any],
+        leader: Callable[[], bool] | None,
         shadow_limit: int,
         shadow_timeout: float | timedelta,
         options: Mapping[str, Any],
@@ -112,13 +116,13 @@ class Canary:
         self._key = key
         self._mode = mode
         self._version = version or getattr(candidate, "__qualname__", type(candidate).__qualname__).replace("<locals>", "locals")
-        self._checksum = checksum
+        self._checksum = _checksum_of(candidate) if checksum is None else checksum
         self.control = resilience.guard(name, slo=objectives, **guard)
         """The guard of what was there before."""
         self.candidate = resilience.guard(f"{name}.candidate", slo=objectives, **guard)
         """That of the candidate."""
         self._slos = tuple(resilience.slos[objective] for objective in objectives)
-        self.controller = CanaryController(resilience, config, snapshot=snapshot)
+        self.controller = CanaryController(resilience, config, snapshot=snapshot, leader=leader)
 
     def __call__(self, target: _F) -> _F:
         """Decorate the control, and start. Once: two functions would be one canary.
@@ -245,6 +249,25 @@ class Canary:
     def falls_back(self) -> bool:
         """Whether the control is asked when the candidate has failed."""
         return self._mode == "fallback"
+
+
+def _checksum_of(candidate: Callable[..., Any]) -> str | None:
+    """What changes when the code of a function does; None: it has no code in Python. What it calls is not in it."""
+    code = getattr(inspect.unwrap(candidate), "__code__", None)
+    return None if code is None else blake2b("\n".join(_parts_of(code)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _parts_of(value: object) -> Iterator[str]:
+    if isinstance(value, CodeType):
+        yield value.co_code.hex()
+        yield repr((value.co_names, value.co_varnames, value.co_freevars, value.co_flags))
+        for constant in value.co_consts:
+            yield from _parts_of(constant)
+    elif isinstance(value, frozenset):
+        # Its order is another one in each process.
+        yield from sorted(map(repr, value))
+    else:
+        yield repr(value)
 
 
 class _Hears:

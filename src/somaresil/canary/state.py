@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from somaresil.canary.ledger import Counts
 from somaresil.model.mix import WHOLE
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["CanaryDecision", "CanaryStatus", "Route", "Side", "Trial"]
 class Trial:
     """One version at work: its ledger, and the good events that are not in it yet."""
 
-    __slots__ = ("_reads", "_taken", "base", "checksum", "good", "ledger", "version")
+    __slots__ = ("_reads", "_taken", "base", "checksum", "good", "inherited", "ledger", "version")
 
     def __init__(self, version: str, checksum: str, ledger: CanaryLedger) -> None:
         self.version = version
@@ -29,6 +30,8 @@ class Trial:
         """Of the control and of the candidate: a step of one of these is a good event."""
         self._reads = 0
         self._taken = (0, 0)
+        self.inherited = Counts()
+        """What of the ledger another process has seen."""
         self.base = 0
         """Events of the candidate before this phase."""
 

@@ -633,7 +633,8 @@ def _read_canary(reading: Reading, name: str, canary: CanaryController) -> None:
     evidence = {"worse": found.worse, "objective": found.too_bad, "not_much_worse": found.not_much_worse}
     for against, e in evidence.items():
         reading.rows["somaresil_canary_evidence"][name, against] = e
-    counts = found.counts
+    # Workers are added up, so each tells its own.
+    counts = canary.seen()
     events = reading.rows["somaresil_canary_events"]
     events[name, "candidate", "good"], events[name, "candidate", "bad"] = counts.candidate_good, counts.candidate_bad
     events[name, "control", "good"], events[name, "control", "bad"] = counts.control_good, counts.control_bad

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from datetime import timedelta
 
@@ -49,6 +52,37 @@ def test_half_of_the_calls_go_to_the_candidate_by_chance_or_by_user():
     answer = canary(old)
     assert 400 < sides(answer, ["ada"] * 1_000).count("new") < 600
     assert inspect.signature(answer) == inspect.signature(old)
+
+
+def test_a_candidate_with_other_code_is_another_one(tmp_path):
+    """After a rollback a restart is no second try, and a change is; in every process the same code has the same checksum."""
+
+    def start(candidate):
+        _, _, canary = made(candidate=candidate, version="v2", snapshot=tmp_path / "answer.json")
+        answer = canary(old)
+        return canary.controller, answer
+
+    first, _ = start(lambda user: ("new", user))
+    first.roll_back("bad")
+    first.stop()
+    again, _ = start(lambda user: ("new", user))
+    assert again.phase == "rollback"
+    again.stop()
+    changed, _ = start(lambda user: ("newer", user))
+    assert changed.phase == "ramp_50"
+    changed.stop()
+    code = "from somaresil.canary.split import _checksum_of as of; print(of(lambda x: (lambda: x in {'a', 'b', 'c'} or x in {'d', 'e', 'f'})()))"
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment | {"PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
+    _, _, canary = made(candidate=len, version="v2")
+    canary(max)
+    assert canary.controller.status().checksum == "v2"
 
 
 def test_each_side_has_a_guard_of_its_own():
