@@ -4,6 +4,8 @@ Each run is a stream of requests with a probability of a bad event for the contr
 of the traffic. Somebody looks after every bad event, and acts on what he sees at once. Beside it stand a two-proportion z test that is
 looked at every hundred requests, as one does by hand, and a threshold on the error rate of the candidate, as rollout engines have it:
 in each window of 100 of its requests it may be at most one point above the objective, five windows above it roll back.
+
+At the end the whole of it: a controller that places requests and is told of them, with an objective of 98 % and the steps of the ramp.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import math
 import random
 import sys
 import time
+from datetime import timedelta
 from statistics import NormalDist, median
 from typing import TYPE_CHECKING, Any
 
+from somaresil import SLO, CanaryConfig, CanaryController, ManualClock, Resilience
 from somaresil.canary.ledger import CanaryLedger, Levels
 from somaresil.model.rollout import Verdict
 
@@ -123,6 +127,29 @@ def replicas(chance: random.Random) -> float:
     )
 
 
+def whole(chance: random.Random, control: float, candidate: float, requests: int, *, users: int | None = None) -> int | None:
+    """Requests of the candidate until a controller has rolled it back; None: it has not. With users some of them fail half of the time."""
+    resilience = Resilience("truth", clock=ManualClock(), seed=chance.getrandbits(63))
+    resilience.slos.add(SLO("up", 98.0, timedelta(days=7)))
+    config = CanaryConfig(name="truth", bad="up", steps=[10, 50, 90], interval=None, sticky=users is not None)
+    controller = CanaryController(resilience, config)
+    controller.start("v2", checksum=str(chance.getrandbits(63)))
+    unlucky = [0.5 if chance.random() < 0.02 else 0.002 for _ in range(users or 0)]
+    seen = 0
+    for number in range(requests):
+        if number in {requests // 3, 2 * requests // 3}:
+            controller.promote()
+        user = None if users is None else chance.randrange(users)
+        key = None if user is None else f"user-{user}"
+        side = controller.choose(key)
+        seen += side.candidate
+        rate = (candidate if side.candidate else control) if user is None else unlucky[user]
+        controller.note(side, bad=chance.random() < rate, key=key)
+        if controller.phase == "rollback":
+            return seen
+    return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=2_000, help="runs of each row (default: 2000)")
@@ -176,6 +203,16 @@ def main() -> int:
 
     print("\nTen replicas, added up")
     promise("largest difference of a logarithm", replicas(random.Random(arguments.seed)), 1e-9)
+    print("\nThe controller, with an objective of 98 %")
+    chance = random.Random(arguments.seed)
+    needed = [whole(chance, 0.01, 1.0, 2_000) for _ in range(runs)]
+    promise("rolled back within 5 requests", sum(count is not None and count <= 5 for count in needed) / runs, 0.99, least=True)
+    some = max(20, runs // 5)
+    bound = ALPHA + 3.0 * math.sqrt(ALPHA * (1.0 - ALPHA) / some)
+    for users in (None, 50, 300):
+        rate = sum(whole(chance, 0.01, 0.01, REQUESTS, users=users) is not None for _ in range(some)) / some
+        promise(f"false rollbacks {'by chance' if users is None else f'with {users} sticky users'} ({some} runs)", rate, bound)
+
     print(f"\n{time.monotonic() - began:.0f} s")
     if failed and arguments.check:
         print("NOT MET: " + "; ".join(failed), file=sys.stderr)

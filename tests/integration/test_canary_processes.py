@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 import pytest
+
+from somaresil import SLO, CanaryConfig, CanaryController, Resilience
 
 pytestmark = pytest.mark.slow
 
@@ -111,3 +115,43 @@ def test_of_two_processes_one_leads_and_the_other_one_when_that_is_killed(tmp_pa
         assert sum(taken[3]) == 400
         third = running.enter_context(service(path))
         assert third.status[:3] == ["ramp_50", 0.5, False]
+
+
+@pytest.mark.server
+def test_the_leader_of_a_fleet_in_redis_leads_its_canary(redis_server, tmp_path):
+    """One of two hosts moves it; when that one stands down the other one goes on."""
+    redis = pytest.importorskip("redis")
+    from somaresil.integrations.redisleader import RedisLeader
+
+    def host(client):
+        resilience = Resilience("fleet", environment="test")
+        resilience.slos.add(SLO("up", 95.0, timedelta(days=1)))
+        leader = RedisLeader(client, "fleet", lease=1.0)
+        config = CanaryConfig(name="answer", bad="up", steps=[10, 50, 100], bake=3_600.0, interval=None)
+        return resilience, leader, CanaryController(resilience, config, snapshot=tmp_path / "answer.json", leader=lambda: leader.leads)
+
+    async def go():
+        async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+            hosts = [host(client), host(client)]
+            for resilience, leader, controller in hosts:
+                await leader.start(resilience, lambda: None)
+                await controller.start_canary("v2")
+            (_, first, one), (_, second, two) = hosts
+            try:
+                assert (one.leads, two.leads) == (True, False)
+                one.promote()
+                assert two.promote().reason == "another process leads"
+                await two.evaluate_phase()
+                assert (one.weight, two.weight) == (0.5, 0.5)
+                await first.stop()
+                async with asyncio.timeout(20.0):
+                    while not second.leads:
+                        await asyncio.sleep(0.01)
+                await one.evaluate_phase()
+                await two.evaluate_phase()
+                assert (one.leads, two.leads, two.promote().status.weight) == (False, True, 1.0)
+            finally:
+                await first.stop()
+                await second.stop()
+
+    asyncio.run(go())

@@ -71,7 +71,7 @@ def test_a_candidate_with_other_code_is_another_one(tmp_path):
     changed, _ = start(lambda user: ("newer", user))
     assert changed.phase == "ramp_50"
     changed.stop()
-    code = "from somaresil.canary.split import _checksum_of as of; print(of(lambda x: (lambda: x in {'a', 'b', 'c'} or x in {'d', 'e', 'f'})()))"
+    code = "from somaresil.canary.split import _checksum_of as of; print(of(lambda x: (lambda: x in {'a', 'b', 'c'} or x in {'d', 'e'})()))"
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     said = {
         subprocess.run(
