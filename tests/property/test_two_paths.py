@@ -66,9 +66,17 @@ class Step:
     """Until the deadline of the request."""
 
 
-def call(*, handling: bool = False, meanwhile: str | None = None, raises: type[BaseException] | None = None, chained: bool = False) -> Step:
-    """A call that takes no time, and is told what to do at its first attempt only."""
-    return Step("call", attempts=(Attempt(0.0, meanwhile, raises, chained),), handling=handling)
+def call(
+    *,
+    handling: bool = False,
+    meanwhile: str | None = None,
+    raises: type[BaseException] | None = None,
+    chained: bool = False,
+    lasts: float = 0.0,
+    pause: float = 0.0,
+) -> Step:
+    """A call that is told what to do at its first attempt only."""
+    return Step("call", pause, attempts=(Attempt(lasts, meanwhile, raises, chained),), handling=handling)
 
 
 attempts = st.builds(
@@ -334,6 +342,11 @@ NOTHING_ELSE: dict[str, Any] = {"retry": None, "limit": None, "throttle": None, 
     breaker=CircuitBreaker(consecutive_failures=1),
     history=[call(), call(raises=ValueError), call()],
     **NOTHING_ELSE | {"classify": Classify(ignored=ValueError)},
+)
+@example(  # a good call opens the circuit because it was slow: it is none of those that were answered while the incident lasts
+    breaker=CircuitBreaker(slow_call_rate=0.5, slow_call_duration=SLOW, minimum_calls=1, open_duration=4.0, half_open_calls=1, ramp_up=8.0),
+    history=[call(lasts=SLOW + 0.25), call(pause=11.0)],
+    **NOTHING_ELSE,
 )
 def test_both_paths_leave_the_same_behind(suspends, breaker, retry, limit, throttle, fallback, classify, history):
     """Records, states, eras, windows, results, exceptions and events are equal after each step of any history."""

@@ -19,6 +19,7 @@ call of that second. Where nobody calls nothing is known, and nothing is said to
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
@@ -118,6 +119,10 @@ class Calm:
         self.since: float | None = None
         """Monotonic time of the look after which it was; None: it is not."""
 
+    def leave_out(self, good: int, bad: int) -> None:
+        """So many events were counted up to the last look: none of them came after it."""
+        self._good, self._bad = good, bad
+
     def look(self, now: float, good: int, bad: int) -> None:
         """Compare with the last look. Without events it stays as it was."""
         more_good, more_bad = good - self._good, bad - self._bad
@@ -140,16 +145,22 @@ class _Running:
 class _Watch:
     """A view on the recorder of a guard: how its callers fare while its incident lasts."""
 
-    __slots__ = ("_look", "due", "recorder")
+    __slots__ = ("_calm", "_look", "due", "recorder")
 
-    def __init__(self, recorder: Recorder, look: Callable[[float], None], now: float) -> None:
+    def __init__(self, recorder: Recorder, look: Callable[[float], None], calm: Calm, now: float) -> None:
         """Look from the next second on."""
         self.recorder = recorder
         self._look = look
-        self.due = now + _EVERY
+        self._calm: Calm | None = calm
+        self.due = math.nextafter(now, math.inf)
 
     def roll(self, now: float) -> None:
         """Look, if it is time to."""
+        calm, self._calm = self._calm, None
+        if calm is not None:
+            # The call that opened the circuit may be counted before that is told, or after: by the next one it has been.
+            calm.leave_out(*_served(self.recorder))
+            self.due += _EVERY
         if now >= self.due:
             self.due = now + _EVERY
             self._look(now)
@@ -323,13 +334,13 @@ class IncidentLog:
         calm = None if recorder is None else Calm(now, *_served(recorder))
         if not self.detect(subject, at=event.at, age=event.at - event.first_failure_at, injected=event.injected, calm=calm):
             return
-        if recorder is None:
+        if recorder is None or calm is None:
             return
 
         def look(_: float) -> None:
             self.look(subject, *_served(recorder))
 
-        watch = _Watch(recorder, look, now)
+        watch = _Watch(recorder, look, calm, now)
         with self._lock:
             running = self._running.get(subject)
             if running is None or running.calm is not calm:
