@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from somaresil.exemplars import Exemplar
-    from somaresil.integrations._readings import Labels
+    from somaresil.integrations._families import Labels
     from somaresil.resilience import Resilience
 
 __all__ = ["Found", "by_bucket", "current_trace", "exemplars_of"]

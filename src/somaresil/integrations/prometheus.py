@@ -37,7 +37,8 @@ from prometheus_client.utils import floatToGoString
 
 from somaresil.config import Checker
 from somaresil.integrations._exemplars import by_bucket, current_trace, exemplars_of
-from somaresil.integrations._readings import FAMILIES, Family, Histogram, Labels, Reader, Reading, add_up, capped
+from somaresil.integrations._families import FAMILIES, Family, Histogram, Labels
+from somaresil.integrations._readings import Reader, Reading, add_up, capped
 from somaresil.integrations._workers import Worker
 
 if TYPE_CHECKING:

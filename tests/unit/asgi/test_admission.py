@@ -11,7 +11,8 @@ from somaresil import AdaptiveLimit, Bulkhead, Outcome, Resilience, ResilienceMi
 from somaresil.admission import Admission
 from somaresil.chaos.permission import PROTECTED_PATHS
 from somaresil.events import CallEnded, DefectFound
-from somaresil.integrations._readings import REQUESTS, Reader
+from somaresil.integrations._families import REQUESTS
+from somaresil.integrations._readings import Reader
 from somaresil.model.concurrency import Estimator
 from somaresil.model.priority import Rank
 from somaresil.priority import caller

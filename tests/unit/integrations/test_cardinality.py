@@ -13,7 +13,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
 from somaresil import SLO, CircuitBreaker, ManualClock, Outcome, Resilience
-from somaresil.integrations._readings import FAMILIES, Histogram, capped
+from somaresil.integrations._families import FAMILIES, Histogram
+from somaresil.integrations._readings import capped
 from somaresil.integrations.prometheus import install
 from somaresil.slo.incidents import Subject
 

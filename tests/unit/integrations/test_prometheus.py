@@ -32,7 +32,8 @@ from somaresil import (
 )
 from somaresil.canary import CanaryConfig, CanaryController
 from somaresil.events import DefectFound, ResourceExhausted
-from somaresil.integrations._readings import FAMILIES, Histogram, Reading, add_up
+from somaresil.integrations._families import FAMILIES, Histogram
+from somaresil.integrations._readings import Reading, add_up
 from somaresil.integrations.prometheus import MetricsApp, ResilienceCollector, install, metrics_app
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5"

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from somaresil import ManualClock, Resilience, forks
 from somaresil.events import DefectFound
-from somaresil.integrations._readings import FAMILIES, Reader, Reading, decode, encode
+from somaresil.integrations._families import FAMILIES
+from somaresil.integrations._readings import Reader, Reading, decode, encode
 from somaresil.integrations._workers import ARCHIVE, Worker
 from somaresil.integrations.prometheus import install
 from tests.unit.integrations.test_prometheus import scrape
