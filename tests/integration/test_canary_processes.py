@@ -18,13 +18,48 @@ pytestmark = pytest.mark.slow
 SERVICE = """
 import json, sys
 from datetime import timedelta
+from pathlib import Path
 from somaresil import SLO, Resilience
 from somaresil.canary import CanaryConfig, CanaryController
+from somaresil.canary.router import RouterStatus
+
+class Router:
+    # A load balancer that reads its share from a file, and another one with all orders.
+
+    steps = True
+    path = Path(sys.argv[1]).with_name("share")
+
+    def order(self, word, share=None):
+        with self.path.with_name("orders").open("a") as orders:
+            print(word, "" if share is None else share, file=orders)
+        if share is not None:
+            self.path.write_text(str(share))
+
+    def start(self, version):
+        self.order("start")
+
+    def set_weight(self, share):
+        self.order("weight", share)
+
+    def suspend(self):
+        self.order("suspend")
+
+    def resume(self):
+        self.order("resume")
+
+    def promote(self):
+        self.order("promote", 1.0)
+
+    def abort(self, reason):
+        self.order("abort", 0.0)
+
+    def status(self):
+        return RouterStatus("", float(self.path.read_text()))
 
 resilience = Resilience("service", seed=7)
 resilience.slos.add(SLO("up", 95.0, timedelta(days=1)))
 config = CanaryConfig(name="answer", bad="up", steps=[10, 50, 100], bake=3_600.0, interval=0.05, allowed=None)
-controller = CanaryController(resilience, config, snapshot=sys.argv[1])
+controller = CanaryController(resilience, config, snapshot=sys.argv[1], router=Router())
 controller.start("v2")
 
 def tell():
@@ -80,8 +115,9 @@ def service(path):
 
 
 def test_a_process_that_is_killed_in_the_middle_of_a_ramp_goes_on_at_the_same_weight_with_the_same_evidence(tmp_path):
-    """Three times in a row; and a rollback outlives it too."""
+    """Three times in a row; and a rollback outlives it too. The router is told everything once."""
     path = tmp_path / "answer.json"
+    orders = tmp_path / "orders"
     with service(path) as first:
         assert first.status[:3] == ["ramp_10", 0.1, True]
         before = first.tell("traffic", "promote", "traffic", "look")
@@ -91,16 +127,20 @@ def test_a_process_that_is_killed_in_the_middle_of_a_ramp_goes_on_at_the_same_we
     for _ in range(3):
         with service(path) as again:
             assert again.status == before
+            assert again.tell("look") == before
             again.kill()
+    assert orders.read_text().split() == ["start", "weight", "0.1", "weight", "0.5"]
     with service(path) as last:
         assert last.tell("break", "look")[:2] == ["rollback", 0.0]
         last.kill()
     with service(path) as after:
         assert after.status[:2] == ["rollback", 0.0]
+        after.tell("look")
+    assert orders.read_text().split()[5:] == ["abort", "0.0"]
 
 
 def test_of_two_processes_one_leads_and_the_other_one_when_that_is_killed(tmp_path):
-    """It goes on where the first one was, with the evidence of both."""
+    """It goes on where the first one was, with the evidence of both, and the router does not notice."""
     path = tmp_path / "answer.json"
     with ExitStack() as running:
         first = running.enter_context(service(path))
@@ -110,6 +150,7 @@ def test_of_two_processes_one_leads_and_the_other_one_when_that_is_killed(tmp_pa
         first.tell("traffic", "promote", "look")
         assert second.tell("traffic", "look")[:3] == ["ramp_50", 0.5, False]
         first.kill()
+        assert (tmp_path / "orders").read_text().split() == ["start", "weight", "0.1", "weight", "0.5"]
         taken = second.tell("look")
         assert taken[:3] == ["ramp_50", 0.5, True]
         assert sum(taken[3]) == 400

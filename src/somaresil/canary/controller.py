@@ -12,21 +12,25 @@ With a ``snapshot`` the rollout outlives the process: where it is, how long it h
 every move, and whoever starts the same version goes on from there. Of several processes with one snapshot one leads; the others follow its
 phases, tell it what they have seen, and one of them leads when it is gone. Each of them rolls its own traffic back when it has seen enough
 for that.
+
+Between pods somebody else moves the traffic, a ``router``, and somebody else knows what was seen, a ``judge``. While the router has not
+taken an order, or the judge waits, nothing is promoted, also not what is overdue; a roll back is ordered until it was taken.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-from somaresil.canary.ledger import CanaryLedger, Counts, Finding, Levels
+from somaresil.canary.ledger import CanaryLedger, Counts, Levels
+from somaresil.canary.router import RouterError
+from somaresil.canary.shared import SharedRollout
 from somaresil.canary.state import CanaryDecision, CanaryStatus, Route, Side, Trial
-from somaresil.canary.store import CanaryFile, is_about, place_of, written
+from somaresil.canary.steering import Steered
 from somaresil.config import Checker
-from somaresil.errors import ConfigurationError
-from somaresil.events import CanaryEnded, CanaryMoved, CanaryStarted
+from somaresil.events import CanaryMoved
 from somaresil.model.mix import Draws, Mixer
 from somaresil.model.rollout import Move, Rollout, Seen, Step, Verdict
 from somaresil.patrol import Patrol
@@ -36,19 +40,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from somaresil.canary.config import CanaryConfig
+    from somaresil.canary.opinion import CanaryJudge
+    from somaresil.canary.router import TrafficRouter
     from somaresil.events import Event
     from somaresil.resilience import Resilience
 
 __all__ = ["CanaryController", "CanaryDecision", "CanaryStatus", "Route", "Side"]
 
-_ROUTES: Final = 256
-"""Weights that are remembered, for calls that began under them."""
 _LONGEST_REASON: Final = 200
 _SELF: Final = "somaresil"
 """Who did it, when nobody did."""
 
 
-class CanaryController:
+class CanaryController(SharedRollout):
     """One canary. Safe to use from several threads."""
 
     def __init__(
@@ -58,39 +62,16 @@ class CanaryController:
         *,
         snapshot: str | os.PathLike[str] | None = None,
         leader: Callable[[], bool] | None = None,
+        judge: CanaryJudge | None = None,
+        router: TrafficRouter | None = None,
     ) -> None:
         """Nothing is started: all traffic goes to the control, no thread runs and no file is read.
 
         ``snapshot`` is the path of a file in a folder that is there. ``leader`` says whether this process may lead, beside the lock of the
-        snapshot: for a fleet ``lambda: redis_leader.leads``. Raises :class:`~somaresil.errors.ConfigurationError`.
+        snapshot: for a fleet ``lambda: redis_leader.leads``. With a ``judge`` what it says is the evidence, and no call of this process is.
+        With a ``router`` the process that leads has it move the traffic. Raises :class:`~somaresil.errors.ConfigurationError`.
         """
-        self.config = config
-        self._resilience = resilience
-        self._clock, self._listeners = resilience.clock, resilience.listeners
-        check = Checker(f"CanaryController({config.name!r})")
-        self._file = None if snapshot is None else CanaryFile(snapshot)
-        if self._file is not None and not self._file.path.parent.is_dir():
-            check.problem("snapshot", snapshot, "the path of a file in a folder that is there")
-        if leader is not None and not callable(leader):
-            check.problem("leader", leader, "a function that returns whether this process leads")
-        check.finish()
-        self._leader = leader
-        self._leading = snapshot is None and leader is None
-        self._stopped = False
-        self._lock, self._turn = threading.RLock(), threading.RLock()
-        self.route = Route(0.0, None, settled=True)
-        """What holds for calls that begin now. Read it once a call, without a lock."""
-        self._routes: deque[tuple[float, Route]] = deque(maxlen=_ROUTES)
-        self._trial: Trial | None = None
-        self._rollout: Rollout | None = None
-        self._levels = Levels()
-        self._peers: tuple[CanaryLedger, ...] = ()
-        """What the processes that follow have seen, as of the last look."""
-        self._reason = "nothing was started"
-        self._failed = ""
-        """The checksum that was rolled back here, whatever the leader says."""
-        self.moves: dict[str, int] = {}
-        """How often it was promoted, completed and rolled back here."""
+        super().__init__(resilience, config, snapshot, leader, judge, router)
         self._mixer = Mixer(config.name)
         self.draw = self._draws()
         """A place by chance."""
@@ -109,27 +90,11 @@ class CanaryController:
 
     # -- answers ----------------------------------------------------------------------------------------------------------------------
 
-    @property
-    def weight(self) -> float:
-        """Share of the requests that go to the candidate now, 0 to 1. Takes no lock."""
-        return self.route.weight
-
-    @property
-    def phase(self) -> str:
-        """Its name, ``complete`` or ``rollback``; empty when nothing was started."""
-        rollout = self._rollout
-        return "" if rollout is None else rollout.name
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process decides, as of the last look."""
-        return self._leading
-
     def status(self) -> CanaryStatus:
         """How it stands now."""
         with self._lock:
             trial, rollout = self._trial, self._rollout
-            finding = self._finding(trial)
+            finding, opinion = self._known(trial)
             return CanaryStatus(
                 canary=self.config.name,
                 version=None if trial is None else trial.version,
@@ -142,6 +107,9 @@ class CanaryController:
                 events=0 if trial is None else max(0, finding.counts.candidate - trial.base),
                 finding=finding,
                 reason=self._reason,
+                missing=() if opinion is None else opinion.missing,
+                newest=None if opinion is None else opinion.at,
+                trouble=self._steering.trouble,
             )
 
     def seen(self) -> Counts:
@@ -168,14 +136,14 @@ class CanaryController:
         return self.draw() if key is None else self._mixer(key)
 
     def note(self, side: Side, *, bad: bool, key: str | None = None) -> None:
-        """A request that :meth:`choose` has placed has ended. Never raises an ``Exception``."""
+        """A request that :meth:`choose` has placed has ended. With a judge it is no evidence. Never raises an ``Exception``."""
         self.ended(side.route, candidate=side.candidate, bad=bad, key=key)
 
     def ended(self, route: Route, *, candidate: bool, bad: bool, key: str | None) -> None:
         """The same for a call that began under ``route``."""
         try:
             trial = route.trial
-            if trial is None or route.settled:
+            if trial is None or route.settled or self.judge is not None:
                 return
             if not bad:
                 next(route.good[candidate])
@@ -190,7 +158,7 @@ class CanaryController:
         """Both sides were asked the same. What was bad on both is no evidence: it hangs together."""
         try:
             trial = route.trial
-            if trial is None or route.settled:
+            if trial is None or route.settled or self.judge is not None:
                 return
             weight = 0.5 if candidate_bad is not control_bad else 0.0
             for candidate, bad in ((False, control_bad), (True, candidate_bad)):
@@ -223,7 +191,8 @@ class CanaryController:
         check = Checker(f"canary({self.config.name!r})")
         check.name("version", version)
         checksum = version if checksum is None else check.type("checksum", checksum, str, "text")[:_LONGEST_REASON]
-        levels = self.config.levels(self._resilience.slos)
+        # A judge has levels of its own, and knows about events of other processes.
+        levels = self.config.levels(self._resilience.slos) if self.judge is None else Levels()
         told: list[Event] = []
         with self._turn:
             trial = self._trial
@@ -238,11 +207,13 @@ class CanaryController:
                 # Otherwise the same users would be the first with every version.
                 self._mixer = Mixer(f"{self.config.name}/{checksum}")
                 self._rollout, self._failed, self._peers = None, "", ()
+                self._steering.begin()
                 if self._file is not None:
                     self._file.forget_own()
                 self._reason = "it waits for the process that leads"
                 self._set_route()
             self._join(told)
+            self._steer(told)
             self._keep()
         self._audit("canary_start", f"{version} ({checksum}) is in {self.phase or 'no phase'}")
         self._tell(told)
@@ -260,7 +231,7 @@ class CanaryController:
         return CanaryDecision(step, reason, self.status())
 
     def roll_back(self, reason: str) -> CanaryDecision:
-        """All traffic to the control, from the next call on."""
+        """All traffic to the control, from the next call on. With a router: when that has taken it, which this waits for once."""
         return self._by_hand("canary_rollback", lambda rollout, now: rollout.rolled_back(now, _short(reason) or "somebody asked for it"))
 
     def promote(self, reason: str = "") -> CanaryDecision:
@@ -297,6 +268,8 @@ class CanaryController:
 
     async def rollback(self, reason: str) -> CanaryDecision:
         """See :meth:`roll_back`. The traffic is with the control before this waits for anything."""
+        if self.router is not None:
+            return await asyncio.to_thread(self.roll_back, reason)
         decided = self.roll_back(reason)
         await asyncio.sleep(0)
         return decided
@@ -312,15 +285,48 @@ class CanaryController:
         if self._rollout is None:
             self._join(told)
         self._hear()
+        self._steer(told)
         with self._lock:
             trial, rollout = self._trial, self._rollout
             if rollout is None:
                 return Step.HOLD, self._reason
             finding = self._finding(trial)
-            seen = Seen(finding.verdict, max(0, finding.counts.candidate - trial.base), finding.reason)
-            move = rollout.look(self._clock.monotonic(), seen)
+            seen = finding.counts.candidate
+            # A judge that has begun anew has seen less than before.
+            trial.base = min(trial.base, seen)
+            waits = finding.reason if self.judge is not None and finding.verdict is Verdict.WAIT else ""
+            held = self._steering.trouble or waits
+            move = rollout.look(self._clock.monotonic(), Seen(finding.verdict, seen - trial.base, finding.reason, held))
             self._apply(move, told, who=_SELF)
-            return move.step, move.reason
+        if move.rollout is not rollout:
+            self._steer(told)
+        return move.step, move.reason
+
+    def _steer(self, told: list[Event]) -> None:
+        """Have the router do what was decided, if this process leads. Hold the turn, and not the lock: it takes its time."""
+        if self.router is None or not self._leading:
+            return
+        with self._lock:
+            trial, rollout, reason = self._trial, self._rollout, self._reason
+        if trial is None or rollout is None:
+            return
+        before = self._steering.trouble
+        steered = self._steering.follow(trial.version, rollout, reason)
+        if steered is Steered.NOT_TAKEN and self._steering.trouble != before:
+            self._defect("moving traffic", RouterError(self._steering.trouble), "it is tried again, and nothing is promoted until then")
+        elif steered is Steered.GIVEN_BACK:
+            more = RouterError(f"somebody gave the candidate more than {rollout.weight:.3g} of the traffic")
+            self._defect("looking at the router", more, "it has its share again")
+        with self._lock:
+            if self._rollout is not rollout or trial is not self._trial:
+                return
+            if steered is Steered.TAKEN and not rollout.over:
+                # It has baked nothing yet: the traffic is there only now.
+                trial.base = self._finding(trial).counts.candidate
+                self._rollout = rollout if rollout.paused else replace(rollout, entered=self._clock.monotonic())
+            elif steered is Steered.TAKEN_AWAY:
+                reason = "somebody has taken traffic from the candidate at the router; resume() gives it back"
+                self._apply(_paused(rollout, reason, paused=True), told, who=_SELF)
 
     def _fail_at_once(self) -> None:
         """The candidate had a bad event: if that is proof enough, nobody waits for the next look."""
@@ -339,6 +345,7 @@ class CanaryController:
             self._patrol.wake()
         else:
             with self._turn:
+                self._steer(told)
                 self._keep()
 
     def _by_hand(self, what: str, act: Callable[[Rollout, float], Move]) -> CanaryDecision:
@@ -350,13 +357,17 @@ class CanaryController:
                 move = None
             else:
                 move = act(rollout, self._clock.monotonic())
-                if self.leads or move.step is Step.ROLLBACK:
+                if self.leads or (move.step is Step.ROLLBACK and self.router is None):
                     self._apply(move, told, who=None)
                 else:
                     move = Move(Step.HOLD, "another process leads", rollout)
         with self._turn:
+            self._steer(told)
             self._keep()
         reason = "nothing was started" if move is None else move.reason
+        if self._steering.trouble:
+            reason = f"{reason}; {self._steering.trouble}"
+            self._patrol_on()
         self._audit(what, reason)
         self._tell(told)
         return CanaryDecision(Step.HOLD if move is None else move.step, reason, self.status())
@@ -365,7 +376,8 @@ class CanaryController:
         """Be where the move leads to. Hold the lock."""
         before, trial = self._rollout, self._trial
         if before is None or trial is None or move.rollout == before:
-            self._reason = move.reason
+            if before is None or not before.over:
+                self._reason = move.reason
             return
         after = self._rollout = move.rollout
         self._reason = move.reason
@@ -386,194 +398,11 @@ class CanaryController:
         if who is not None:
             self._audit("canary_promote", f"{trial.version} to {after.name}: {move.reason}", who)
 
-    def _ended(self, outcome: str, phase: str, reason: str) -> CanaryEnded:
-        found = self._finding(self._trial)
-        counts = found.counts
-        version = "" if self._trial is None else self._trial.version
-        return CanaryEnded(
-            self.config.name,
-            self._clock.time(),
-            version,
-            outcome,
-            phase,
-            reason,
-            counts.candidate,
-            counts.candidate_bad,
-            counts.control,
-            counts.control_bad,
-            found.worse,
-        )
-
     def _supersede(self, told: list[Event]) -> None:
         """End what is under way for another version. Hold the lock."""
         rollout = self._rollout
         if rollout is not None and not rollout.over:
             told.append(self._ended("superseded", rollout.name, "another version or checksum was started"))
-
-    def _finding(self, trial: Trial | None) -> Finding:
-        if trial is None:
-            return Finding(Verdict.WAIT, "nothing was started", 1.0, 1.0, 1.0, Counts())
-        trial.collect(self.route.weight)
-        return trial.ledger.finding(self._peers if trial is self._trial else ())
-
-    def _set_route(self) -> None:
-        """Give calls what holds from now on. Hold the lock."""
-        rollout = self._rollout
-        route = Route(0.0, self._trial, settled=True) if rollout is None else Route(rollout.weight, self._trial, settled=rollout.over)
-        # First for who looks back, then for who begins.
-        self._routes.append((self._clock.monotonic(), route))
-        self.route = route
-
-    # -- files, and other processes ---------------------------------------------------------------------------------------------------
-
-    def _may_lead(self, told: list[Event]) -> bool:
-        """Whether this process leads, or does from here on."""
-        before = self._leading
-        try:
-            self._leading = (self._leader is None or bool(self._leader())) and (self._file is None or self._file.lead())
-        except Exception as defect:  # noqa: BLE001 - who cannot know does not lead: nothing is promoted
-            self._leading = False
-            self._defect("leading", defect, "this process does not lead")
-        if not self._leading and self._file is not None:
-            self._file.let_go()
-            if before:
-                with self._lock:
-                    self._begin_ledger()
-        elif self._leading and not before:
-            # Whoever led before may have gone further than we have seen.
-            with self._lock:
-                self._take_over(told)
-        return self._leading
-
-    def _join(self, told: list[Event]) -> None:
-        """Be part of what is under way, or begin. Hold the turn."""
-        leads = self._may_lead(told)
-        with self._lock:
-            trial = self._trial
-            if trial is None or self._rollout is not None or self._take_over(told):
-                return
-            if leads:
-                now = self._clock.monotonic()
-                self._rollout = Rollout.begin(self.config.phases, now)
-                self._reason = "it has begun"
-                self._set_route()
-                told.append(self._started(resumed=False))
-
-    def _started(self, *, resumed: bool) -> CanaryStarted:
-        version = "" if self._trial is None else self._trial.version
-        return CanaryStarted(self.config.name, self._clock.time(), version, self.phase, self.weight, resumed)
-
-    def _said(self) -> dict[str, Any] | None:
-        """What the snapshot says of this version; None: nothing."""
-        trial = self._trial
-        if self._file is None or trial is None:
-            return None
-        try:
-            said = self._file.read()
-        except (OSError, ValueError) as refused:
-            self._defect("reading the snapshot", refused, "it was left out")
-            return None
-        return said if said is not None and is_about(said, self.config.name, trial) else None
-
-    def _place_of(self, said: dict[str, Any]) -> Rollout | None:
-        return place_of(said, self.config.phases, self._clock.monotonic())
-
-    def _take_over(self, told: list[Event]) -> bool:
-        """Be where the snapshot is, with its evidence added to ours; whether it is about this version. Hold the lock."""
-        said, trial = self._said(), self._trial
-        if said is None or trial is None:
-            return False
-        rollout = self._place_of(said)
-        if rollout is None:
-            strange = ValueError("its phases are not those of the configuration")
-            self._defect("resuming from the snapshot", strange, "the canary begins anew")
-            return False
-        try:
-            ledger = CanaryLedger.restore(said.get("ledger"), self._levels)
-            if self._leading:
-                # A follower has evidence of its own, which is not in there.
-                trial.ledger.add(ledger)
-                trial.inherited = ledger.counts
-                base = said.get("base")
-                trial.base = base if isinstance(base, int) and not isinstance(base, bool) and base >= 0 else ledger.counts.candidate
-        except ConfigurationError as refused:
-            self._defect("resuming from the snapshot", refused, "the canary begins anew")
-            return False
-        began = self._rollout is None
-        self._adopt(rollout)
-        if began:
-            self._reason = "it goes on where it was"
-            told.append(self._started(resumed=True))
-        return True
-
-    def _hear(self) -> None:
-        """Read what the processes that follow have seen of this version. What they have seen of others is of no use any more."""
-        file, trial = self._file, self._trial
-        if file is None or trial is None:
-            return
-        heard: list[CanaryLedger] = []
-        try:
-            for path, said in file.peers():
-                if not is_about(said, self.config.name, trial):
-                    path.unlink(missing_ok=True)
-                    continue
-                heard.append(CanaryLedger.restore(said.get("ledger"), self._levels))
-        except (ConfigurationError, OSError) as refused:
-            self._defect("hearing other processes", refused, "their evidence was left out")
-        with self._lock:
-            if trial is self._trial:
-                self._peers = tuple(heard)
-
-    def _adopt(self, rollout: Rollout) -> None:
-        trial, before = self._trial, self._rollout
-        if trial is not None and trial.checksum == self._failed and not rollout.over:
-            # Proven here: whoever leads may not know yet.
-            return
-        if before is not None and (before.place, before.paused) == (rollout.place, rollout.paused):
-            return
-        self._rollout = rollout
-        self._set_route()
-
-    def _follow(self, told: list[Event]) -> None:
-        """Be where the process that leads is."""
-        with self._lock:
-            if self._rollout is None:
-                self._take_over(told)
-                return
-            said, before = self._said(), self._rollout
-            rollout = None if said is None else self._place_of(said)
-            if rollout is None or before.over:
-                return
-            self._adopt(rollout)
-            after = self._rollout
-            if after.place == before.place or self._trial is None:
-                return
-            self._reason = "the process that leads is there"
-            if after.over:
-                told.append(self._ended(after.name, before.name, self._reason))
-            else:
-                version, at = self._trial.version, self._clock.time()
-                told.append(CanaryMoved(self.config.name, at, version, "promote", before.name, after.name, after.weight, self._reason))
-
-    def _keep(self) -> None:
-        """Write down how it stands, or for who leads what this process has seen. Hold the turn. Never raises an ``Exception``."""
-        if self._file is None or self._stopped:
-            return
-        with self._lock:
-            trial, rollout = self._trial, self._rollout
-            if trial is None or rollout is None:
-                return
-            trial.collect(self.route.weight)
-            said = written(self.config.name, trial, rollout, self._clock.monotonic(), self._clock.time(), self._reason)
-        try:
-            if self._leading:
-                # In this order: what is lost by a crash in between is less harm than what would count twice.
-                self._file.drop_own()
-                self._file.write(said)
-            else:
-                self._file.write_own(said)
-        except (OSError, ValueError) as refused:
-            self._defect("writing the snapshot", refused, "a restart would not know of it")
 
     # -- the rest ---------------------------------------------------------------------------------------------------------------------
 
@@ -582,12 +411,20 @@ class CanaryController:
             return False
         self.evaluate()
         rollout = self._rollout
-        return not self._stopped and (rollout is None or not rollout.over)
+        return not self._stopped and (rollout is None or not rollout.over or not self._steering.took(rollout))
+
+    def _patrol_on(self) -> None:
+        """It has to be looked at again, though it may be over."""
+        if self.config.interval is not None and not self._stopped:
+            self._patrol.wake()
 
     def _after_fork(self) -> None:
         """In the child: locks may be held by nobody, and the parent leads."""
         self._lock, self._turn = threading.RLock(), threading.RLock()
-        self._leading = self._leading and self._file is None
+        self._leading = self._leading and self._file is None and self.router is None
+        if self.router is not None and self._file is None and self._leader is None:
+            # With a file its lock decides; here nobody else would say that the parent gives the orders.
+            self._leader = _nobody
         trial = self._trial
         if trial is not None:
             trial.ledger.forget_lock()
@@ -601,29 +438,14 @@ class CanaryController:
         # Of a fork they are others: its chance is renewed.
         return Draws(f"{self.config.name}/{self._resilience.chance.draw('canary', self.config.name, 0)!r}")
 
-    def _begin_ledger(self) -> None:
-        """What was seen so far is in the snapshot, and somebody else's to tell: what is seen from here on is told beside it."""
-        trial = self._trial
-        if trial is not None:
-            self._trial = Trial(trial.version, trial.checksum, CanaryLedger(trial.checksum, self._levels, sticky=self.config.sticky))
-            self._peers = ()
-            self._set_route()
-
-    def _audit(self, what: str, result: str, who: str | None = None) -> None:
-        self._resilience.chaos.audit.note(what, f"{self.config.name}: {result}", who=who)
-
-    def _tell(self, events: list[Event]) -> None:
-        for event in events:
-            if self._listeners.wants(type(event)):
-                self._listeners.emit(event)
-
-    def _defect(self, what: str, defect: Exception, consequence: str = "the call went on without it") -> None:
-        self._listeners.defect(f"canary {self.config.name}, {what}", defect, self._clock.time(), consequence)
-
 
 def _paused(rollout: Rollout, reason: str, *, paused: bool) -> Move:
     after = rollout if rollout.over else Rollout(rollout.phases, rollout.place, rollout.entered, paused)
     return Move(Step.HOLD, reason or ("somebody paused it" if paused else "somebody resumed it"), after)
+
+
+def _nobody() -> bool:
+    return False
 
 
 def _short(text: str) -> str:

@@ -87,6 +87,12 @@ class CanaryStatus:
     finding: Finding
     reason: str
     """Of the last move, or why it does not move."""
+    missing: tuple[str, ...] = ()
+    """Who should have told the judge what it has seen, and did not."""
+    newest: float | None = None
+    """Seconds since the epoch of the newest data of the judge; None: it has none, or there is no judge."""
+    trouble: str = ""
+    """Why the router has not taken the last order; empty: it has, or there is none."""
 
     @property
     def over(self) -> bool:

@@ -9,6 +9,7 @@ the evidence says               and then
 no more than ``wait``           it stays until the phase has baked and has enough events; then it goes on, unless the phase
                                 asks for proof. One that gets neither in ``longest`` seconds does what ``overdue`` says
 ``pass``                        as ``wait``, and a phase that asks for proof has it
+something holds it              it stays, whatever else is said but ``fail``; no time that is over promotes it then
 ==============================  =========================================================================================
 
 Complete and rolled back are the end: nothing leads out of them. While it is paused a rollout does not move, but for a failure: who has
@@ -73,6 +74,8 @@ class Seen(NamedTuple):
     """Events of the candidate in this phase."""
     reason: str = ""
     """The evidence in words."""
+    held: str = ""
+    """Why it must not go on, whatever the evidence is: nobody knows where the traffic is, or what was seen. Empty: nothing holds it."""
 
 
 class Move(NamedTuple):
@@ -130,10 +133,12 @@ class Rollout:
             missing.append(f"{seen.events} of {phase.minimum_events} events")
         if phase.prove and seen.verdict is not Verdict.PASS:
             missing.append("no proof yet that it is not much worse")
+        if seen.held:
+            missing.append(seen.held)
         if not missing:
             return self.promoted(now, seen.reason or "nothing speaks against it")
         reason = f"{phase.name}: {', '.join(missing)}"
-        if lasted < phase.longest or phase.overdue == "hold":
+        if lasted < phase.longest or phase.overdue == "hold" or (phase.overdue == "promote" and seen.held):
             return Move(Step.HOLD, reason, self)
         reason = f"{reason}, after {phase.longest:.0f} s"
         return self.promoted(now, reason) if phase.overdue == "promote" else self.rolled_back(now, reason)

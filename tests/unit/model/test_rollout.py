@@ -42,6 +42,18 @@ def test_the_last_phase_is_followed_by_complete():
     assert (move.step, move.rollout.name, move.rollout.weight, move.rollout.over) == (Step.COMPLETE, "complete", 1.0, True)
 
 
+@pytest.mark.parametrize("overdue", ["hold", "promote", "rollback"])
+def test_what_is_held_is_promoted_by_nothing(overdue):
+    """Not by proof, and not by a time that is over; a failure and an end that was wished for are not held."""
+    phases = (Phase("ramp_10", 0.1, 0.0, 0, longest=60.0, overdue=overdue), Phase("ramp_50", 0.5, 0.0, 0))
+    held = at(0, phases=phases)
+    assert held.look(1_000.0, Seen(PASS, 500, held="nobody answers")).reason == "ramp_10: nobody answers"
+    late = held.look(9e9, Seen(PASS, 500, held="nobody answers"))
+    assert late.step is (Step.ROLLBACK if overdue == "rollback" else Step.HOLD)
+    assert held.look(1_000.0, Seen(FAIL, 1, "bad", "nobody answers")).step is Step.ROLLBACK
+    assert held.look(1_000.0, Seen(PASS, 500)).step is Step.PROMOTE
+
+
 @pytest.mark.parametrize("place", [-1, 3])
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_nothing_leads_out_of_the_end(place, verdict):
