@@ -18,12 +18,20 @@ __all__ = ["Patrol"]
 class Patrol:
     """Calls ``look()`` every ``every`` seconds of the machine's clock, as long as it returns True. Started by :meth:`wake`.
 
+    ``every`` may also be a function that says after each look how long it is to the next.
+
     With ``in_fork``, which is called in a forked child, that begins with a thread where its parent had one; otherwise somebody has to wake
     it there too.
     """
 
     def __init__(
-        self, name: str, look: Callable[[], bool], every: float, listeners: Listeners, *, in_fork: Callable[[], object] | None = None
+        self,
+        name: str,
+        look: Callable[[], bool],
+        every: float | Callable[[], float],
+        listeners: Listeners,
+        *,
+        in_fork: Callable[[], object] | None = None,
     ) -> None:
         """No thread yet."""
         self._in_fork = in_fork
@@ -71,7 +79,7 @@ class Patrol:
                 if not needed and not self._wake.is_set():
                     self._thread = None
                     return
-            self._wake.wait(self._every)
+            self._wake.wait(self._every() if callable(self._every) else self._every)
 
     def after_fork(self) -> None:
         """In the child: the thread stayed behind, and locks may be held by nobody."""

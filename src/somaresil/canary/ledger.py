@@ -139,13 +139,22 @@ class CanaryLedger:
         """
         return not self.sticky or weight >= 1.0
 
-    def count(self, weight: float, *, candidate_good: int = 0, control_good: int = 0) -> None:
-        """So many good events more, which somebody else has counted at this weight."""
+    def count(self, weight: float, *, candidate_good: int = 0, candidate_bad: int = 0, control_good: int = 0, control_bad: int = 0) -> None:
+        """So many events more, which somebody else has counted at this weight. Bad ones of sticky users are no evidence: they have no key.
+
+        The weight may be the share of the candidate in these events (:meth:`~somaresil.model.evidence.Bet.bad`). With a weight of 0 or 1
+        nothing is compared: they count, and the objective is asked about those of the candidate.
+        """
         with self._lock:
             if self._is_asked_about(weight):
                 self._own[0] += candidate_good
-            self._counts[0] += candidate_good
-            self._counts[2] += control_good
+                self._own[1] += candidate_bad
+            for place, more in enumerate((candidate_good, candidate_bad, control_good, control_bad)):
+                self._counts[place] += more
+            if not self.sticky:
+                for bet in (self._worse, self._not_much_worse):
+                    bet.bad(weight, candidate=True, times=candidate_bad)
+                    bet.bad(weight, candidate=False, times=control_bad)
 
     def _first(self, key: str | None) -> bool:
         if key is None:

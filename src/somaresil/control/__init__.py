@@ -9,6 +9,6 @@ It allows nothing by itself: experiments need the permission that they need in c
 """
 
 from somaresil.control.app import ControlApp, chaos_control
-from somaresil.control.auth import Authenticator, BearerToken
+from somaresil.mounted.auth import Authenticator, BearerToken
 
 __all__ = ["Authenticator", "BearerToken", "ControlApp", "chaos_control"]

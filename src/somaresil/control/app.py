@@ -8,7 +8,6 @@ answered; and an ``Origin`` of this site or of a list.
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import re
@@ -19,11 +18,11 @@ from somaresil.chaos.config import AVAILABLE
 from somaresil.chaos.plan import VERSION, ChaosPlan
 from somaresil.chaos.vetting import MEET
 from somaresil.config import Checker, did_you_mean
-from somaresil.control.auth import FailureLimit, is_principal
 from somaresil.control.document import LONGEST_REASON, document
 from somaresil.control.views import capabilities_of, experiment, lever, status
-from somaresil.control.wire import Answer, Refused, body_of, parse, problem, within
 from somaresil.errors import ConfigurationError, Problem
+from somaresil.mounted.request import Doorkeeper, Request, is_json, live
+from somaresil.mounted.wire import Answer, Refused, body_of, parse, problem
 from somaresil.slo.journal import deployment
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from somaresil.chaos.plan import ErrorMakers
     from somaresil.chaos.run import ExperimentRun
-    from somaresil.control.auth import Authenticator
+    from somaresil.mounted.auth import Authenticator
     from somaresil.resilience import Resilience
     from somaresil.slo.records import Deployment
 
@@ -44,7 +43,6 @@ __all__ = ["HEADER", "ControlApp", "chaos_control"]
 
 HEADER: Final = "x-somaresil-control"
 """A request header, with any value, that stands for a JSON content type where there is no body."""
-_SLOWEST_AUTHENTICATOR: Final = 10.0
 _MOST_STARTERS: Final = 256
 _MOST_ROOTS: Final = 16
 _MOST_DEPLOYMENTS, _IN_SECONDS = 60, 60.0
@@ -84,7 +82,7 @@ def chaos_control(
     """An ASGI application that starts, shows and ends experiments of this process, and takes deploy markers. Mount it in yours.
 
     ``auth`` says who sent a request: a function of the ASGI scope that gives a name or None, also a coroutine function;
-    :class:`~somaresil.control.auth.BearerToken` is ours. There is no app without one. ``at`` is where it is mounted: experiments on
+    :class:`~somaresil.mounted.auth.BearerToken` is ours. There is no app without one. ``at`` is where it is mounted: experiments on
     requests leave what is below it alone. ``origins`` are those of other sites whose pages may use it, such as ``https://ops.example``.
     ``errors`` adds to the errors that a request may name, as in :meth:`~somaresil.chaos.engine.ChaosEngine.arm_plan`. ``figures`` tells
     game days in other processes what is counted: ``somaresil.gameday.figures_of(resilience)``; without it they cannot be played here.
@@ -126,18 +124,20 @@ class ControlApp:
             check.problem("figures", figures, "a coroutine function, or None", "figures_of(resilience)")
         check.finish()
         self._resilience = resilience
-        self._auth = auth
+        self._door = Doorkeeper(auth, "control app", resilience.clock, resilience.listeners)
         self._origins = frozenset(_normal(origin) for origin in listed)
         self._errors = errors
         self._figures = figures
-        self._limit = FailureLimit(resilience.clock)
         self._roots: set[str] = set()
         self._protect(at)
         self._starters: OrderedDict[str, str] = OrderedDict()
         self._deployments: deque[float] = deque(maxlen=_MOST_DEPLOYMENTS)
         self._seeds = resilience.chance.sequence("control.seed")
-        self.denied = 0
+
+    @property
+    def denied(self) -> int:
         """How many requests came from nobody who is known."""
+        return self._door.denied
 
     def __repr__(self) -> str:
         """Which process it controls."""
@@ -153,50 +153,25 @@ class ControlApp:
             # There is none here, for anybody.
             await send({"type": "websocket.close", "code": 1000})
         elif scope["type"] == "lifespan":
-            await _live(receive, send)
+            await live(receive, send)
 
     # -- who ----------------------------------------------------------------------------------------------------------------------------
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         try:
-            actor = await self._authenticate(scope)
+            actor = await self._door.who(scope)
             if actor is None:
-                self.denied += 1
                 return Answer(404, "Not Found")
-            return await self._authorized(_Request(scope, receive, actor))
+            return await self._authorized(Request(scope, receive, actor))
         except Refused as refused:
             return refused.answer
         except Exception as defect:  # noqa: BLE001 - never into the server: what it would say to that is not ours
             self._resilience.listeners.defect("control app", defect, self._resilience.clock.time(), "the request was answered with 500")
             return problem(500, "a defect of the control app; it was reported, and nothing is known about what was done")
 
-    async def _authenticate(self, scope: Scope) -> str | None:
-        """Who sent it; None: nobody who is known. Never raises an ``Exception``: in doubt it was nobody."""
-        try:
-            if self._limit.blocks(scope):
-                return None
-            said: Any = self._auth(scope)
-            if inspect.isawaitable(said):
-                said = await within(said, _SLOWEST_AUTHENTICATOR, self._resilience.clock)
-        except Exception as broken:  # noqa: BLE001 - an authenticator that fails lets nobody in
-            self._report(broken)
-            said = None
-        if said is not None and not is_principal(said):
-            self._report(TypeError(f"an authenticator gives a name or None, not a {type(said).__name__}"))
-            said = None
-        if said is None:
-            self._limit.failed(scope)
-            self._limit.revoke(scope)
-            return None
-        self._limit.succeeded(scope)
-        return str(said)
-
-    def _report(self, broken: Exception) -> None:
-        self._resilience.listeners.defect("authenticator of the control app", broken, self._resilience.clock.time(), "nobody was let in")
-
     # -- what -----------------------------------------------------------------------------------------------------------------------------
 
-    async def _authorized(self, request: _Request) -> Answer:
+    async def _authorized(self, request: Request) -> Answer:
         self._protect(request.root)
         found = [(route, match) for route in _ROUTES if (match := route[0].fullmatch(request.path))]
         if not found:
@@ -216,7 +191,7 @@ class ControlApp:
         answer: Answer = await getattr(self, name)(request, *match.groups())
         return answer
 
-    def _check_sender(self, request: _Request) -> None:
+    def _check_sender(self, request: Request) -> None:
         """Refuse what a page of another site may have made a browser send."""
         origin = request.header("origin")
         site = request.header("sec-fetch-site")
@@ -229,14 +204,14 @@ class ControlApp:
             )
 
     @staticmethod
-    def _check_type(request: _Request, *, optional: bool) -> None:
+    def _check_type(request: Request, *, optional: bool) -> None:
         kind = request.header("content-type")
-        if not (optional and kind is None and request.header(HEADER) is not None) and not (kind is not None and _is_json(kind)):
+        if not (optional and kind is None and request.header(HEADER) is not None) and not (kind is not None and is_json(kind)):
             raise Refused(problem(415, f"content-type: application/json{f', or a header {HEADER}' if optional else ''}"))
         if request.header("content-encoding") not in {None, "identity"}:
             raise Refused(problem(415, "a body as it is, without an encoding"))
 
-    async def _body(self, request: _Request, *, optional: bool) -> Any:
+    async def _body(self, request: Request, *, optional: bool) -> Any:
         """The JSON of the body; None, where it is optional: there is none."""
         self._check_type(request, optional=optional)
         body = await body_of(request.scope["headers"], request.receive, self._resilience.clock)
@@ -248,12 +223,12 @@ class ControlApp:
 
     # -- the resources --------------------------------------------------------------------------------------------------------------------
 
-    async def list_experiments(self, _: _Request) -> Answer:
+    async def list_experiments(self, _: Request) -> Answer:
         """``GET /experiments``."""
         runs = self._resilience.chaos.history
         return Answer(200, {"running": len(self._resilience.chaos.runs), "experiments": [self._view(run) for run in reversed(runs)]})
 
-    async def start_experiments(self, request: _Request) -> Answer:
+    async def start_experiments(self, request: Request) -> Answer:
         """``POST /experiments``: a window of a plan, or a plan."""
         data = await self._body(request, optional=False)
         engine = self._resilience.chaos
@@ -282,7 +257,7 @@ class ControlApp:
         where = [(b"location", f"{request.root}/experiments/{ids[0]}".encode())] if single else []
         return Answer(201, {"id": ids[0], **told} if single else told, headers=where)
 
-    async def check_plan(self, request: _Request) -> Answer:
+    async def check_plan(self, request: Request) -> Answer:
         """``POST /check``: whether a plan would be armed now. It arms nothing."""
         data = await self._body(request, optional=False)
         try:
@@ -293,7 +268,7 @@ class ControlApp:
             raise Refused(problem(409 if conflict else 422, "it would not be armed", found)) from None
         return Answer(200, {"accepted": True})
 
-    async def mark_deployment(self, request: _Request) -> Answer:
+    async def mark_deployment(self, request: Request) -> Answer:
         """``POST /deployments``: a version was put in service. It needs no permission for chaos, and changes nothing but what is noted."""
         data = await self._body(request, optional=False)
         now = self._resilience.clock.monotonic()
@@ -307,11 +282,11 @@ class ControlApp:
         self._resilience.chaos.audit.note("deployed", noted.version, who=request.actor)
         return Answer(201, {"version": noted.version, "at": noted.began, "commit": noted.commit, "ok": noted.ok})
 
-    async def show_experiment(self, _: _Request, identity: str) -> Answer:
+    async def show_experiment(self, _: Request, identity: str) -> Answer:
         """``GET /experiments/{id}``."""
         return Answer(200, self._view(self._run(identity)))
 
-    async def stop_experiment(self, request: _Request, identity: str) -> Answer:
+    async def stop_experiment(self, request: Request, identity: str) -> Answer:
         """``POST /experiments/{id}/stop``. One that has ended stays as it is."""
         reason = self._reason(await self._body(request, optional=True))
         run = self._run(identity)
@@ -320,7 +295,7 @@ class ControlApp:
             self._resilience.chaos.audit.note("stop", reason, experiment=run.id, who=request.actor)
         return Answer(200, self._view(run))
 
-    async def stop_all(self, request: _Request) -> Answer:
+    async def stop_all(self, request: Request) -> Answer:
         """``POST /stop``: the kill switch. It has stopped everything before the body is read: that says why, and decides nothing."""
         self._check_type(request, optional=True)
         stopped = [run.id for run in self._resilience.chaos.history if not run.over]
@@ -333,15 +308,15 @@ class ControlApp:
             self._resilience.chaos.audit.note("stop_all", reason, who=request.actor)
         return Answer(200, {"stopped": stopped, "everywhere": told, "reason": reason})
 
-    async def engage(self, request: _Request) -> Answer:
+    async def engage(self, request: Request) -> Answer:
         """``POST /engage``: end everything, and let nothing start, in every process of the service on this host. Read as ``/stop`` is."""
         return await self._move(request, engaged=True)
 
-    async def disengage(self, request: _Request) -> Answer:
+    async def disengage(self, request: Request) -> Answer:
         """``POST /disengage``: let experiments start again."""
         return await self._move(request, engaged=False)
 
-    async def _move(self, request: _Request, *, engaged: bool) -> Answer:
+    async def _move(self, request: Request, *, engaged: bool) -> Answer:
         self._check_type(request, optional=True)
         chaos = self._resilience.chaos
         # It is engaged at once, whatever the body says.
@@ -358,24 +333,24 @@ class ControlApp:
             told = chaos.engage(reason, actor=request.actor)
         return Answer(200, {"engaged": lever(self._resilience), "everywhere": told, "reason": reason})
 
-    async def show_status(self, _: _Request) -> Answer:
+    async def show_status(self, _: Request) -> Answer:
         """``GET /status``."""
         return Answer(200, {**status(self._resilience), "failed_authentications": self.denied})
 
-    async def show_figures(self, _: _Request) -> Answer:
+    async def show_figures(self, _: Request) -> Answer:
         """``GET /figures``."""
         if self._figures is None:
             return problem(404, "figures are not told here: chaos_control(figures=)")
         return Answer(200, {"process": os.getpid(), "figures": await self._figures()})
 
-    async def show_capabilities(self, _: _Request) -> Answer:
+    async def show_capabilities(self, _: Request) -> Answer:
         """``GET /capabilities``."""
         found = capabilities_of(self._resilience)
         if found is None:
             return problem(404, "this version does not say what it can do here")
         return Answer(200, {"capabilities": found})
 
-    async def show_document(self, request: _Request) -> Answer:
+    async def show_document(self, request: Request) -> Answer:
         """``GET /openapi.json``."""
         return Answer(200, document(request.root, tuple(kind.value for kind in AVAILABLE)))
 
@@ -421,36 +396,10 @@ class ControlApp:
         return None if "reason" not in data else str(data["reason"])
 
 
-class _Request:
-    """A request of somebody who is known."""
-
-    __slots__ = ("actor", "method", "path", "receive", "root", "scope")
-
-    def __init__(self, scope: Scope, receive: Receive, actor: str) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.actor = actor
-        self.method: str = scope["method"]
-        root, path = str(scope.get("root_path", "")).rstrip("/"), str(scope["path"])
-        self.root = root
-        # Servers put the root path before the path of the app; frameworks of some years ago took it away.
-        self.path = path.removeprefix(root) if path.startswith(f"{root}/") else path
-
-    def header(self, name: str) -> str | None:
-        """The value of a header; several of one name are one that nothing allows."""
-        given = [value for known, value in self.scope["headers"] if known == name.encode()]
-        return b", ".join(given).decode("latin-1") if given else None
-
-
 def _normal(origin: str) -> str:
     """An origin as all of them are compared: small letters, no port that goes without saying."""
     origin = origin.lower()
     return origin.removesuffix(_DEFAULT_PORT.get(origin.partition("://")[0], " "))
-
-
-def _is_json(kind: str) -> bool:
-    name, *parameters = (part.strip().lower() for part in kind.split(";"))
-    return name == "application/json" and all(part in {"", "charset=utf-8", 'charset="utf-8"'} for part in parameters)
 
 
 def _marker(data: Any, service: str, now: float) -> Deployment:
@@ -476,14 +425,3 @@ def _renamed(found: Problem, *, single: bool) -> Problem:
 
 
 _WINDOW: Final = re.compile(r"plan\.windows\[0\]\.?")
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Served by itself, it has nothing to begin and nothing to end."""
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return

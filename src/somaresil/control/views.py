@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from somaresil import chaos
 from somaresil.chaos.vocabulary import SHORT_NAMES as SHORT
 from somaresil.config import Checker
-from somaresil.control.wire import problems_as_data
 from somaresil.errors import describe
+from somaresil.mounted.wire import problems_as_data
 
 if TYPE_CHECKING:
     from somaresil.chaos.config import ChaosConfig

@@ -75,8 +75,17 @@ class Bet:
         self.logs = [0.0] * len(self.ratios) if logs is None else [float(log) for log in logs]
         """For each ratio, how much likelier than under the null hypothesis it makes what was seen, as a logarithm."""
 
-    def bad(self, weight: float, *, candidate: bool) -> None:
+    def bad(self, weight: float, *, candidate: bool, times: int = 1) -> None:
         """A bad event, of the candidate or of the control, when the candidate got ``weight`` (0 to 1) of the requests.
+
+        ``times``: so many of them. ``weight`` may also be the share that the candidate had of the events of an interval, which is known
+        only at its end: see below.
+
+        Of ``m`` events of the candidate and ``n`` of the control, each bad by itself with a probability of its own, the bet is expected to
+        become at most ``exp((p m (a - 1) + q n (b - 1)))``, where ``p`` and ``q`` are the mean probabilities of either side, ``a`` and
+        ``b`` what a bad event of either multiplies it by (``1 + x <= exp(x)`` for each factor). With ``w = m / (m + n)`` that exponent is
+        0 for ``p / q`` equal to ``null``, and negative beyond it: the bet stays valid. What it needs is that how many events there are
+        does not depend on which of them are bad.
 
         With one side alone nothing can be compared, so at a weight of 0 or 1 it says nothing.
         """
@@ -85,7 +94,7 @@ class Bet:
         expected = candidate_share(weight, self.null)
         for place, ratio in enumerate(self.ratios):
             share = candidate_share(weight, ratio)
-            self.logs[place] += math.log(share / expected) if candidate else math.log((1.0 - share) / (1.0 - expected))
+            self.logs[place] += times * (math.log(share / expected) if candidate else math.log((1.0 - share) / (1.0 - expected)))
 
     @property
     def e(self) -> float:

@@ -9,8 +9,8 @@ import pytest
 from somaresil import ChaosCeilings, InjectedFault, ResilienceMiddleware
 from somaresil.chaos.config import AVAILABLE
 from somaresil.control.app import HEADER
-from somaresil.control.wire import LARGEST
 from somaresil.events import ChaosAudited, DefectFound, DeploymentMarked
+from somaresil.mounted.wire import LARGEST
 from tests.unit.control.kit import KNOWN, ROOT, WINDOW, Stand, raw
 
 pytestmark = pytest.mark.asyncio

@@ -10,8 +10,8 @@ import pytest
 
 from somaresil import ConfigurationError, ManualClock, Resilience
 from somaresil.control import BearerToken, chaos_control
-from somaresil.control.auth import BURST, MOST_ADDRESSES, FailureLimit
 from somaresil.events import DefectFound
+from somaresil.mounted.auth import BURST, MOST_ADDRESSES, FailureLimit
 from tests.unit.control.kit import ALICE, KNOWN, OPS, Stand
 
 pytestmark = pytest.mark.asyncio
@@ -86,7 +86,7 @@ async def test_nothing_but_the_token_will_do(stand, headers):
 
 async def test_two_authorization_headers_are_none(stand):
     scope = {"headers": [(b"authorization", KNOWN["authorization"].encode())] * 2}
-    assert stand.app._auth(scope) is None
+    assert stand.app._door._auth(scope) is None
 
 
 async def test_each_token_is_that_of_its_principal():

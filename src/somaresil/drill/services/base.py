@@ -14,11 +14,11 @@ from starlette.routing import Route
 from somaresil.asgi import ResilienceMiddleware
 from somaresil.chaos.config import ChaosCeilings
 from somaresil.control.app import chaos_control
-from somaresil.control.auth import BearerToken
 from somaresil.drill.policies import LATE
 from somaresil.drill.witness import Witness
 from somaresil.integrations.prometheus import metrics_app
 from somaresil.model.breaker import State
+from somaresil.mounted.auth import BearerToken
 from somaresil.pool import Endpoint
 from somaresil.resilience import Resilience
 from somaresil.slo.objective import SLO

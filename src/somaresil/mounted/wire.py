@@ -41,6 +41,7 @@ _PLAIN: Final = b"text/plain; charset=utf-8"
 
 _TITLES: Final = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
@@ -51,17 +52,21 @@ _TITLES: Final = {
     422: "Unprocessable Content",
     429: "Too Many Requests",
     500: "Internal Server Error",
+    503: "Service Unavailable",
 }
 
 
 class Answer:
     """A response in one piece."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "detail", "headers", "status")
 
-    def __init__(self, status: int, data: object = None, *, headers: Sequence[tuple[bytes, bytes]] = (), kind: str = "json") -> None:
-        """``data`` as JSON; text as it is; None: no body."""
+    def __init__(
+        self, status: int, data: object = None, *, headers: Sequence[tuple[bytes, bytes]] = (), kind: str = "json", detail: str = ""
+    ) -> None:
+        """``data`` as JSON; text as it is; None: no body. ``detail``: what a problem says in one line."""
         self.status = status
+        self.detail = detail
         plain = isinstance(data, str)
         self.body = data.encode() if isinstance(data, str) else b"" if data is None else json.dumps(data, allow_nan=False).encode()
         about: list[tuple[bytes, bytes]] = []
@@ -92,7 +97,7 @@ def problem(status: int, detail: str, found: Iterable[Problem] = (), *, headers:
     told = problems_as_data(found)
     if told:
         said["problems"] = told
-    return Answer(status, said, headers=headers, kind="problem+json")
+    return Answer(status, said, headers=headers, kind="problem+json", detail=detail)
 
 
 def problems_as_data(found: Iterable[Problem]) -> list[dict[str, str]]:
@@ -101,12 +106,12 @@ def problems_as_data(found: Iterable[Problem]) -> list[dict[str, str]]:
     return told[:_MOST_PROBLEMS]
 
 
-async def body_of(headers: Iterable[tuple[bytes, bytes]], receive: Receive, clock: Clock) -> bytes:
+async def body_of(headers: Iterable[tuple[bytes, bytes]], receive: Receive, clock: Clock, largest: int = LARGEST) -> bytes:
     """The whole body. Raises :class:`Refused` when it is too large, comes too slowly or is cut off."""
     told = [value for name, value in headers if name == b"content-length"]
     # More digits than 20 are no length that anybody could send.
-    if any(value.isdigit() and (len(value) > 20 or int(value) > LARGEST) for value in told):  # noqa: PLR2004
-        raise Refused(problem(413, f"at most {LARGEST} bytes are read"))
+    if any(value.isdigit() and (len(value) > 20 or int(value) > largest) for value in told):  # noqa: PLR2004
+        raise Refused(problem(413, f"at most {largest} bytes are read"))
     until = clock.monotonic() + SLOWEST
     body = bytearray()
     while True:
@@ -117,8 +122,8 @@ async def body_of(headers: Iterable[tuple[bytes, bytes]], receive: Receive, cloc
             # Whoever sent it has gone: nobody reads this.
             raise Refused(problem(400, "the body was cut off"))
         body += message.get("body", b"")
-        if len(body) > LARGEST:
-            raise Refused(problem(413, f"at most {LARGEST} bytes are read"))
+        if len(body) > largest:
+            raise Refused(problem(413, f"at most {largest} bytes are read"))
         if not message.get("more_body", False):
             return bytes(body)
 
