@@ -248,7 +248,7 @@ class FleetJudge:
             check.problem("snapshot", snapshot, "the path of a file in a folder that is there")
         check.finish()
         self._clock, self._listeners, self._audit = resilience.clock, resilience.listeners, resilience.chaos.audit
-        self._lock, self._turn = threading.RLock(), threading.RLock()
+        self._lock, self._turn, self._disk = threading.RLock(), threading.RLock(), threading.RLock()
         self._stopped, self._opened = True, False
         self._at: float | None = None
         """The mark up to which everything is counted."""
@@ -455,7 +455,7 @@ class FleetJudge:
 
     def _after_fork(self) -> None:
         """Locks may be held by nobody."""
-        self._lock, self._turn = threading.RLock(), threading.RLock()
+        self._lock, self._turn, self._disk = threading.RLock(), threading.RLock(), threading.RLock()
         for trial in self._trials.values():
             for ledger in trial.ledgers.values():
                 ledger.forget_lock()
@@ -722,27 +722,28 @@ class FleetJudge:
         """Write the snapshot. Never raises an ``Exception``."""
         if self._path is None:
             return
-        with self._lock:
-            said = {
-                "form": _FORM,
-                "canary": self.name,
-                "bad": list(self.bad),
-                "at": self._at,
-                "current": self._current,
-                "paused": self._paused,
-                "trials": [
-                    {
-                        "checksum": each.checksum,
-                        "since": each.since,
-                        "failed": each.failed,
-                        "passed": each.passed,
-                        "compared": each.compared,
-                        "at": each.at,
-                        "ledgers": {label: ledger.dump() for label, ledger in each.ledgers.items()},
-                    }
-                    for each in self._trials.values()
-                ],
-            }
+        with self._disk:
+            with self._lock:
+                said = {
+                    "form": _FORM,
+                    "canary": self.name,
+                    "bad": list(self.bad),
+                    "at": self._at,
+                    "current": self._current,
+                    "paused": self._paused,
+                    "trials": [
+                        {
+                            "checksum": each.checksum,
+                            "since": each.since,
+                            "failed": each.failed,
+                            "passed": each.passed,
+                            "compared": each.compared,
+                            "at": each.at,
+                            "ledgers": {label: ledger.dump() for label, ledger in each.ledgers.items()},
+                        }
+                        for each in self._trials.values()
+                    ],
+                }
             try:
                 replace_with(self._path, json.dumps(said, allow_nan=False).encode())
             except (OSError, ValueError) as refused:
