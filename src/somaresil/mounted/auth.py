@@ -6,6 +6,7 @@ raises, hangs or answers anything else has authenticated nobody. Ours is :class:
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import math
@@ -52,18 +53,23 @@ def is_principal(name: object) -> bool:
 
 
 class BearerToken:
-    """Takes ``Authorization: Bearer <token>`` (RFC 6750) and nothing else: no cookie, no query parameter.
+    """Takes ``Authorization: Bearer <token>`` (RFC 6750): no cookie, no query parameter.
 
     ``tokens`` is one token, several (rotation: the old one and the new one), or a mapping of principals to theirs. Each has 32 to 512
     characters of ``A-Z a-z 0-9 - . _ ~ + /``, as ``secrets.token_urlsafe(32)`` gives. Tokens without a mapping are those of ``principal``.
+
+    With ``basic`` a token is taken as the password of ``Authorization: Basic`` (RFC 7617) too, with any user name: some clients, such as
+    Flagger's, can send nothing but what stands in an address (``http://engine:<token>@host/``).
 
     Only digests are kept, each request is compared with all of them in constant time, and no token is ever shown: not by ``repr``, not in
     an error. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("_basic", "_known")
 
-    def __init__(self, tokens: str | Iterable[str] | Mapping[str, str | Iterable[str]], *, principal: str = "operator") -> None:
+    def __init__(
+        self, tokens: str | Iterable[str] | Mapping[str, str | Iterable[str]], *, principal: str = "operator", basic: bool = False
+    ) -> None:
         """Keep the digests."""
         check = Checker("BearerToken")
         by_name: Mapping[Any, Any] = tokens if isinstance(tokens, Mapping) else {principal: tokens}
@@ -87,8 +93,10 @@ class BearerToken:
             check.problem("tokens", f"{len(known)} tokens", f"at most {MOST_TOKENS}", "each request is compared with all of them")
         if len({digest for digest, _ in known}) < len(known):
             check.problem("tokens", "the same token twice", "each token once", "who holds it would be two people")
+        check.type("basic", basic, bool, "True or False")
         check.finish()
         self._known = tuple(known)
+        self._basic = basic
 
     def __repr__(self) -> str:
         """How many tokens, and whose."""
@@ -106,13 +114,24 @@ class BearerToken:
             # Two of them are two opinions about who this is.
             return None
         scheme, _, token = given[0].partition(b" ")
-        digest = _digest(token.strip(b" ") if scheme.lower() == b"bearer" and len(token) <= LONGEST_TOKEN else b"")
+        scheme = scheme.lower()
+        if scheme == b"basic" and self._basic:
+            scheme, token = b"bearer", _password(token)
+        digest = _digest(token.strip(b" ") if scheme == b"bearer" and len(token) <= LONGEST_TOKEN else b"")
         found = None
         for known, name in self._known:
             # All of them, whichever it is.
             if hmac.compare_digest(known, digest):
                 found = name
         return found
+
+
+def _password(credentials: bytes) -> bytes:
+    """What follows the first colon; nothing where that cannot be read."""
+    try:
+        return base64.b64decode(credentials.strip(b" "), validate=True).partition(b":")[2] if len(credentials) <= 2 * LONGEST_TOKEN else b""
+    except ValueError:
+        return b""
 
 
 def _digest(token: bytes) -> bytes:

@@ -77,9 +77,9 @@ class Hooks:
         """Status and reason."""
         if hook in {"post-rollout", "event"}:
             return _YES, "noted"
-        if hook != "rollback":
-            subject.begin(checksum)
-        opinion = subject.opinion(checksum, asks_only=hook == "rollback")
+        # An engine that asks is about this checksum, whichever hooks it was given.
+        subject.begin(checksum)
+        opinion = subject.opinion(checksum, asks_only=False)
         verdict, reason = opinion.verdict, f"{opinion.verdict.value}: {opinion.reason}"
         if hook == "rollback":
             return (_YES if verdict is Verdict.FAIL else _NO), reason

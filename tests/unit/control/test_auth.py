@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import itertools
 import pickle
@@ -226,3 +227,26 @@ async def test_an_address_that_is_none_is_bounded_too(client):
     for _ in range(BURST):
         limit.failed({"client": client, "headers": []})
     assert limit.blocks({"client": client, "headers": []})
+
+
+def basic(user, password):
+    return [(b"authorization", b"Basic " + base64.b64encode(f"{user}:{password}".encode()))]
+
+
+@pytest.mark.parametrize(
+    ("headers", "who"),
+    [
+        (basic("anybody", ALICE), "alice"),
+        (basic("", ALICE), "alice"),
+        (basic("anybody", f"{ALICE}:"), None),
+        (basic(ALICE, ""), None),
+        (basic("anybody", OPS), None),
+        ([(b"authorization", b"Basic ?")], None),
+        ([(b"authorization", b"Basic " + b"a" * 4_000)], None),
+        ([(b"authorization", f"Bearer {ALICE}".encode())], "alice"),
+        (basic("a", ALICE) * 2, None),
+    ],
+)
+async def test_a_token_may_be_a_password_where_somebody_has_said_so(headers, who):
+    assert BearerToken({"alice": ALICE}, basic=True)({"headers": headers}) == who
+    assert BearerToken({"alice": ALICE})({"headers": basic("anybody", ALICE)}) is None

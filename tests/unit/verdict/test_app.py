@@ -277,7 +277,13 @@ async def test_a_pod_shows_its_evidence_to_those_whom_it_knows():
 
 # -- people -------------------------------------------------------------------------------------------------------------------------------
 
-FORM = set("canary version checksum phase weight paused leads baked events verdict reason evidence missing at".split())
+FORM = {"canary", "version", "checksum", "phase", "weight", "paused", "leads", "baked", "events"} | {
+    "verdict",
+    "reason",
+    "evidence",
+    "missing",
+    "at",
+}
 
 
 async def test_people_see_how_it_stands_and_have_their_word():

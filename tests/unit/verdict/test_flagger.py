@@ -156,9 +156,9 @@ async def test_evidence_begins_once_a_checksum():
     stand = Stand()
     for hook in ("confirm-rollout", "confirm-rollout", "pre-rollout", "rollout"):
         await stand.hook(hook)
-    await stand.hook("rollback", body={"checksum": "c9"})
     assert stand.judge.begun == ["c1"]
-    await stand.hook("rollout", body={"checksum": "c2"})
+    await stand.hook("rollback", body={"checksum": "c2"})
+    await stand.hook("event", body={"checksum": "c3"})
     assert stand.judge.begun == ["c1", "c2"]
 
 
