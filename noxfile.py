@@ -42,6 +42,9 @@ ONCE = ("tests/docs", "tests/planted", "tests/integration/test_demo.py", "tests/
 """Tests that take long and ask less of the Python than of what it runs: pages, searches, and whole systems of several programs."""
 MEASURED = ("unit", "property", "behaviour")
 """Folders of tests whose branch coverage is measured."""
+GO_PEERS = ("golang-go", "golang-github-hashicorp-go-retryablehttp-dev", "golang-github-antonmedv-expr-dev")
+"""What tests/peers is built with: the libraries with which engines of canaries ask."""
+GO_SOURCES = Path("/usr/share/gocode/src/github.com")
 MEASURE = "MEASURE_COVERAGE"
 """Set this variable, and session tests measures what session coverage does."""
 FUZZ_SECONDS = 240
@@ -130,7 +133,13 @@ def _no_service_starts() -> Iterator[None]:
 
 
 def _is_there(package: str) -> bool:
-    """Tell whether the program of a Debian package is there; PostgreSQL's are not in the path."""
+    """Tell whether the program of a Debian package is there; PostgreSQL's are not in the path, and libraries for Go are sources."""
+    if package in GO_PEERS:
+        return {
+            "golang-go": shutil.which("go") is not None,
+            "golang-github-hashicorp-go-retryablehttp-dev": (GO_SOURCES / "hashicorp/go-retryablehttp").is_dir(),
+            "golang-github-antonmedv-expr-dev": (GO_SOURCES / "antonmedv/expr").is_dir(),
+        }[package]
     if package == "postgresql":
         return any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return shutil.which(package) is not None
@@ -168,7 +177,7 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
-    _debian(session, "postgresql", "prometheus", "prometheus-alertmanager", "redis-server", "victoria-metrics")
+    _debian(session, "postgresql", "prometheus", "prometheus-alertmanager", "redis-server", "victoria-metrics", *GO_PEERS)
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))
