@@ -25,13 +25,14 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from somaresil.canary.ledger import CanaryLedger, Finding, Levels
+from somaresil.canary.ledger import CanaryLedger, Counts, Finding, Levels
+from somaresil.canary.members import Member, Trial
 from somaresil.canary.opinion import Opinion
-from somaresil.canary.telling import EVERY, MOST_MARKS, Mark, Telling, check_every, check_labels, follows, read_telling
+from somaresil.canary.sources import MOST_PODS, Absent, EvidenceInbox, EvidenceSource, Reading, Told
+from somaresil.canary.telling import EVERY, MOST_MARKS, Mark, Telling, check_every, check_labels, read_telling
 from somaresil.config import Checker
 from somaresil.errors import ConfigurationError, describe
 from somaresil.model.rollout import Verdict
@@ -44,16 +45,14 @@ if TYPE_CHECKING:
 
     from somaresil.resilience import Resilience
 
-__all__ = ["Absent", "EvidenceInbox", "EvidenceSource", "FleetJudge", "Reading", "Told"]
+__all__ = ["MOST_CHECKSUMS", "MOST_PODS", "Absent", "EvidenceInbox", "EvidenceSource", "FleetJudge", "Reading", "Told"]
 
-MOST_PODS: Final = 256
 MOST_CHECKSUMS: Final = 8
 _FORM: Final = 1
 _LARGEST_SNAPSHOT: Final = 4 * 1024 * 1024
 _LONGEST_CHECKSUM: Final = 120
 _LONGEST_REASON: Final = 200
 _MOST_MISSING: Final = 20
-_MARKS_KEPT: Final = 2 * MOST_MARKS
 _AHEAD: Final = 0.25
 """Share of ``every`` by which the clock of a pod may be wrong."""
 _SOONEST: Final = 0.25
@@ -62,142 +61,12 @@ _SOONEST: Final = 0.25
 Side = Literal["candidate", "control"]
 
 
-class Told(NamedTuple):
-    """What one process has told, as it came: see :mod:`somaresil.canary.telling`."""
-
-    data: object
-    name: str
-    """Where it came from: an address, a key."""
-
-
-class Absent(NamedTuple):
-    """Who should have told something, and did not."""
-
-    name: str
-    why: str
-    role: str = ""
-    """``candidate``, ``control``, or empty: it could be either."""
-
-
-class Reading(NamedTuple):
-    """What a source has to say now."""
-
-    told: tuple[Told, ...] = ()
-    absent: tuple[Absent, ...] = ()
-
-
-class EvidenceSource(Protocol):
-    """Where tellings come from."""
-
-    instant: bool
-    """Whether they are of the moment at which they are read, so that the clock of a pod can be compared with that of the judge."""
-
-    def read(self) -> Reading:
-        """What there is now. Waits as long as it must, within bounds of its own; in a thread that may. Raises what it likes."""
-        ...
-
-
-class EvidenceInbox:
-    """A source that others push to. Keeps the last telling of each process, of at most 256, for ``stale`` seconds."""
-
-    instant = False
-
-    def __init__(self, resilience: Resilience, *, stale: float | timedelta = 60.0) -> None:
-        """Nothing has come yet. Raises :class:`~somaresil.errors.ConfigurationError`."""
-        check = Checker("EvidenceInbox")
-        self._stale = check.seconds("stale", stale, maximum=3_600.0)
-        check.finish()
-        self._clock = resilience.clock
-        self._lock = threading.RLock()
-        self._told: OrderedDict[str, tuple[float, Any]] = OrderedDict()
-
-    def take(self, data: object) -> Telling:
-        """Keep what a process has told. Raises :class:`~somaresil.errors.ConfigurationError` for what is wrong, or for one too many."""
-        telling = read_telling(data)
-        with self._lock:
-            self._forget()
-            if telling.instance not in self._told and len(self._told) >= MOST_PODS:
-                check = Checker("evidence")
-                check.problem("instance", telling.instance, f"at most {MOST_PODS} processes at a time")
-                check.finish()
-            self._told[telling.instance] = self._clock.monotonic(), data
-            self._told.move_to_end(telling.instance)
-        return telling
-
-    def read(self) -> Reading:
-        """The last telling of each."""
-        with self._lock:
-            self._forget()
-            return Reading(tuple(Told(data, instance) for instance, (_, data) in self._told.items()))
-
-    def _forget(self) -> None:
-        now = self._clock.monotonic()
-        while self._told and now - next(iter(self._told.values()))[0] > self._stale:
-            self._told.popitem(last=False)
-
-
-@dataclass(slots=True)
-class _Member:
-    """One process that tells."""
-
-    telling: Telling
-    name: str
-    heard: float
-    """Of the monotonic clock."""
-    round: int
-    marks: dict[float, Mark] = field(default_factory=dict[float, Mark])
-    reached: float | None = None
-    """The mark up to which its events are counted."""
-    refused: str = ""
-    """Why it is not listened to any more."""
-
-    def note(self, marks: Sequence[Mark]) -> None:
-        """Keep these marks beside those that are known; what cannot be true is the last that is heard of it."""
-        last = max(self.marks, default=None)
-        for mark in marks:
-            known = self.marks.get(mark.at)
-            if known is not None and known != mark:
-                self.refused = "it tells two things of one moment"
-            elif known is None and (last is None or mark.at > last):
-                if last is not None and not follows(self.marks[last], mark):
-                    self.refused = "its counts went back"
-                self.marks[mark.at], last = mark, mark.at
-        while len(self.marks) > _MARKS_KEPT:
-            del self.marks[min(self.marks)]
-
-    def counted_since(self, moment: float) -> bool:
-        """Whether it began to count at ``moment`` or later, by its own clock."""
-        return self.telling.age is not None and self.telling.time - self.telling.age >= moment
-
-
-@dataclass(slots=True)
-class _Trial:
-    """What is known of one checksum."""
-
-    checksum: str
-    ledgers: dict[str, CanaryLedger]
-    since: float
-    """Seconds since the epoch: what was seen before does not count."""
-    began: float
-    """Of the monotonic clock."""
-    failed: str = ""
-    passed: str = ""
-    """Why somebody has let it pass by hand."""
-    compared: int = 0
-    """Events of the candidate that had some of the control beside them."""
-    at: float | None = None
-    """The newest mark with events of pods of the candidate."""
-    fresh: float = -math.inf
-    """When that was counted, on the monotonic clock."""
-    versions: tuple[str, ...] = ()
-
-
 class FleetJudge:
     """A :class:`~somaresil.canary.opinion.CanaryJudge` of many pods. Safe to use from several threads; only :meth:`look` waits for anybody.
 
-    Evidence belongs to a checksum, of which the last eight are known. One that :meth:`begin` or :meth:`opinion` has not heard of begins
-    anew from the counters as they are then. Pods of the candidate that tell a checksum of their own are evidence of that one; those that
-    tell none, of the one that was begun last. What has failed stays so.
+    Evidence belongs to a checksum, of which the last eight are known. One that :meth:`begin` and :meth:`opinion` have not heard of begins
+    anew from the counters as they are then; one that comes back goes on. Pods of the candidate that tell a checksum of their own are
+    evidence of that one; those that tell none, of the one that was begun last. What has failed stays so.
 
     ``opinion`` is ``fail`` once the evidence says so (:class:`~somaresil.canary.ledger.Levels`), however few pods are there: what was seen
     was seen. It is ``pass`` when nothing speaks against it, ``minimum_events`` of the candidate were seen beside the control, ``quorum`` of
@@ -254,9 +123,9 @@ class FleetJudge:
         """The mark up to which everything is counted."""
         self._looked = -math.inf
         self._round_number = 0
-        self._members: OrderedDict[str, _Member] = OrderedDict()
+        self._members: OrderedDict[str, Member] = OrderedDict()
         self._absent: tuple[Absent, ...] = ()
-        self._trials: OrderedDict[str, _Trial] = OrderedDict()
+        self._trials: OrderedDict[str, Trial] = OrderedDict()
         self._current = ""
         self._paused = ""
         self._dirty = False
@@ -294,25 +163,33 @@ class FleetJudge:
             self._open()
             if checksum == self._current and checksum in self._trials:
                 return False
-            self._trial(checksum)
+            # Of one that comes back this step was partly another's.
+            self._trial(checksum).since = self._next_mark()
             self._current, self._dirty = checksum, True
         return True
 
     def opinion(self, checksum: str) -> Opinion:
-        """What is known of the version with this checksum. One that was never heard of begins now."""
+        """What is known of the version with this checksum, which is the one that is judged from now on: see :meth:`begin`."""
+        with self._lock:
+            self.begin(checksum)
+            return self.peek(checksum)
+
+    def peek(self, checksum: str) -> Opinion:
+        """The same for whoever is only curious: nothing begins by this."""
         checksum = str(checksum)[:_LONGEST_CHECKSUM]
         with self._lock:
             self._open()
-            if checksum not in self._trials:
-                self.begin(checksum)
-            trial = self._trials[checksum]
+            trial = self._trials.get(checksum)
+            if trial is None:
+                reason = f"nothing is known of the checksum {checksum[:40]!r}"
+                return Opinion(Verdict.WAIT, reason, Finding(Verdict.WAIT, reason, 1.0, 1.0, 1.0, Counts()))
             finding = self._finding(trial)
             absent = self._missing(trial)
             verdict, reason = self._weigh(trial, finding, absent)
             missing = tuple(f"{each.name}: {each.why}"[:_LONGEST_REASON] for each in absent[:_MOST_MISSING])
             return Opinion(verdict, reason[:_LONGEST_REASON], finding, trial.at, missing)
 
-    def _weigh(self, trial: _Trial, finding: Finding, absent: Sequence[Absent]) -> tuple[Verdict, str]:
+    def _weigh(self, trial: Trial, finding: Finding, absent: Sequence[Absent]) -> tuple[Verdict, str]:
         if trial.failed:
             return Verdict.FAIL, trial.failed
         if finding.verdict is Verdict.FAIL:
@@ -334,7 +211,7 @@ class FleetJudge:
             return Verdict.PASS, f"too few events, which is no obstacle here ({trial.compared} of {self._minimum})"
         return Verdict.PASS, finding.reason if finding.verdict is Verdict.PASS else f"nothing speaks against it: {finding.reason}"
 
-    def _why_wait(self, trial: _Trial, absent: Sequence[Absent]) -> str | None:
+    def _why_wait(self, trial: Trial, absent: Sequence[Absent]) -> str | None:
         """Why nobody can know; None: the pods are there."""
         now = self._clock.monotonic()
         if self._looked == -math.inf:
@@ -501,7 +378,7 @@ class FleetJudge:
         if why:
             return why, telling.role
         if member is None:
-            member = self._members[telling.instance] = _Member(telling, told.name, self._clock.monotonic(), self._round_number)
+            member = self._members[telling.instance] = Member(telling, told.name, self._clock.monotonic(), self._round_number)
         member.telling, member.heard, member.round, member.name = telling, self._clock.monotonic(), self._round_number, told.name
         member.note(telling.marks)
         return "", telling.role
@@ -518,7 +395,7 @@ class FleetJudge:
                 return f"it tells nothing of {label!r}"
         return ""
 
-    def _side(self, member: _Member, trial: _Trial) -> Side | None:
+    def _side(self, member: Member, trial: Trial) -> Side | None:
         """Of which side of this trial a process is; None: of none."""
         telling = member.telling
         own = telling.checksum
@@ -528,10 +405,10 @@ class FleetJudge:
             return "candidate" if own == trial.checksum or (not own and trial.checksum == self._current) else None
         return None if not own else "candidate" if own == trial.checksum else "control"
 
-    def _is_there(self, member: _Member) -> bool:
+    def _is_there(self, member: Member) -> bool:
         return not member.refused and self._at is not None and self._at in member.marks
 
-    def _missing(self, trial: _Trial) -> list[Absent]:
+    def _missing(self, trial: Trial) -> list[Absent]:
         """Who should have told of the last step, and did not."""
         away = list(self._absent)
         named = {each.name for each in away}
@@ -577,7 +454,7 @@ class FleetJudge:
             self._at, moved = end, True
         return moved
 
-    def _step(self, trial: _Trial, begin: float, end: float) -> None:
+    def _step(self, trial: Trial, begin: float, end: float) -> None:
         """Count what was seen from ``begin`` to ``end``."""
         compared: dict[str, list[int]] = {label: [0, 0, 0, 0] for label in self.bad}
         alone: dict[str, list[int]] = {label: [0, 0, 0, 0] for label in self.bad}
@@ -622,7 +499,7 @@ class FleetJudge:
         if finding.verdict is Verdict.FAIL and not trial.failed:
             trial.failed = finding.reason
 
-    def _since(self, member: _Member, begin: float, trial: _Trial) -> tuple[Mark | None, bool]:
+    def _since(self, member: Member, begin: float, trial: Trial) -> tuple[Mark | None, bool]:
         """From where the events of a process count, and whether they are of this step alone; None: nobody knows what they are of."""
         if begin >= trial.since:
             if begin in member.marks:
@@ -634,7 +511,7 @@ class FleetJudge:
             return member.marks[reached], False
         return None, False
 
-    def _finding(self, trial: _Trial) -> Finding:
+    def _finding(self, trial: Trial) -> Finding:
         """Of several objectives the mean of what speaks against it (a mean of e-values is one), and the least that speaks for it."""
         found = [(label, ledger.finding()) for label, ledger in trial.ledgers.items()]
         if len(found) == 1:
@@ -657,13 +534,12 @@ class FleetJudge:
             first.counts,
         )
 
-    def _trial(self, checksum: str) -> _Trial:
+    def _trial(self, checksum: str) -> Trial:
         """The trial of a checksum; a new one begins with the next mark. Hold the lock."""
         trial = self._trials.get(checksum)
         if trial is None:
-            now = self._clock.time()
             ledgers = {label: CanaryLedger(checksum, self.levels) for label in self.bad}
-            trial = _Trial(checksum, ledgers, math.ceil(now / self.every) * self.every, self._clock.monotonic())
+            trial = Trial(checksum, ledgers, self._next_mark(), self._clock.monotonic())
             self._trials[checksum] = trial
             while len(self._trials) > MOST_CHECKSUMS:
                 # What was never seen goes first, then the oldest; never the one that is asked about.
@@ -671,6 +547,9 @@ class FleetJudge:
                 unseen = [each for each in others if each.at is None and not each.failed]
                 del self._trials[(unseen or others)[0].checksum]
         return trial
+
+    def _next_mark(self) -> float:
+        return math.ceil(self._clock.time() / self.every) * self.every
 
     # -- the snapshot -------------------------------------------------------------------------------------------------------------------
 
@@ -694,26 +573,10 @@ class FleetJudge:
         if not isinstance(said, dict) or said.get("form") != _FORM or said.get("canary") != self.name or said.get("bad") != list(self.bad):
             raise ValueError("it is not of this canary and these objectives")
         now, monotonic = self._clock.time(), self._clock.monotonic()
-        at = said.get("at")
-        for each in said.get("trials", ())[:MOST_CHECKSUMS]:
-            ledgers = {label: CanaryLedger.restore(each["ledgers"].get(label), self.levels) for label in self.bad}
-            known = {name: each.get(name) for name in ("checksum", "failed", "passed")}
-            if not all(isinstance(value, str) for value in known.values()) or not isinstance(each.get("since"), float):
-                raise ValueError("a trial in it is none")
-            newest = each.get("at")
-            trial = _Trial(
-                str(known["checksum"]),
-                ledgers,
-                each["since"],
-                monotonic - max(0.0, now - each["since"]),
-                failed=str(known["failed"]),
-                passed=str(known["passed"]),
-                compared=max(0, int(each["compared"])),
-                at=float(newest) if isinstance(newest, float) and newest <= now else None,
-            )
-            # How old it is only the wall clock can tell; were that wrong, the next step would tell.
-            trial.fresh = -math.inf if trial.at is None else monotonic - (now - trial.at)
+        for each in said["trials"][:MOST_CHECKSUMS]:
+            trial = Trial.read(each, self.bad, self.levels, now, monotonic)
             self._trials[trial.checksum] = trial
+        at = said.get("at")
         self._current = str(said.get("current", "")) if said.get("current") in self._trials else ""
         self._paused = str(said.get("paused", ""))[:_LONGEST_REASON]
         self._at = float(at) if isinstance(at, float) and math.isfinite(at) else None
@@ -731,18 +594,7 @@ class FleetJudge:
                     "at": self._at,
                     "current": self._current,
                     "paused": self._paused,
-                    "trials": [
-                        {
-                            "checksum": each.checksum,
-                            "since": each.since,
-                            "failed": each.failed,
-                            "passed": each.passed,
-                            "compared": each.compared,
-                            "at": each.at,
-                            "ledgers": {label: ledger.dump() for label, ledger in each.ledgers.items()},
-                        }
-                        for each in self._trials.values()
-                    ],
+                    "trials": [each.written() for each in self._trials.values()],
                 }
             try:
                 replace_with(self._path, json.dumps(said, allow_nan=False).encode())

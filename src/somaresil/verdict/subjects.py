@@ -91,13 +91,11 @@ class Subject:
         """What is known of this checksum. ``asks_only``: nothing begins by asking, unless there is nothing yet."""
         if not self._judges:
             return self._of_controller(checksum)
-        current, knows = self.current, getattr(self._value, "knows", None)
+        current, peek = self.current, getattr(self._value, "peek", None)
         checksum = checksum or current
         if not checksum:
             return _nothing("nothing was started")
-        if asks_only and current and callable(knows) and not knows(checksum):
-            return _nothing(f"nothing is known of the checksum {checksum[:40]!r}; {current[:40]!r} is under way")
-        found = self._value.opinion(checksum)
+        found = peek(checksum) if asks_only and current and callable(peek) else self._value.opinion(checksum)
         return found if isinstance(found, Opinion) else _nothing("the judge gave no opinion")
 
     def _of_controller(self, checksum: str) -> Opinion:
@@ -112,7 +110,7 @@ class Subject:
             verdict, reason = Verdict.PASS, status.reason
         elif verdict is Verdict.PASS and status.paused:
             verdict, reason = Verdict.WAIT, "it is paused"
-        return Opinion(verdict, reason, finding)
+        return Opinion(verdict, reason, finding, getattr(status, "newest", None), tuple(getattr(status, "missing", ())))
 
     async def act(self, what: str, reason: str) -> Any:
         """Have somebody's word: ``promote``, ``rollback``, ``pause`` or ``resume``. In a thread: it is written down."""

@@ -116,7 +116,7 @@ class Fleet:
             self.tick()
 
     def says(self, checksum="c1"):
-        return self.judge.opinion(checksum)
+        return self.judge.peek(checksum) if self.judge.knows(checksum) else self.judge.opinion(checksum)
 
     def counts(self, checksum="c1"):
         counts = self.says(checksum).finding.counts
@@ -365,6 +365,28 @@ def test_another_checksum_begins_anew_from_the_counters_as_they_are():
     assert fleet.says("c1").finding == before.finding
     fleet.run(10)
     assert (fleet.says("c1").verdict, fleet.says("c2").verdict) == (Verdict.WAIT, Verdict.PASS)
+
+
+def test_a_checksum_that_comes_back_goes_on_without_the_step_in_which_it_did():
+    fleet = Fleet()
+    fleet.run(3)
+    fleet.judge.opinion("c2")
+    fleet.run(3, candidate=(100, 50))
+    fleet.serve((40, 40), (40, 0))
+    assert fleet.judge.opinion("c1").finding.counts.candidate_bad == 0
+    assert fleet.judge.current == "c1"
+    fleet.tick()
+    fleet.run(2, candidate=(10, 0))
+    assert fleet.counts("c1")[:2] == (320, 0)
+    assert fleet.says("c2").verdict is Verdict.FAIL
+
+
+def test_who_is_only_curious_begins_nothing():
+    fleet = Fleet()
+    fleet.run(2)
+    said = fleet.judge.peek("c9")
+    assert (said.verdict, said.reason) == (Verdict.WAIT, "nothing is known of the checksum 'c9'")
+    assert (fleet.judge.current, fleet.judge.knows("c9")) == ("c1", False)
 
 
 def test_the_same_checksum_twice_changes_nothing():

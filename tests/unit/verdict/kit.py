@@ -43,8 +43,8 @@ class Judge:
         self.current = checksum
         return True
 
-    def knows(self, checksum: str) -> bool:
-        return checksum in self.begun
+    def peek(self, checksum: str) -> Opinion:
+        return self.opinion(checksum) if checksum in self.begun or isinstance(self.said, BaseException) else opinion(WAIT, seen=0, at=None)
 
     def opinion(self, checksum: str) -> Opinion:
         if isinstance(self.said, BaseException):

@@ -9,12 +9,13 @@ import math
 import pytest
 
 from somaresil import ConfigurationError
+from somaresil.canary import CanaryConfig, CanaryController
 from somaresil.canary.fleet import EvidenceInbox, FleetJudge
 from somaresil.canary.telling import EvidenceTeller
 from somaresil.mounted.auth import BearerToken
 from somaresil.mounted.wire import SLOWEST
 from somaresil.verdict import evidence_app, verdict_app
-from tests.unit.canary.test_fleet import Pod
+from tests.unit.canary.test_fleet import Fleet, Pod
 from tests.unit.control.kit import raw
 from tests.unit.slo.kit import availability, bad, good, process
 from tests.unit.verdict.kit import FAIL, KNOWN, PASS, ROOT, TOKEN, WAIT, Judge, Stand, opinion
@@ -68,7 +69,7 @@ async def test_asking_for_another_checksum_begins_nothing_and_passes_nothing():
     stand = Stand(Judge(opinion(PASS)))
     await stand.hook("pre-rollout")
     data = await stand.argo(checksum="typo")
-    assert (data["verdict"], data["reason"]) == ("wait", "nothing is known of the checksum 'typo'; 'c1' is under way")
+    assert data["verdict"] == "wait"
     assert stand.judge.begun == ["c1"]
 
 
@@ -361,3 +362,30 @@ async def test_an_authenticator_that_breaks_lets_nobody_in():
     stand = Stand(Judge(opinion(PASS)), auth=broken)
     assert (await stand.hook("confirm-promotion")).status_code == 401
     assert stand.app.denied == 1
+
+
+async def test_a_controller_between_pods_has_its_judge_and_people_and_engines_see_the_same():
+    """The whole way: pods, judge, controller, app."""
+    pods = Fleet(begin="")
+    config = CanaryConfig(name="gateway", bad="up", steps=[10, 100], bake=20.0, minimum_events=100, interval=None)
+    controller = CanaryController(pods.resilience, config, judge=pods.judge)
+    stand = Stand(controller)
+    controller.start("v2", checksum="c1")
+    assert (await stand.argo(checksum="c1"))["verdict"] == "wait"
+    pods.tick()
+    for _ in range(3):
+        pods.run(2)
+        controller.evaluate()
+    pods.run(2)
+    controller.evaluate()
+    shown = (await stand.ask("GET", "/canaries/gateway")).json()
+    assert (shown["version"], shown["phase"], shown["weight"], shown["verdict"]) == ("v2", "complete", 1.0, "pass")
+    assert (shown["missing"], shown["evidence"]["candidate_bad"]) == ([], 0)
+    assert shown["at"] == pods.says("c1").at
+    controller.start("v3", checksum="c2")
+    pods.tick()
+    pods.run(2, candidate=(20, 20))
+    controller.evaluate()
+    answer = await stand.hook("rollback", body={"checksum": "c2"})
+    assert (answer.status_code, controller.phase) == (200, "rollback")
+    assert answer.text.startswith("fail: worse than the control (20 of 20 bad")
