@@ -142,7 +142,8 @@ def _is_there(package: str) -> bool:
         }[package]
     if package == "postgresql":
         return any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return shutil.which(package) is not None
+    program = "nginx" if package == "nginx-light" else package
+    return shutil.which(program) is not None or shutil.which(f"/usr/sbin/{program}") is not None
 
 
 def _debian(session: nox.Session, *packages: str) -> None:
@@ -177,7 +178,8 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
-    _debian(session, "postgresql", "prometheus", "prometheus-alertmanager", "redis-server", "victoria-metrics", *GO_PEERS)
+    servers = ("haproxy", "nginx-light", "postgresql", "prometheus", "prometheus-alertmanager", "redis-server", "victoria-metrics")
+    _debian(session, *servers, *GO_PEERS)
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))

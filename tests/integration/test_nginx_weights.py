@@ -1,0 +1,148 @@
+"""Weights for a real nginx: shares that were measured, reloads under load, and configurations that it refuses."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from somaresil.canary.router import RouterError, TrafficRouter
+from somaresil.integrations.nginx import NginxWeights
+from tests.integration.routing import Nginx, asked, find, load, upstream
+
+pytestmark = pytest.mark.server
+
+SHUT = {"stable": "stable", "candidate": "candidate"}
+
+
+@pytest.fixture
+def nginx(tmp_path):
+    """Give a factory of routers and a running nginx whose candidate has nothing."""
+    binary = find("nginx")
+    if binary is None:
+        pytest.skip("nginx is not installed: `apt-get install nginx-light`, or run `nox -s tests` as root")
+    with upstream("old") as old, upstream("new") as new:
+        server = Nginx(folder=tmp_path / "nginx", binary=binary, stable=old, candidate=new)
+
+        def router(**options):
+            return NginxWeights(server.weights, **SHUT, **{"test": server.test, "reload": server.reload, "probe": server.probe, **options})
+
+        # Before nginx starts there is nobody to reload.
+        NginxWeights(server.weights, **SHUT, test=("true",), reload=("true",)).start("v2")
+        with server:
+            server.router = router
+            yield server
+
+
+def test_shares_are_those_that_were_set(nginx):
+    """None, a tenth, a half and all of the requests."""
+    router = nginx.router()
+    assert isinstance(router, TrafficRouter)
+    assert router.steps
+    router.start("v2")
+    assert asked(nginx.port, 200) == {"old": 200}
+    router.set_weight(0.1)
+    assert 60 <= asked(nginx.port, 1_000)["new"] <= 145
+    router.set_weight(0.5)
+    assert 430 <= asked(nginx.port, 1_000)["new"] <= 570
+    router.set_weight(1.0)
+    assert asked(nginx.port, 200) == {"new": 200}
+    assert (router.status().weight, router.status().version, router.status().phase) == (1.0, "v2", "Progressing")
+    router.abort("too many errors")
+    assert asked(nginx.port, 200) == {"old": 200}
+    assert (router.status().phase, router.status().message) == ("Aborted", "too many errors")
+
+
+def test_a_user_stays_with_the_candidate_as_its_share_grows(nginx):
+    """Sticky by a header: whoever is new at 20 % is new at 60 %, always."""
+    router = nginx.router(key="$http_x_user", pid_file=nginx.pid_file)
+    router.start("v2")
+
+    def sides():
+        found = {}
+        for number in range(60):
+            (found[number],) = asked(nginx.port, 2, headers={"X-User": f"user-{number}"})
+        return found
+
+    router.set_weight(0.2)
+    few = {user for user, side in sides().items() if side == "new"}
+    router.set_weight(0.6)
+    more = {user for user, side in sides().items() if side == "new"}
+    assert few
+    assert few < more < set(range(60))
+
+
+def test_a_reload_under_load_loses_no_request(nginx):
+    """Ten orders while four clients ask: every answer is one of the two."""
+    router = nginx.router()
+    router.start("v2")
+    with load(nginx.port) as total:
+        for number in range(10):
+            router.set_weight(number / 10)
+    assert set(total) == {"old", "new"}
+    assert sum(total.values()) > 100
+
+
+def test_a_configuration_that_nginx_refuses_is_not_activated(nginx):
+    """The former file is back, nginx goes on with it, and the error says why."""
+    router = nginx.router()
+    router.start("v2")
+    router.set_weight(0.25)
+    before = nginx.weights.read_bytes()
+    whole = nginx.conf.read_text(encoding="utf-8")
+    nginx.conf.write_text(whole.replace("access_log off;", "acess_log off;"), encoding="utf-8")
+    with pytest.raises(RouterError, match="acess_log"):
+        router.set_weight(0.5)
+    assert nginx.weights.read_bytes() == before
+    nginx.conf.write_text(whole, encoding="utf-8")
+    assert router.status().weight == 0.25
+    router.set_weight(0.5)
+    assert router.status().weight == 0.5
+
+
+def test_a_reload_that_was_not_taken_is_an_error(nginx):
+    """A command that says yes and does nothing: the probe knows better, and a share that grew is taken back."""
+    nginx.router().start("v2")
+    router = nginx.router(reload=("true",), patience=0.3)
+    with pytest.raises(RouterError, match="does not answer with order"):
+        router.set_weight(0.5)
+    assert nginx.router().status().weight == 0.0
+    nginx.router().set_weight(0.5)
+    with pytest.raises(RouterError, match="does not answer with order"):
+        router.abort("it fails")
+    # Taking away stands in the file, for whoever reloads next; nginx says that it has not happened.
+    assert b" stable;" in nginx.weights.read_bytes()
+    assert b" candidate;" not in nginx.weights.read_bytes()
+    assert router.status().weight == 0.5
+    nginx.router().abort("it fails")
+    assert asked(nginx.port, 50) == {"old": 50}
+
+
+def test_a_new_process_goes_on_where_the_old_one_was(nginx):
+    """The share, the version and the pause are read from the file; setting the same again reloads nothing."""
+    nginx.router().start("v2")
+    nginx.router().set_weight(0.3)
+    nginx.router().suspend()
+    later = nginx.router()
+    assert (later.status().paused, later.status().phase, later.status().version) == (True, "Paused", "v2")
+    later.resume()
+    later.start("v2")
+    assert later.status().weight == 0.3
+    nginx.router(reload=("false",)).set_weight(0.3)
+    later.start("v3")
+    assert (later.status().weight, later.status().version) == (0.0, "v3")
+
+
+def test_nobody_to_reload_is_an_error(nginx, tmp_path):
+    """No program, no process, no file of its number: each says what is missing."""
+    with pytest.raises(RouterError, match="cannot be run"):
+        nginx.router(test=(str(tmp_path / "absent"),)).set_weight(0.5)
+    with pytest.raises(RouterError, match="cannot be told to reload"):
+        nginx.router(pid_file=tmp_path / "absent.pid").set_weight(0.5)
+    (tmp_path / "own.pid").write_text("1\n", encoding="utf-8")
+    with pytest.raises(RouterError, match="no process of nginx"):
+        nginx.router(pid_file=tmp_path / "own.pid").set_weight(0.5)
+    with pytest.raises(RouterError, match="is nginx running"):
+        nginx.router(reload=("false",)).set_weight(0.5)
+    assert nginx.router().status().weight == 0.0
+    assert os.access(nginx.weights, os.R_OK)
