@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
+from somaresil.canary.render.proxies import haproxy_rules
 from somaresil.canary.router import RouterError, TrafficRouter
-from somaresil.integrations.haproxy import HAProxyWeights, rules
+from somaresil.integrations.haproxy import HAProxyWeights
 from tests.integration.routing import HAProxy, asked, find, load, upstream
 
 pytestmark = pytest.mark.server
@@ -27,7 +28,7 @@ def haproxy(tmp_path):
         running = []
 
         def start(key=None, **options):
-            lines = rules(str(weights), "answer", "stable", "candidate", key)
+            lines = haproxy_rules(str(weights), "answer", "stable", "candidate", key)
             server = HAProxy(folder=tmp_path / "haproxy", binary=binary, stable=old, candidate=new, rules=lines, **options)
             server.start()
             running.append(server)

@@ -8,6 +8,7 @@ import threading
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.canary.render.proxies import UNITS
 from somaresil.canary.router import RouterError, RouterStatus
 from somaresil.safefile import read_plain, replace_with
 
@@ -21,8 +22,6 @@ PROMOTED: Final = "Promoted"
 ABORTED: Final = "Aborted"
 LARGEST: Final = 65_536
 """Bytes of a file of ours, at most."""
-UNITS: Final = 10_000
-"""A share is told in these many parts: a hundredth of a percent is the least that both nginx and our rule for HAProxy can say."""
 _LONGEST: Final = 200
 _HEAD: Final = "# somaresil "
 

@@ -14,26 +14,23 @@ candidate gets nothing.
 
 from __future__ import annotations
 
-import re
 import socket as sockets
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from somaresil.canary.render.proxies import UNITS, check_haproxy
 from somaresil.canary.router import RouterError
 from somaresil.config import Checker, to_seconds
-from somaresil.integrations._weights import UNITS, Order, WeightFile
+from somaresil.integrations._weights import Order, WeightFile
 
 if TYPE_CHECKING:
     import os
     from datetime import timedelta
 
-__all__ = ["HAProxyWeights", "rules"]
+__all__ = ["HAProxyWeights"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,120}")
-_MAP: Final = re.compile(r"[A-Za-z0-9_./#-]{1,200}")
 _LARGEST_ANSWER: Final = 65_536
-_KEY: Final = re.compile(r"[a-z][a-z0-9_.]*(?:\([A-Za-z0-9_.,-]*\))?")
 
 
 class HAProxyWeights(WeightFile):
@@ -57,13 +54,8 @@ class HAProxyWeights(WeightFile):
         patience: float | timedelta = 5.0,
     ) -> None:
         check = Checker("HAProxyWeights")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            check.problem("name", name, "1 to 120 characters from A-Z a-z 0-9 _ . -")
         called = str(path) if map_file is None else map_file
-        if not isinstance(called, str) or not _MAP.fullmatch(called):
-            check.problem(
-                "path" if map_file is None else "map_file", called, "a path of A-Z a-z 0-9 _ . / -", "HAProxy reads it as one word"
-            )
+        check_haproxy(check, name, called, "stable", "candidate", None)
         check.seconds("patience", patience, minimum=0.1, exclusive=False, maximum=60.0)
         check.finish()
         super().__init__(Path(path))
@@ -121,24 +113,3 @@ class HAProxyWeights(WeightFile):
         except OSError as failed:
             raise RouterError(f"{socket}: {failed.strerror or failed}; is HAProxy running with this stats socket?") from failed
         return b"".join(parts).decode("utf-8", "replace")
-
-
-def rules(map_file: str, name: str, stable: str, candidate: str, key: str | None) -> str:
-    """The lines of a frontend that route by the map: by chance, or by the hash of ``key``, a sample such as ``req.cook(user)``."""
-    draw = f"rand({UNITS})" if key is None else f"{key},xxh32,mod({UNITS})"
-    return (
-        f"http-request set-var(txn.somaresil) str({name}),map_str_int({map_file},0)\n"
-        f"use_backend {candidate} if {{ {draw},sub(txn.somaresil) lt 0 }}\n"
-        f"default_backend {stable}\n"
-    )
-
-
-def check_names(check: Checker, name: Any, map_file: Any, stable: Any, candidate: Any, key: Any) -> None:
-    """Note what HAProxy would not read as one word."""
-    for path, value in (("name", name), ("stable", stable), ("candidate", candidate)):
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            check.problem(path, value, "1 to 120 characters from A-Z a-z 0-9 _ . -")
-    if not isinstance(map_file, str) or not _MAP.fullmatch(map_file):
-        check.problem("map_file", map_file, "a path of A-Z a-z 0-9 _ . / -", "HAProxy reads it as one word")
-    if key is not None and (not isinstance(key, str) or not _KEY.fullmatch(key)):
-        check.problem("key", key, "a sample of HAProxy such as req.cook(user), or None")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -27,10 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from somaresil.canary.render.proxies import check_nginx, split_clients
 from somaresil.canary.router import RouterError
 from somaresil.clock import SystemClock
 from somaresil.config import Checker, to_seconds
-from somaresil.integrations._weights import UNITS, Order, Refused, WeightFile
+from somaresil.integrations._weights import Order, Refused, WeightFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +38,8 @@ if TYPE_CHECKING:
 
     from somaresil.typing import Clock
 
-__all__ = ["NginxWeights", "split_clients"]
+__all__ = ["NginxWeights"]
 
-_UPSTREAM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,119}")
-_VARIABLE: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
-_KEY: Final = re.compile(r"(?:\$[a-z][a-z0-9_]*)+")
-_SALT: Final = re.compile(r"[A-Za-z0-9_.-]{0,60}")
-_EVERY_REQUEST: Final = "$request_id"
 _POLL: Final = 0.02
 _SETTLED: Final = 0.3
 """nginx lets the old workers accept connections for a tenth of a second after the new ones have begun."""
@@ -85,7 +80,7 @@ class NginxWeights(WeightFile):
         clock: Clock | None = None,
     ) -> None:
         check = Checker("NginxWeights")
-        check_names(check, stable, candidate, key, salt, variable)
+        check_nginx(check, stable, candidate, key, salt, variable)
         _command(check, "test", test)
         _command(check, "reload", reload)
         if probe is not None and (not isinstance(probe, str) or urlsplit(probe).scheme != "http" or not urlsplit(probe).hostname):
@@ -165,29 +160,6 @@ class NginxWeights(WeightFile):
             os.kill(pid, signal.SIGHUP)
         except OSError as failed:
             raise RouterError(f"{pid_file}: process {pid} cannot be told to reload: {failed.strerror or failed}") from failed
-
-
-def check_names(check: Checker, stable: Any, candidate: Any, key: Any, salt: Any, variable: Any) -> None:
-    """Note what would not be read by nginx as one word."""
-    for name, value in (("stable", stable), ("candidate", candidate)):
-        if not isinstance(value, str) or not _UPSTREAM.fullmatch(value):
-            check.problem(name, value, "the name of an upstream, of A-Z a-z 0-9 _ . : -")
-    if stable == candidate:
-        check.problem("candidate", candidate, "another upstream than the stable one")
-    if key is not None and (not isinstance(key, str) or not _KEY.fullmatch(key)):
-        check.problem("key", key, "variables of nginx such as $cookie_user, or None")
-    if not isinstance(salt, str) or not _SALT.fullmatch(salt):
-        check.problem("salt", salt, "up to 60 characters from A-Z a-z 0-9 _ . -")
-    if not isinstance(variable, str) or not _VARIABLE.fullmatch(variable):
-        check.problem("variable", variable, "a name of a-z 0-9 _ that begins with a letter, without $")
-
-
-def split_clients(units: int, stable: str, candidate: str, key: str | None, salt: str, variable: str) -> str:
-    """The block that gives the candidate ``units`` of 10,000 requests. nginx has no 0 %: then there is only the rest."""
-    rows = {0: [("*", stable)], UNITS: [("*", candidate)]}.get(units, [(f"{units / 100:.2f}%", candidate), ("*", stable)])
-    # A variable next to letters of the salt would be another variable.
-    lines = [f'split_clients "{key or _EVERY_REQUEST}-{salt}" ${variable}_upstream {{']
-    return "\n".join([*lines, *(f"    {share} {name};" for share, name in rows), "}"]) + "\n"
 
 
 def _ask(probe: str, patience: float) -> tuple[int, int]:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somaresil import ConfigurationError
+from somaresil.canary.render.proxies import UNITS, split_clients
 from somaresil.canary.router import RouterError
-from somaresil.integrations._weights import UNITS, Order, share_of, written
+from somaresil.integrations._weights import Order, share_of, written
 from somaresil.integrations.haproxy import HAProxyWeights
-from somaresil.integrations.nginx import NginxWeights, split_clients
+from somaresil.integrations.nginx import NginxWeights
 
 
 def nginx(path, **options):
@@ -168,5 +169,5 @@ def test_all_problems_are_told_at_once():
     assert found == ["stable", "candidate", "candidate", "key", "salt", "variable", "test", "reload", "probe", "patience"]
     with pytest.raises(ConfigurationError) as refused:
         HAProxyWeights("a b", name="x;y", socket=None, patience=-1)
-    assert [problem.path for problem in refused.value.problems] == [f"HAProxyWeights.{name}" for name in ("name", "path", "patience")]
+    assert [problem.path for problem in refused.value.problems] == [f"HAProxyWeights.{name}" for name in ("name", "map_file", "patience")]
     assert not Path("w").exists()
