@@ -81,6 +81,7 @@ MEASURED = one(
     failureLimit=COUNT,
     inconclusiveLimit=COUNT,
     consecutiveErrorLimit=COUNT,
+    consecutiveSuccessLimit=COUNT,
     successCondition=TEXT,
     failureCondition=TEXT,
     provider={**one(web=WEB, prometheus=PROMETHEUS, job=JOB), "minProperties": 1, "maxProperties": 1},

@@ -1,8 +1,9 @@
 """Argo Rollouts' ``AnalysisTemplate``, in three forms, and the ``Rollout`` that uses it.
 
-A step sets the weight, bakes, and then looks for evidence: one pass is enough, one failure aborts, and when ``looks`` went by without
-either the run is inconclusive and Argo asks a human. All the while a background analysis watches for a failure. Argo takes a run without a
-failure for successful, also one that never saw a pass; so there is one look more than may be inconclusive.
+A step sets the weight, bakes, and then looks for evidence: one pass is enough (before version 1.8 the looks go on to the end), one
+failure aborts, and when ``looks`` went by without either the run is inconclusive and Argo asks a human. All the while a background analysis
+watches for a failure. Argo takes a run without a failure for successful, also one that never saw a pass; so there is one look more than may
+be inconclusive.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def _pair(
         "name": "verdict",
         "interval": interval,
         "count": looks + 1,
+        "consecutiveSuccessLimit": 1,
         "failureLimit": 0,
         "inconclusiveLimit": looks,
         "consecutiveErrorLimit": _ERRORS,
