@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 
@@ -146,3 +148,32 @@ def test_nobody_to_reload_is_an_error(nginx, tmp_path):
         nginx.router(reload=("false",)).set_weight(0.5)
     assert nginx.router().status().weight == 0.0
     assert os.access(nginx.weights, os.R_OK)
+
+
+def test_an_order_that_was_taken_and_called_failed_is_taken_back(nginx):
+    """A reload that works and says that it did not: nginx goes back to what the file says."""
+    nginx.router().start("v2")
+    nginx.router().set_weight(0.2)
+    words = " ".join(nginx.reload)
+    router = nginx.router(reload=("sh", "-c", f"{words}; exit 3"))
+    with pytest.raises(RouterError, match="exit 3 failed"):
+        router.set_weight(1.0)
+    deadline = time.monotonic() + 20
+    while nginx.router().status().weight != 0.2 and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert nginx.router().status().weight == 0.2
+
+
+def test_an_abort_without_nginx_holds_for_the_next_one(nginx):
+    """Nobody is told, so it is an error; the file says it, and an nginx that starts reads it."""
+    router = nginx.router()
+    router.start("v2")
+    router.set_weight(0.5)
+    nginx.stop()
+    with pytest.raises(RouterError):
+        router.abort("it fails")
+    with pytest.raises(RouterError):
+        router.status()
+    nginx.start()
+    assert router.status().phase == "Aborted"
+    assert asked(nginx.port, 50) == {"old": 50}

@@ -133,8 +133,10 @@ class WeightFile:
         self._change(units=UNITS, phase=PROMOTED, paused=False, message="")
 
     def abort(self, reason: str) -> None:
-        """Give the candidate nothing."""
-        self._change(units=0, phase=ABORTED, paused=False, message=_short(reason))
+        """Give the candidate nothing. A file of ours that others may write to is no reason not to."""
+        with self._lock:
+            before = self._kept(trusting=True)
+            self._give(replace(before or Order(), units=0, phase=ABORTED, paused=False, message=_short(reason)), before)
 
     def status(self) -> RouterStatus:
         """What the router has taken. Raises :class:`~somaresil.canary.router.RouterError` when that cannot be found out."""
@@ -149,14 +151,21 @@ class WeightFile:
             before = self._kept()
             self._give(replace(before or Order(), **changes), before)
 
-    def _kept(self) -> Order | None:
-        """What the file says; None: there is no file."""
+    def _kept(self, *, trusting: bool = False) -> Order | None:
+        """What the file says; None: there is no file. ``trusting``: whoever else may have written to it."""
         try:
             return written(read_plain(self._path, LARGEST).decode("utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as wrong:
+            if trusting and (order := self._anybody_s()) is not None:
+                return order
             raise RouterError(f"{self._path} is left alone: {wrong}") from wrong
+
+    def _anybody_s(self) -> Order | None:
+        with contextlib.suppress(OSError, ValueError), self._path.open("rb") as file:
+            return written(file.read(LARGEST).decode("utf-8"))
+        return None
 
     def _give(self, order: Order, before: Order | None) -> None:
         if before is not None and replace(order, number=before.number) == before and self._holds(before):
@@ -169,14 +178,18 @@ class WeightFile:
             less = before is not None and order.units <= before.units
             if isinstance(refused, Refused) or not less:
                 self._put_back(before)
+                # Nobody knows whether it was taken after all: then the router takes the former one, as far as it listens.
+                if not isinstance(refused, Refused):
+                    with contextlib.suppress(RouterError):
+                        self._tell(before or Order())
             raise
 
     def _put_back(self, before: Order | None) -> None:
         if before is not None:
             self._write(before)
         else:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+            # A configuration that includes it could not be loaded any more without it.
+            self._write(Order())
 
     def _write(self, order: Order) -> None:
         try:
@@ -197,6 +210,10 @@ class WeightFile:
 
     def _take(self, order: Order) -> None:
         """Have the router take the file. Raises ``RouterError`` when it did not, ``Refused`` when it must not see this file at all."""
+        raise NotImplementedError
+
+    def _tell(self, order: Order) -> None:
+        """Tell the router to take the file, without waiting until it has."""
         raise NotImplementedError
 
     def _taken(self, order: Order) -> Order:

@@ -70,14 +70,21 @@ class HAProxyWeights(WeightFile):
     def _take(self, order: Order) -> None:
         if self._socket is None:
             return
-        # An entry can only be set when it is there already.
-        verb = "add" if self._entry(self._socket) is None else "set"
-        answer = self._say(self._socket, f"{verb} map {self._called} {self._name} {order.units}").strip()
+        answer = self._set(self._socket, order.units)
         found = self._entry(self._socket)
         if found != order.units:
             raise RouterError(
                 f"HAProxy was told {order.units} for {self._name} of {self._called} and has {found}: {answer or 'it says nothing'}"
             )
+
+    def _tell(self, order: Order) -> None:
+        if self._socket is not None:
+            self._set(self._socket, order.units)
+
+    def _set(self, socket: str, units: int) -> str:
+        # An entry can only be set when it is there already.
+        verb = "add" if self._entry(socket) is None else "set"
+        return self._say(socket, f"{verb} map {self._called} {self._name} {units}").strip()
 
     def _taken(self, order: Order) -> Order:
         if self._socket is None:

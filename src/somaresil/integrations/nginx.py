@@ -19,7 +19,6 @@ import os
 import signal
 import subprocess
 import threading
-import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -102,14 +101,17 @@ class NginxWeights(WeightFile):
         tested = self._run(self._test)
         if tested.returncode:
             raise Refused(f"nginx refuses its configuration with {self._path}, which was put back: {_last(tested.stderr or tested.stdout)}")
-        if self._pid_file is not None:
-            self._hang_up(self._pid_file)
-        else:
-            told = self._run(self._reload)
-            if told.returncode:
-                raise RouterError(f"{' '.join(self._reload)} failed, is nginx running? {_last(told.stderr or told.stdout)}")
+        self._tell(order)
         if self._probe is not None:
             self._await(order, self._probe)
+
+    def _tell(self, order: Order) -> None:  # noqa: ARG002 - nginx reads the file
+        if self._pid_file is not None:
+            self._hang_up(self._pid_file)
+            return
+        told = self._run(self._reload)
+        if told.returncode:
+            raise RouterError(f"{' '.join(self._reload)} failed, is nginx running? {_last(told.stderr or told.stdout)}")
 
     def _taken(self, order: Order) -> Order:
         if self._probe is None:

@@ -6,7 +6,10 @@ import copy
 import math
 import os
 import re
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -266,6 +269,21 @@ def test_the_workflow_is_one_that_github_takes(tmp_path):
         with pytest.raises(SystemExit) as ended:
             main(["--builtin-schema", "vendor.github-workflows", str(path)])
         assert ended.value.code == code
+
+
+def test_the_workflow_has_no_weakness_that_an_auditor_knows(tmp_path):
+    """zizmor in its strictest mind: unpinned actions, injections, excessive permissions, credentials that stay."""
+    zizmor = shutil.which("zizmor", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if zizmor is None:
+        pytest.skip("zizmor is not installed: it has wheels for some systems")
+    path = tmp_path / ".github" / "workflows" / "canary.yaml"
+    path.parent.mkdir(parents=True)
+    good = render("github-actions", config(), target())
+    for text, code in ((good, 0), (good.replace('"$TRAFFIC" 10 "$VERSION"', "${{ inputs.version }}"), 14)):
+        path.write_text(text, encoding="utf-8")
+        command = [zizmor, "--offline", "--persona=auditor", "--no-progress", str(path)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == code, ended.stdout + ended.stderr
 
 
 def test_the_workflow_may_little_and_injects_nothing():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somaresil import ConfigurationError
 from somaresil.canary.render.proxies import UNITS, split_clients
 from somaresil.canary.router import RouterError
-from somaresil.integrations._weights import Order, share_of, written
+from somaresil.integrations._weights import Order, Refused, WeightFile, share_of, written
 from somaresil.integrations.haproxy import HAProxyWeights
 from somaresil.integrations.nginx import NginxWeights
 
@@ -92,7 +93,9 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path):
     path.chmod(0o666)
     with pytest.raises(RouterError, match="others may write"):
         nginx(path).promote()
-    path.chmod(0o600)
+    # To take the traffic away is right whoever wrote it, and makes the file ours again.
+    nginx(path).abort("it fails")
+    assert nginx(path).status().phase == "Aborted"
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(RouterError, match="symbolic link"):
         nginx(tmp_path / "link").promote()
@@ -135,7 +138,72 @@ def test_a_test_that_fails_puts_the_former_file_back(tmp_path):
     path.unlink()
     with pytest.raises(RouterError, match="broken in line 7"):
         refusing.start("v2")
-    assert not path.exists()
+    # Without the file nginx could not start any more.
+    assert "* old;" in path.read_text(encoding="utf-8")
+
+
+class Unreliable(WeightFile):
+    """A router that takes the file, or does not, or takes it and says that it did not."""
+
+    def __init__(self, path, running):
+        super().__init__(path)
+        self.running = running
+        self.moods = iter(())
+
+    def _text(self, order):
+        return f"{order.units}\n"
+
+    def _take(self, order):
+        mood = next(self.moods, "well")
+        if mood == "refused":
+            raise Refused("it would not start with that")
+        if mood != "deaf":
+            self._tell(order)
+        if mood != "well":
+            raise RouterError(mood)
+
+    def _tell(self, order):
+        self.running.append(int(self._path.read_text(encoding="utf-8").splitlines()[1]))
+
+    def _taken(self, order):
+        return order
+
+
+ORDERS = st.one_of(
+    st.tuples(st.just("set_weight"), st.integers(0, UNITS).map(lambda units: units / UNITS)),
+    st.sampled_from([("start", "v2"), ("start", "v3"), ("suspend",), ("resume",), ("promote",), ("abort", "it fails")]),
+)
+MOODS = st.sampled_from(["well", "well", "deaf", "lying", "refused"])
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(ORDERS, MOODS), max_size=20))
+def test_whatever_fails_the_file_never_gives_more_than_was_taken(orders):
+    """An order that failed never leaves a larger share behind than before, nor does the router go on with one that it had taken; one that
+    took traffic away stands in the file, unless the router would not start with it; an aborted candidate gets nothing but by start."""
+    with tempfile.TemporaryDirectory() as folder:
+        running = [0]
+        router = Unreliable(Path(folder) / "w", running)
+        router.start("v1")
+        for (name, *arguments), mood in orders:
+            before = router.status()
+            router.moods = iter([mood])
+            try:
+                getattr(router, name)(*arguments)
+            except RouterError:
+                after = router.status()
+                assert after.weight <= before.weight
+                if name == "abort" and mood != "refused":
+                    assert (after.weight, after.phase) == (0.0, "Aborted")
+                if mood == "lying" and next(router.moods, None) is None:
+                    assert running[-1] == round(after.weight * UNITS)
+            else:
+                after = router.status()
+                assert {"set_weight": arguments and arguments[0], "promote": 1.0, "abort": 0.0}.get(name, after.weight) == after.weight
+            if before.phase == "Aborted" and name not in {"start", "promote"}:
+                assert after.weight == 0.0
+            kept = router.status()
+            assert written((Path(folder) / "w").read_text(encoding="utf-8")).share == kept.weight
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):

@@ -60,6 +60,7 @@ def workflow(config: CanaryConfig, target: RenderOptions, check: Checker) -> lis
         "concurrency": {"group": f"canary-{target.name}", "cancel-in-progress": False},
         "jobs": {
             "canary": {
+                "name": f"{target.name}: {', '.join(f'{weight} %' for weight in weights)}",
                 "runs-on": "ubuntu-24.04",
                 "timeout-minutes": minutes,
                 "permissions": {"contents": "read"},
