@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 
+from somaresil import SLO, CanaryConfig, CanaryController, ManualClock, Resilience
+from somaresil.canary import Verdict
+from somaresil.canary.ledger import Counts, Finding
+from somaresil.canary.opinion import Opinion
 from somaresil.canary.router import RouterError, TrafficRouter
 from somaresil.integrations.nginx import NginxWeights
 from tests.integration.routing import Nginx, asked, find, load, upstream
@@ -177,3 +182,40 @@ def test_an_abort_without_nginx_holds_for_the_next_one(nginx):
     nginx.start()
     assert router.status().phase == "Aborted"
     assert asked(nginx.port, 50) == {"old": 50}
+
+
+class Judge:
+    """Says what it is told to, of every version."""
+
+    verdict, events = Verdict.PASS, 0
+
+    def opinion(self, checksum):
+        finding = Finding(Verdict.WAIT, "no proof either way", 1.0, 1.0, 1.0, Counts(candidate_good=self.events))
+        return Opinion(self.verdict, "as told", finding, at=1.0)
+
+
+def test_a_controller_moves_the_traffic_and_takes_it_back(nginx):
+    """Ramped by a judge's word, then failed: the share is measured at each step, and nginx that is deaf for a while holds nothing up."""
+    clock, judge = ManualClock(), Judge()
+    resilience = Resilience("service", clock=clock)
+    resilience.slos.add(SLO("up", 95.0, timedelta(days=1)))
+    config = CanaryConfig(name="answer", bad="up", steps=[10, 50, 100], bake=60.0, minimum_events=5, interval=None)
+    router = nginx.router()
+    controller = CanaryController(resilience, config, judge=judge, router=router)
+    controller.start("v2")
+    controller.evaluate()
+    assert 20 <= asked(nginx.port, 500)["new"] <= 90
+    judge.events += 50
+    clock.advance(60.0)
+    controller.evaluate()
+    controller.evaluate()
+    assert 190 <= asked(nginx.port, 500)["new"] <= 310
+    judge.verdict = Verdict.FAIL
+    router._reload = ("false",)
+    controller.evaluate()
+    assert controller.phase == "rollback"
+    assert asked(nginx.port, 100)["new"] > 20
+    router._reload = nginx.reload
+    controller.evaluate()
+    assert asked(nginx.port, 100) == {"old": 100}
+    assert router.status().message == "as told"

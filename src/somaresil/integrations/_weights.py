@@ -102,10 +102,11 @@ class WeightFile:
 
         Raises :class:`~somaresil.canary.router.RouterError`, as all orders do.
         """
+        version = _short(version)
         with self._lock:
             before = self._kept()
             under_way = before is not None and before.version == version and before.phase == PROGRESSING
-            order = before if before is not None and under_way else Order(version=_short(version))
+            order = before if before is not None and under_way else Order(version=version)
             self._give(replace(order, paused=False), before)
 
     def set_weight(self, share: float) -> None:
