@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from datetime import timedelta
 
 import pytest
 
-from somaresil import ConfigurationError
+from somaresil import SLO, CanaryConfig, CanaryController, ConfigurationError, ManualClock, Resilience
+from somaresil.canary import Verdict
+from somaresil.canary.ledger import Counts, Finding
+from somaresil.canary.opinion import Opinion
 from somaresil.canary.router import RouterError, TrafficRouter
 from somaresil.integrations.kubernetes import ArgoRollout, FlaggerCanary
 from tests.integration.servers import HOST, free_port
@@ -316,3 +320,28 @@ def test_all_problems_are_told_at_once():
     assert [problem.path for problem in refused.value.problems] == [
         f"ArgoRollout.{name}" for name in ("name", "namespace", "container", "image", "patience")
     ]
+
+
+class Judge:
+    """Says that it is worse."""
+
+    def opinion(self, checksum):
+        return Opinion(Verdict.FAIL, "it is worse", Finding(Verdict.FAIL, "it is worse", 200.0, 1.0, 1.0, Counts(candidate_bad=9)), at=1.0)
+
+
+def test_a_controller_orders_a_rollback_until_flagger_has_done_it(api):
+    """Nothing is believed before; after, it is over."""
+    api.put(CANARIES, canary("Progressing", 30, suspend=True))
+    resilience = Resilience("service", clock=ManualClock())
+    resilience.slos.add(SLO("up", 95.0, timedelta(days=1)))
+    config = CanaryConfig(name="gateway", bad="up", steps=[10, 50, 100], interval=None)
+    router = FlaggerCanary("gateway", namespace="soma", client=api.client)
+    controller = CanaryController(resilience, config, judge=Judge(), router=router)
+    controller.start("v2")
+    for _ in range(3):
+        controller.evaluate()
+        assert controller.phase == "rollback"
+        assert "asked at the next look (it is worse)" in controller.status().trouble
+    api.change(CANARIES, status={"phase": "Failed", "canaryWeight": 0})
+    controller.evaluate()
+    assert not controller.status().trouble
