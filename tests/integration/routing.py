@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ def find(name: str) -> str | None:
 
 
 @contextmanager
-def upstream(word: str, delay: float = 0.0):
+def upstream(word: str):
     """Serve `word` on a loopback port, and give the port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -29,8 +30,6 @@ def upstream(word: str, delay: float = 0.0):
         wbufsize = -1
 
         def do_GET(self):
-            if delay:
-                threading.Event().wait(delay)
             self.send_response(200)
             self.send_header("Content-Length", str(len(word)))
             self.end_headers()
@@ -117,6 +116,16 @@ backend candidate
             encoding="utf-8",
         )
         super().__init__([binary, "-W", "-db", "-f", self.conf], port=port, folder=folder)
+
+    def worker(self) -> str | None:
+        """Give the number of the process that answers at the stats socket; None: nobody does now."""
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(5)
+            line.connect(str(self.socket))
+            line.sendall(b"show info\n")
+            with line.makefile() as answer:
+                return next((text.split()[1] for text in answer if text.startswith("Pid:")), None)
+        return None
 
 
 def asked(port: int, count: int, *, headers: dict[str, str] | None = None, fresh: bool = False) -> Counter[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -66,8 +67,15 @@ def test_a_reload_keeps_the_share_and_loses_no_request(haproxy):
     server = haproxy()
     server.router.set_weight(0.5)
     with load(server.port) as total:
+        before = server.worker()
         os.kill(server.pid, signal.SIGUSR2)
-        threading.Event().wait(1.5)
+        deadline = time.monotonic() + 20
+        while server.worker() in {before, None} and time.monotonic() < deadline:
+            threading.Event().wait(0.02)
+        assert server.worker() not in {before, None}
+        answered = sum(total.values())
+        while sum(total.values()) < answered + 50 and time.monotonic() < deadline:
+            threading.Event().wait(0.02)
     assert set(total) == {"old", "new"}
     assert 430 <= asked(server.port, 1_000)["new"] <= 570
     assert server.router.status().weight == 0.5
