@@ -14,8 +14,7 @@ from somaresil.canary import Verdict
 from somaresil.canary.ledger import Counts, Finding
 from somaresil.canary.opinion import Opinion
 from somaresil.canary.render import RenderOptions, documents
-
-verdict = pytest.importorskip("somaresil.verdict", reason="the verdict app is not part of this version")
+from somaresil.verdict import verdict_app
 
 BASE = "http://verdicts:8080/canary"
 CONFIG = CanaryConfig(name="gateway", bad="availability", steps=[10, 50, 100])
@@ -40,7 +39,7 @@ def asker(said):
     """Give a function that asks the app at an address, and gives status and body."""
     resilience = Resilience("service", clock=ManualClock())
     resilience.slos.add(SLO("availability", 99.0, timedelta(days=1)))
-    app = verdict.verdict_app({"gateway": Judge(said)}, resilience=resilience, auth=lambda scope: "engine")
+    app = verdict_app({"gateway": Judge(said)}, resilience=resilience, auth=lambda scope: "engine")
 
     def ask(url, body=None):
         address = urlsplit(url)
