@@ -70,9 +70,9 @@ def test_nothing_is_counted_twice_and_nothing_is_made_up(steps):
 
 
 def test_good_candidates_seldom_fail_when_pods_fall_silent_restart_and_all_have_outages_together():
-    """600 fleets, at a level of 1 % in each of them."""
+    """300 fleets, at a level of 1 % in each of them."""
     failed = 0
-    for number in range(600):
+    for number in range(300):
         chance = random.Random(number)
         fleet = Fleet(2, 3)
         for _ in range(15):
@@ -80,12 +80,14 @@ def test_good_candidates_seldom_fail_when_pods_fall_silent_restart_and_all_have_
             for pod in fleet.pods:
                 events = chance.randrange(0, 30)
                 pod.serve(events, sum(chance.random() < rate for _ in range(events)))
-                pod.silent = chance.random() < 0.15
+                pod.silent = chance.random() < (0.7 if pod.silent else 0.15)
+                # One that does not keep its marks: what it tells when it is back spans several steps.
+                pod.marks = pod.marks[-1:]
                 if chance.random() < 0.03:
                     pod.restart()
             fleet.tick()
         failed += fleet.says().verdict is Verdict.FAIL
-    assert failed <= 6
+    assert failed <= 3
 
 
 JSON = st.recursive(
