@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from somaresil import control_command, rules_command, slo_command
 from somaresil._version import __version__
+from somaresil.canary_command import cli as canary_command
 from somaresil.gate import cli as gate_command
 from somaresil.sla import cli as sla_command
 from somaresil.toolkit import cli as toolkit_command
@@ -148,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     sla_command.add_commands(commands)
     toolkit_command.add_command(commands)
     control_command.add_to(commands)
+    canary_command.add_to(commands)
     rules_command.add_to(commands)
     slo_command.add_to(commands)
     return parser

@@ -5,40 +5,30 @@ Exit codes: 0 done; 1 refused by the service; 2 it could not be done (wrong argu
 With ``--host SERVICE`` no service is asked: the file is written that every process of it looks at (:mod:`somaresil.chaos.killswitch`),
 so it works when nothing answers any more.
 
-The token comes from a variable of the environment, for arguments are seen by everybody on the machine. No redirect is followed, so the
-token goes where it was sent.
+See :mod:`somaresil.remote` for the token.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.errors import ConfigurationError
+from somaresil.remote import DONE, IMPOSSIBLE, REFUSED, Impossible, Remote, clean, tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = ["DONE", "IMPOSSIBLE", "REFUSED", "TOKEN", "URL", "add_to"]
 
-DONE, REFUSED, IMPOSSIBLE = 0, 1, 2
 URL: Final = "SOMARESIL_CHAOS_URL"
 TOKEN: Final = "SOMARESIL_CHAOS_TOKEN"  # noqa: S105 - the name of the variable
-_LARGEST: Final = 4_000_000
 _LARGEST_PLAN: Final = 65_536
-_PROBLEM: Final = "application/problem+json"
 _COLUMNS: Final = ("id", "state", "target", "rate", "remaining", "injected", "by")
-
-
-class _ImpossibleError(Exception):
-    """It could not be done."""
 
 
 def add_to(commands: Any) -> None:
@@ -90,8 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it, and give the exit code."""
     try:
         return _ACTIONS[arguments.action](arguments)
-    except _ImpossibleError as why:
-        print(f"somaresil chaos: {_clean(str(why))}", file=sys.stderr)
+    except Impossible as why:
+        print(f"somaresil chaos: {clean(str(why))}", file=sys.stderr)
         return IMPOSSIBLE
 
 
@@ -148,9 +138,9 @@ def _by_file(arguments: argparse.Namespace, action: str) -> int:
             where = ""
         found = read_host(arguments.host, path=arguments.switch)
     except ConfigurationError as wrong:
-        raise _ImpossibleError(str(wrong)) from None
+        raise Impossible(str(wrong)) from None
     except OSError as broken:
-        raise _ImpossibleError(f"the kill switch: {broken}") from None
+        raise Impossible(f"the kill switch: {broken}") from None
     said = {
         "service": arguments.host,
         "engaged": (found.by or "somebody") if found.engaged else None,
@@ -159,21 +149,21 @@ def _by_file(arguments: argparse.Namespace, action: str) -> int:
     if arguments.json:
         print(json.dumps({**said, "switch": where or None}, indent=2))
     elif action == "stop":
-        print(f"stopped: every experiment of {_clean(arguments.host)} on this host; what starts from now on may run ({where})")
+        print(f"stopped: every experiment of {clean(arguments.host)} on this host; what starts from now on may run ({where})")
     elif found.engaged:
-        print(f"engaged by {_clean(str(said['engaged']))}: nothing of {_clean(arguments.host)} may start on this host")
+        print(f"engaged by {clean(str(said['engaged']))}: nothing of {clean(arguments.host)} may start on this host")
     else:
-        print(f"released: experiments of {_clean(arguments.host)} may start on this host")
+        print(f"released: experiments of {clean(arguments.host)} may start on this host")
     return DONE
 
 
 def _stop(arguments: argparse.Namespace) -> int:
     if arguments.host is not None:
         if arguments.ids:
-            raise _ImpossibleError("stop --host ends everything: it takes no ids")
+            raise Impossible("stop --host ends everything: it takes no ids")
         return _by_file(arguments, "stop")
     if bool(arguments.ids) == arguments.all:
-        raise _ImpossibleError("stop needs the ids of experiments, or --all")
+        raise Impossible("stop needs the ids of experiments, or --all")
     why = {} if arguments.reason is None else {"reason": arguments.reason}
     if arguments.all:
         status, said = _ask(arguments, "POST", "/stop", why)
@@ -197,16 +187,16 @@ def _wanted(arguments: argparse.Namespace) -> Any:
         try:
             window[name] = json.loads(text)
         except ValueError:
-            raise _ImpossibleError(f"--option {option}: expected NAME=JSON, text in quotes") from None
+            raise Impossible(f"--option {option}: expected NAME=JSON, text in quotes") from None
         if not separator or not name:
-            raise _ImpossibleError(f"--option {option}: expected NAME=JSON")
+            raise Impossible(f"--option {option}: expected NAME=JSON")
     if arguments.plan is None:
         missing = [f"--{name}" for name in ("target", "kind", "duration") if name not in window]
         if missing:
-            raise _ImpossibleError(f"start needs a plan, or {', '.join(missing)}")
+            raise Impossible(f"start needs a plan, or {', '.join(missing)}")
         return window
     if window:
-        raise _ImpossibleError("start takes a plan or options, not both")
+        raise Impossible("start takes a plan or options, not both")
     try:
         if arguments.plan == "-":
             text = sys.stdin.read(_LARGEST_PLAN + 1)
@@ -214,84 +204,24 @@ def _wanted(arguments: argparse.Namespace) -> Any:
             with Path(arguments.plan).open(encoding="utf-8") as file:
                 text = file.read(_LARGEST_PLAN + 1)
         if len(text) > _LARGEST_PLAN:
-            raise _ImpossibleError(f"{arguments.plan}: more than {_LARGEST_PLAN} characters")
+            raise Impossible(f"{arguments.plan}: more than {_LARGEST_PLAN} characters")
         json.loads(text)
     except (OSError, ValueError, RecursionError) as broken:
-        raise _ImpossibleError(f"{arguments.plan}: {broken}") from None
+        raise Impossible(f"{arguments.plan}: {broken}") from None
     # As it stands there: what stands twice is for the service to refuse.
     return text
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer like any other, and not the right one."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
 def _ask(arguments: argparse.Namespace, method: str, path: str, data: Any = None) -> tuple[int, Any]:
-    """Status and data of an answer of the control app. Raises when something else answers, or nothing."""
-    url = arguments.url or os.environ.get(URL)
-    token = os.environ.get(arguments.token_env)
-    if not url:
-        raise _ImpossibleError(f"where is the control app? --url, or {URL}")
-    if not token or not token.isascii() or not token.isprintable():
-        raise _ImpossibleError(f"the variable {arguments.token_env} holds no token")
-    if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
-        raise _ImpossibleError(f"{url}: expected http:// or https://")
-    if not 0.0 < arguments.timeout <= 600.0:  # noqa: PLR2004 - ten minutes
-        raise _ImpossibleError("--timeout: expected more than 0 and at most 600 seconds")
-    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
-    body = None
-    if method == "POST":
-        headers["Content-Type"] = "application/json"
-        body = (data if isinstance(data, str) else json.dumps(data)).encode()
-    try:
-        request = urllib.request.Request(url.rstrip("/") + path, body, headers, method=method)  # noqa: S310 - the scheme was looked at
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=arguments.timeout) as answer:
-            return _read(answer.status, answer.headers, answer.read(_LARGEST + 1))
-    except urllib.error.HTTPError as answer:
-        with answer:
-            return _read(answer.code, answer.headers, answer.read(_LARGEST + 1))
-    except (OSError, ValueError) as broken:
-        reason = getattr(broken, "reason", broken)
-        raise _ImpossibleError(f"{url}: {type(broken).__name__}: {reason}") from None
-    except Exception as broken:  # noqa: BLE001 - http.client.HTTPException: something else speaks there
-        raise _ImpossibleError(f"{url}: {type(broken).__name__}: {broken}") from None
+    return _remote(arguments).ask(method, path, data)
 
 
-def _read(status: int, headers: Any, body: bytes) -> tuple[int, Any]:
-    kind = (headers.get("content-type") or "").partition(";")[0].strip()
-    if kind not in {"application/json", _PROBLEM} or len(body) > _LARGEST:
-        hint = ": a wrong URL, or a token that is not known there" if status == 404 else ""  # noqa: PLR2004
-        raise _ImpossibleError(f"the answer is not one of the control app (status {status}{hint})")
-    try:
-        said = json.loads(body)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise _ImpossibleError(f"the answer is not one of the control app (status {status})")
-    if status >= 500:  # noqa: PLR2004
-        raise _ImpossibleError(f"the control app has failed: {said.get('detail')}")
-    return status, said
+def _remote(arguments: argparse.Namespace) -> Remote:
+    return Remote("control app", url=arguments.url, url_variable=URL, token_variable=arguments.token_env, timeout=arguments.timeout)
 
 
 def _told(arguments: argparse.Namespace, status: int, said: Any, text: Any) -> int:
-    """Print an answer, and give the exit code."""
-    refused = not 200 <= status < 300  # noqa: PLR2004
-    if arguments.json:
-        print(json.dumps(said, indent=2))
-    elif refused:
-        print(f"refused ({status}): {_clean(str(said.get('detail')))}", file=sys.stderr)
-        for each in said.get("problems", ()):
-            hint = f" ({each.get('hint')})" if each.get("hint") else ""
-            print(_clean(f"  {each.get('path')} = {each.get('value')}: expected {each.get('allowed')}{hint}"), file=sys.stderr)
-    else:
-        try:
-            print(text())
-        except (KeyError, TypeError, AttributeError):
-            raise _ImpossibleError("the answer is not one of the control app") from None
-    return REFUSED if refused else DONE
+    return tell(_remote(arguments), status, said, text, as_json=arguments.json)
 
 
 def _table(experiments: Sequence[Mapping[str, Any]]) -> str:
@@ -304,19 +234,14 @@ def _lines(said: Mapping[str, Any]) -> str:
     lines = []
     for name, value in said.items():
         if name == "problems":
-            lines += [f"{'problem':<24} {_clean(str(each['path']))}: expected {_clean(str(each['allowed']))}" for each in value]
+            lines += [f"{'problem':<24} {clean(str(each['path']))}: expected {clean(str(each['allowed']))}" for each in value]
         else:
             shown = (
                 ", ".join(map(str, value)) if isinstance(value, list) else json.dumps(value) if isinstance(value, dict) else _cell(value)
             )
-            lines.append(f"{_clean(name):<24} {_clean(shown)}")
+            lines.append(f"{clean(name):<24} {clean(shown)}")
     return "\n".join(lines)
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else _clean(str(value))
-
-
-def _clean(text: str) -> str:
-    """Without what a terminal would obey: a service may be in other hands than the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else clean(str(value))

@@ -60,7 +60,8 @@ class Subject:
     @property
     def inboxes(self) -> tuple[EvidenceInbox, ...]:
         """Where it takes what pods push."""
-        return tuple(each for each in getattr(self._value, "sources", ()) if callable(getattr(each, "take", None)))
+        judge = self._value if self._judges else getattr(self._value, "judge", None)
+        return tuple(each for each in getattr(judge, "sources", ()) if callable(getattr(each, "take", None)))
 
     @property
     def moved(self) -> bool:
