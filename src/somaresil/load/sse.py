@@ -1,0 +1,66 @@
+"""Server-sent events as they come in, in pieces of any size (WHATWG HTML, section 9.2.6)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["LARGEST", "Event", "EventReader"]
+
+LARGEST: Final = 1_048_576
+"""Bytes of an event that are kept."""
+_LINE: Final = re.compile(rb"\r\n|\n|\r")
+
+
+class Event(NamedTuple):
+    """One event that has data."""
+
+    kind: str
+    """``message`` unless the stream names another."""
+    data: str
+
+
+class EventReader:
+    """Puts events together."""
+
+    __slots__ = ("_data", "_kind", "_rest", "_size", "_start")
+
+    def __init__(self) -> None:
+        """Nothing has come."""
+        self._rest = b""
+        self._kind = b""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._start = True
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that are complete with this piece. Raises :class:`ValueError` for one of more than :data:`LARGEST` bytes."""
+        text = self._rest + piece
+        # A carriage return at the end may be the first half of a line break.
+        held = text[-1:] == b"\r"
+        lines = _LINE.split(text[:-1] if held else text)
+        self._rest = lines.pop() + (b"\r" if held else b"")
+        if len(self._rest) + self._size > LARGEST:
+            raise ValueError(f"an event of more than {LARGEST} bytes")
+        found: list[Event] = []
+        for line in lines:
+            if not line:
+                if self._data:
+                    found.append(
+                        Event(self._kind.decode("utf-8", "replace") or "message", b"\n".join(self._data).decode("utf-8", "replace"))
+                    )
+                self._kind, self._data, self._size = b"", [], 0
+                continue
+            if self._start:
+                line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - the mark of the encoding belongs to no line
+                self._start = False
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if name == b"data":
+                self._data.append(value)
+                self._size += len(value) + 1
+                if self._size > LARGEST:
+                    raise ValueError(f"an event of more than {LARGEST} bytes")
+            elif name == b"event":
+                self._kind = value
+        return found

@@ -1,0 +1,126 @@
+"""The log-bucket sketch: quantiles within 1 %, merging without loss, exact bounds."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from somaresil.model.sketch import ERROR, LogSketch
+
+VALUES = st.lists(st.floats(min_value=1e-6, max_value=1e8), min_size=1, max_size=200)
+
+
+def counts(sketch):
+    """Everything but the sum, whose last digits depend on the order of the values."""
+    return {name: value for name, value in sketch.as_dict().items() if name != "sum"}
+
+
+def sketch_of(values, bounds=()):
+    made = LogSketch(bounds)
+    for value in values:
+        made.add(value)
+    return made
+
+
+@given(VALUES, st.floats(min_value=0.0, max_value=1.0))
+def test_a_quantile_is_within_one_percent_of_the_value_of_its_rank(values, q):
+    """Whatever the values are, the quantile is that of the nearest rank, within the promised error."""
+    exact = sorted(values)[max(1, math.ceil(q * len(values))) - 1]
+    assert sketch_of(values).quantile(q) == pytest.approx(exact, rel=ERROR * 1.0001)
+
+
+@given(VALUES, VALUES)
+def test_merging_is_the_same_as_having_seen_all_values(some, others):
+    """Two processes that add their sketches know what one process would have known."""
+    merged = sketch_of(some, (0.5, 2.0))
+    merged.merge(sketch_of(others, (0.5, 2.0)))
+    assert counts(merged) == counts(sketch_of(some + others, (0.5, 2.0)))
+    assert merged.total == pytest.approx(math.fsum(some + others))
+
+
+@given(VALUES, st.sampled_from([1e-3, 0.5, 2.0]))
+def test_a_bound_is_counted_exactly(values, bound):
+    """A judgement about a bound is no estimate."""
+    assert sketch_of(values, (bound,)).at_most(bound) == sum(value <= bound for value in values)
+
+
+@given(VALUES, st.floats(min_value=1e-6, max_value=1e8))
+def test_any_other_limit_is_wrong_by_one_bucket_at_most(values, limit):
+    """What lies within the bucket of the limit may be counted, nothing beyond it."""
+    found = sketch_of(values).at_most(limit)
+    assert sum(value <= limit for value in values) <= found <= sum(value <= limit * 1.0203 for value in values)
+
+
+@given(VALUES)
+def test_json_keeps_everything(values):
+    """A sketch that was written and read is the same."""
+    made = sketch_of(values, (0.25,))
+    assert LogSketch.from_dict(json.loads(json.dumps(made.as_dict()))).as_dict() == made.as_dict()
+
+
+def test_an_empty_sketch_knows_nothing():
+    """No values, no quantile, and an empty one changes nothing when it is merged."""
+    empty = LogSketch((1.0,))
+    assert empty.quantile(0.5) is None
+    assert empty.mean is None
+    full = sketch_of([0.5, 3.0], (1.0,))
+    full.merge(empty)
+    assert counts(full) == counts(sketch_of([0.5, 3.0], (1.0,)))
+    empty.merge(full)
+    assert counts(empty) == counts(full)
+    assert LogSketch.from_dict(json.loads(json.dumps(LogSketch().as_dict()))).count == 0
+
+
+def test_a_bound_that_only_one_counts_is_dropped():
+    """Half of an exact count would be a wrong one."""
+    merged = sketch_of([0.5], (1.0, 2.0))
+    merged.merge(sketch_of([0.5], (1.0,)))
+    assert merged.bounds == (1.0,)
+    assert merged.at_most(1.0) == 2
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, -math.inf])
+def test_what_is_no_duration_is_refused(value):
+    """A NaN in a sketch would make every later figure a lie."""
+    with pytest.raises(ValueError, match="finite"):
+        LogSketch().add(value)
+
+
+def test_extremes_stay_within_memory():
+    """Zero and the absurdly large have a bucket, and the reported values stay those that were seen."""
+    made = sketch_of([0.0, 1e-12, 1e12])
+    assert made.quantile(0.0) == 0.0
+    assert made.quantile(1.0) == 1e12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"error": 0.05},
+        {"count": 3},
+        {"count": -1},
+        {"count": True},
+        {"buckets": {"x": 1}},
+        {"buckets": {"5": 1.5}},
+        {"buckets": {"99999": 2}},
+        {"buckets": []},
+        {"min": math.nan},
+        {"max": -1.0},
+        {"within": {"1.0": 7}},
+        {"sum": None},
+    ],
+)
+def test_a_damaged_sketch_is_refused(change):
+    """What does not add up is named, not used."""
+    data = {**sketch_of([0.5, 2.0], (1.0,)).as_dict(), **change}
+    with pytest.raises(ValueError):
+        LogSketch.from_dict(data)
+
+
+def test_a_share_out_of_range_is_refused():
+    """95 is no quantile."""
+    with pytest.raises(ValueError, match="share"):
+        LogSketch().quantile(95)
