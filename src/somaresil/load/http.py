@@ -163,8 +163,27 @@ class HttpCaller:
 class Exchange:
     """One request and its answer. A :class:`~somaresil.load.generator.Flight`."""
 
-    __slots__ = ("_ended", "begun", "caller", "carrier", "due", "first", "gaps", "injected", "items", "last", "over", "payload", "reader")
-    __slots__ += ("received", "request", "retried", "status", "task", "terminal")
+    __slots__ = (
+        "_ended",
+        "begun",
+        "caller",
+        "carrier",
+        "due",
+        "first",
+        "gaps",
+        "injected",
+        "items",
+        "last",
+        "over",
+        "payload",
+        "reader",
+        "received",
+        "request",
+        "retried",
+        "status",
+        "task",
+        "terminal",
+    )
 
     def __init__(self, caller: HttpCaller, request: str, payload: Payload, due: float, ended: Callable[[Ending], None]) -> None:
         self.caller = caller

@@ -1,6 +1,7 @@
 """The gateway: an API on top of three guarded calls, with one middleware around it.
 
 - ``POST /v1/session/message`` asks the worker and writes the exchange to memory;
+- ``POST /v1/session/upload`` takes a file and says how large it was;
 - ``GET /v1/llm/invoke/stream`` passes the tokens of the model on as server-sent events;
 - ``/health``, ``/metrics``, and ``/_soma/`` for the driver of the demo (:mod:`somaresil.demo.services.control`).
 """
@@ -10,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import Body, FastAPI, Header
+from fastapi import Body, FastAPI, Header, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
 from somaresil import ChaosCeilings, Resilience
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from somaresil.demo.settings import Settings
 
 __all__ = ["build"]
+
+LARGEST_UPLOAD: Final = 1_048_576
+"""Bytes."""
 
 
 def build(settings: Settings) -> ASGIApp:
@@ -68,6 +72,15 @@ def build(settings: Settings) -> ASGIApp:
             "degraded": witness.degraded("worker.call"),
             "memory": "queued" if witness.degraded("memory.write") else "stored",
         }
+
+    @api.post("/v1/session/upload")
+    async def upload(session: str, request: Request) -> dict[str, Any]:
+        received = 0
+        async for piece in request.stream():
+            received += len(piece)
+            if received > LARGEST_UPLOAD:
+                raise HTTPException(413, f"at most {LARGEST_UPLOAD} bytes")
+        return {"session": session, "received": received}
 
     @api.get("/v1/llm/invoke/stream")
     async def stream(prompt: str, x_request_id: Annotated[str, Header()]) -> StreamingResponse:
