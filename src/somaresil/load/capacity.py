@@ -61,7 +61,7 @@ class Probe:
             rate,
             answer,
             "" if answer is Answer.KEPT else why,
-            book.good / report.run.seconds if report.run.seconds else 0.0,
+            report.run.per_second(book.good),
             report.run.concurrency,
             book.latency.quantile(0.95),
             bool(report.run.saturated),

@@ -102,7 +102,10 @@ class Run:
 
     books: Books
     seconds: float = 0.0
-    """From the first intended moment to the end of the timetable."""
+    """From the beginning to the end of the timetable."""
+    elapsed: float = 0.0
+    """From the beginning to the end of the last request: what rates of answers are counted over, for a line that is worked off later must
+    not look like a higher rate."""
     offered: int = 0
     points: list[Point] = field(default_factory=list)
     lateness: LogSketch = field(default_factory=LogSketch)
@@ -113,6 +116,10 @@ class Run:
     """Requests in flight in the mean."""
     complete: bool = False
     """Whether the timetable was worked through."""
+
+    def per_second(self, count: float) -> float:
+        """So many, by second of the whole run."""
+        return count / self.elapsed if self.elapsed > 0.0 else 0.0
 
     @property
     def saturated(self) -> tuple[str, ...]:
@@ -199,7 +206,7 @@ class Generator:
             self._abandon()
             self._end_slice(now)
             self.run.seconds = self.run.seconds or max(now - begun, 1e-9)
-            elapsed = max(now - begun, 1e-9)
+            self.run.elapsed = elapsed = max(now - begun, 1e-9)
             self.run.cpu = (self._cpu() - cpu) / elapsed
             self.run.concurrency = self._busy / elapsed
             await asyncio.gather(beats, sweeps, return_exceptions=True)

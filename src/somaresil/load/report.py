@@ -74,6 +74,8 @@ class LoadReport:
             "stages": [asdict(stage) for stage in self.scenario.stages],
             "started_at": self.started_at,
             "seconds": run.seconds,
+            "elapsed": run.elapsed,
+            "throughput": run.per_second(run.books.total().good),
             "complete": run.complete,
             "interrupted": self.interrupted,
             "answer": self.answer.value,
@@ -110,10 +112,11 @@ class LoadReport:
     def about(self) -> str:
         """How much, for how long, where to."""
         run = self.run
-        rate = run.offered / run.seconds if run.seconds else 0.0
+        offered = run.offered / run.seconds if run.seconds else 0.0
+        answered = run.per_second(run.books.total().good)
         return (
-            f"{self.scenario.target}, {run.offered} arrivals in {run.seconds:.4g} s ({rate:.4g} a second, {self.scenario.arrival}, "
-            f"seed {self.scenario.seed}), {run.concurrency:.3g} in flight in the mean"
+            f"{self.scenario.target}, {run.offered} arrivals in {run.seconds:.4g} s ({self.scenario.arrival}, seed {self.scenario.seed}): "
+            f"{offered:.4g} a second, {answered:.4g} good answers a second, {run.concurrency:.3g} in flight in the mean"
         )
 
     @property

@@ -169,7 +169,7 @@ def judge(threshold: Threshold, book: Book, run: Run) -> Check:
     """What became of one limit, by the counts in ``book``: those of streams alone for a limit that only streams have."""
     what = str(threshold)
     if threshold.limit == "throughput":
-        rate = book.good / run.seconds if run.seconds > 0.0 else 0.0
+        rate = run.per_second(book.good)
         enough = rate >= threshold.value
         said = f"{rate:.4g} good answers a second"
         # What was not offered cannot have been answered.

@@ -88,6 +88,13 @@ def test_a_stall_is_in_the_figures_of_everybody_who_was_meant_to_come():
     assert latency.quantile(0.50) == pytest.approx(0.001, rel=0.02)
 
 
+def test_a_line_that_is_worked_off_later_is_no_higher_rate():
+    """Fifty answers that took until the seventh second are seven a second, not ten."""
+    result, _ = offer([Stage(5.0, 10.0)], lambda _: 2.0)
+    assert result.elapsed == pytest.approx(6.95)
+    assert result.per_second(50) == pytest.approx(50 / 6.95)
+
+
 def test_what_cannot_be_begun_is_dropped_and_counted_not_queued():
     """With a hung service there are never more in flight than allowed, and nothing is begun later than it was meant to."""
     result, caller = offer([Stage(10.0, 10.0)], lambda _: None, max_in_flight=7, timeout=60.0)

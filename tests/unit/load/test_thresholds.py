@@ -25,7 +25,7 @@ def run_of(latencies, *, failures=0, dropped=0, threshold=None, seconds=10.0, sa
     late = LogSketch()
     for _ in range(30):
         late.add(1.0 if saturated else 0.0)
-    return Run(books, seconds, book.started + dropped, lateness=late, complete=True)
+    return Run(books, seconds, seconds, book.started + dropped, lateness=late, complete=True)
 
 
 def answer(limit, value, latencies, **options):
