@@ -319,7 +319,7 @@ class _Connection(asyncio.Protocol):
         except ValueError:
             self._end("an event too large", keep=False)
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """The answer may be complete with that, or cut off."""
         self._caller.open.discard(self)
         if self in self._caller.idle:
@@ -339,7 +339,7 @@ class _Connection(asyncio.Protocol):
             exchange.retried = True
             self._caller.connect(exchange, functools.partial(_Connection, self._caller, exchange))
         else:
-            exchange.finish("closed")
+            exchange.finish("closed" if exc is None else "reset")
 
     def drop(self) -> None:
         """Close it, whatever it carries."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,7 +83,7 @@ class Request:
     kind: str = "http"
     """``http``, ``sse`` (server-sent events) or ``websocket``."""
     method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] | None = None
     json: Any = None
     """A body that is sent as JSON."""
     body: str | None = None
@@ -134,6 +134,8 @@ class Request:
         check.finish()
 
     def _check_headers(self, check: Checker) -> None:
+        if self.headers is None:
+            return
         if not isinstance(self.headers, Mapping):
             check.problem("headers", self.headers, "a table of texts")
             return
@@ -196,7 +198,7 @@ def _maker(request: Request, target: Target) -> Callable[[Mapping[str, str]], Or
 
 
 def _payload(request: Request, target: Target, values: Mapping[str, str]) -> Payload:
-    headers = [(name, _filled(value, values)) for name, value in request.headers.items()]
+    headers = [(name, _filled(value, values)) for name, value in (request.headers or {}).items()]
     path = target.path + _filled(request.path, values)
     expect = None if request.expect is None else frozenset(request.expect)
     if request.kind == "websocket":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import urllib.error
 import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass, field

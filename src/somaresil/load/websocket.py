@@ -60,12 +60,12 @@ class WebSocket(asyncio.Protocol):
         except ValueError:
             self._over("a message too large", now)
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Whatever was still to come does not."""
         self._caller.open.discard(self)
         if not self._exchange.over:
             self._exchange.carrier = None
-            self._exchange.finish("truncated" if self._exchange.begun else "closed")
+            self._exchange.finish("truncated" if self._exchange.begun else "closed" if exc is None else "reset")
 
     def drop(self) -> None:
         """Close the connection."""
