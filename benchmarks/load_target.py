@@ -60,6 +60,16 @@ class Plain(asyncio.Protocol):
         self.write(self.answer * data.count(b"\r\n\r\n"))
 
 
-async def serve_plain(host: str, port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Plain, host, port, backlog=2048)
-    await server.serve_forever()
+def run_plain(host: str, port: int) -> None:
+    """Serve until the process is ended, on uvloop where it is installed."""
+
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(Plain, host, port, backlog=2048)
+        await server.serve_forever()
+
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        new_event_loop = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serve())

@@ -67,7 +67,7 @@ def serving(*, stalls: bool = False, plain: bool = False) -> Iterator[str]:
     command = [sys.executable, "-m", "uvicorn", "load_target:app", "--host", HOST, "--port", str(port), "--log-level", "critical"]
     environment = {**os.environ, "LOAD_TARGET_STALLS": "1" if stalls else "0"}
     if plain:
-        command = [sys.executable, "-c", f"import asyncio, load_target; asyncio.run(load_target.serve_plain({HOST!r}, {port}))"]
+        command = [sys.executable, "-c", f"import load_target; load_target.run_plain({HOST!r}, {port})"]
     else:
         command.append("--no-access-log")
     server = subprocess.Popen(command, cwd=HERE, env=environment, stderr=subprocess.DEVNULL if plain else None)

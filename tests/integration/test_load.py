@@ -60,9 +60,9 @@ def test_the_first_token_is_when_it_came(service):
     report = load(service, Request("sse", "/sse", kind="sse", end="[DONE]"), rate=20.0, seconds=2.0)
     book = report.run.books.total()
     assert (book.good, book.streams, book.truncated, book.items) == (40, 40, 0, 400)
-    assert 0.019 <= book.first.quantile(0.5) <= 0.030
-    assert 0.018 <= book.gap.quantile(0.5) <= 0.026
-    assert 0.19 <= book.latency.quantile(0.5) <= 0.30
+    assert 0.019 <= book.first.quantile(0.5) <= 0.045
+    assert 0.018 <= book.gap.quantile(0.5) <= 0.04
+    assert 0.19 <= book.latency.quantile(0.5) <= 0.4
 
 
 @pytest.mark.parametrize(("path", "failure"), [("/cut", "truncated"), ("/torn", "cut off")])
@@ -156,21 +156,21 @@ def test_the_service_is_read_beside_its_clients(service):
     assert answers == {"up: 0.9": "kept", "unknown": "unknown"}
 
 
+@pytest.mark.slow
 def test_a_known_knee_is_found_within_a_tenth(service):
-    """Four workers of 20 ms each can do 200 a second (a little less on a real clock), and that is where the knee is."""
-    scenario = Scenario(
-        "knee",
-        service,
-        (Request("workers", "/workers", timeout=5.0),),
-        (Stage(1.0, 400.0),),
-        arrival="constant",
-        thresholds=(Threshold("p95", 0.15), Threshold("error_rate", 0.01)),
-    )
-    probes = []
-    found = asyncio.run(scenario_capacity(scenario, start=100.0, seconds=1.5, precision=0.05, runs=1, watch=probes.append))
+    """Four workers of 20 ms do what they do when they never rest, and that is where the knee is."""
+    request = Request("workers", "/workers", timeout=20.0)
+    limits = (Threshold("p95", 0.15), Threshold("error_rate", 0.01))
+
+    def at_most():
+        run = load(service, request, rate=300.0, seconds=2.0).run
+        return run.per_second(run.books.total().good)
+
+    scenario = Scenario("knee", service, (request,), (Stage(1.0, 400.0),), arrival="constant", thresholds=limits)
+    before, found, after = at_most(), asyncio.run(scenario_capacity(scenario, start=150.0, seconds=1.5, runs=1)), at_most()
     assert found.found, found.lines()
-    # What the workers really do: an asyncio sleep of 20 ms takes up to 1.5 ms more.
-    assert 170.0 <= found.knee <= 220.0
+    # By arithmetic 200, less what timers and the machine take.
+    assert 0.9 * min(before, after) <= found.knee <= 1.1 * max(before, after)
     assert found.headroom(100.0) == pytest.approx(found.knee / 100.0 - 1.0)
 
 

@@ -116,6 +116,7 @@ def gateway():
         yield settings.gateway
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [*PRESETS])
 def test_every_shape_runs_against_the_demo(gateway, preset, tmp_path):
     """The conversation user in every preset, compressed to seconds: every kind of request is answered, and nothing is lost."""
@@ -123,7 +124,7 @@ def test_every_shape_runs_against_the_demo(gateway, preset, tmp_path):
     file = tmp_path / "conversation.toml"
     file.write_text(subprocess.run([*command, "template"], capture_output=True, text=True, check=True, timeout=30).stdout)
     seconds, users = PRESETS[preset].seconds, PRESETS[preset].users
-    options = ["--target", gateway, "--preset", preset, "--compress", str(seconds / 5.0), "--scale", str(40.0 / users)]
+    options = ["--target", gateway, "--preset", preset, "--compress", str(seconds / 4.0), "--scale", str(40.0 / users)]
     done = subprocess.run(
         [*command, "run", str(file), *options, "--format", "json"], capture_output=True, text=True, timeout=60, check=False, env=os.environ
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from somaresil.clock import SystemClock
+from somaresil.errors import describe
 from somaresil.load.books import ABANDONED, Books, Ending
 from somaresil.model.sketch import LogSketch
 
@@ -116,6 +117,8 @@ class Run:
     """Requests in flight in the mean."""
     complete: bool = False
     """Whether the timetable was worked through."""
+    notes: list[str] = field(default_factory=list)
+    """What went wrong beside the requests."""
 
     def per_second(self, count: float) -> float:
         """So many, by second of the whole run."""
@@ -210,10 +213,6 @@ class Generator:
             self.run.cpu = (self._cpu() - cpu) / elapsed
             self.run.concurrency = self._busy / elapsed
             await asyncio.gather(beats, sweeps, return_exceptions=True)
-        for task in (beats, sweeps):
-            # What a watcher raises is the defect of its owner, and is not hidden.
-            if not task.cancelled() and (broken := task.exception()) is not None:
-                raise broken
         return self.run
 
     async def _begin_all(self, timetable: Iterable[float], begun: float) -> None:
@@ -308,7 +307,11 @@ class Generator:
         self._slice = _Slice(cpu)
         self.run.points.append(point)
         if self._watch is not None:
-            self._watch(point, self.run)
+            try:
+                self._watch(point, self.run)
+            except Exception as broken:  # noqa: BLE001 - a screen that is gone must not end a soak of four hours
+                self._watch = None
+                self.run.notes.append(f"the progress could not be shown any more: {describe(broken)}")
 
     def _abandon(self) -> None:
         """Let go of what is in flight; of each only the number is kept."""

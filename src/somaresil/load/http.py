@@ -36,6 +36,8 @@ _DRAIN: Final = 1.0
 """Seconds that a stream may go on after its last event before its connection is closed."""
 _KEPT: Final = 2_000
 """Connections that are kept for later."""
+_LARGEST_HEAD: Final = 262_144
+"""Bytes in which the head of an answer must be complete."""
 
 
 def missing() -> tuple[str, ...]:
@@ -146,6 +148,8 @@ class HttpCaller:
         except OSError as error:
             # No names and numbers of this connection: the kinds of errors are counted.
             exchange.finish("no file descriptor is left" if error.errno in {23, 24} else f"connect: {type(error).__name__}")
+        except UnicodeError:
+            exchange.finish("connect: no name of a host")
 
     async def close(self) -> None:
         """Close every connection."""
@@ -268,7 +272,9 @@ class _Connection(asyncio.Protocol):
         self._waiting: Exchange | None = exchange
         self._exchange: Exchange | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._broken = httptools.HttpParserError
+        # An answer that wants to go on in another protocol was not asked for.
+        self._broken = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+        self._head = 0
         self._now = 0.0
         self._fresh = True
         """Whether nothing of the answer has come."""
@@ -298,7 +304,7 @@ class _Connection(asyncio.Protocol):
         """Send a request."""
         self._exchange = exchange
         exchange.carrier = self
-        self._fresh, self._headers, self._length = True, False, False
+        self._fresh, self._headers, self._length, self._head = True, False, False, 0
         self.transport.write(exchange.payload.data)
 
     def data_received(self, data: bytes) -> None:
@@ -316,8 +322,11 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except self._broken:
             self._end("not HTTP", keep=False)
-        except ValueError:
-            self._end("an event too large", keep=False)
+            return
+        if not self._headers and self._exchange is not None:
+            self._head += len(data)
+            if self._head > _LARGEST_HEAD:
+                self._end("a head too large", keep=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The answer may be complete with that, or cut off."""
@@ -375,7 +384,14 @@ class _Connection(asyncio.Protocol):
         if exchange is None or exchange.reader is None:
             return
         end = exchange.payload.end
-        for event in exchange.reader.feed(body):
+        try:
+            events = exchange.reader.feed(body)
+        except ValueError:
+            # Out of here nothing may be raised: the parser would take it for its own.
+            exchange.finish("an event too large", at=self._now)
+            self.drop()
+            return
+        for event in events:
             if end is not None and end in {event.data, event.kind}:
                 exchange.terminal = True
                 exchange.finish(None, at=self._now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil._version import __version__
@@ -48,7 +48,6 @@ class LoadReport:
     """What became of the experiments."""
     interrupted: str | None = None
     """The signal that ended the run."""
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def answer(self) -> Answer:
@@ -93,7 +92,7 @@ class LoadReport:
             "books": run.books.as_dict(),
             "server": None if self.server is None else self.server.as_dict(),
             "chaos": list(self.chaos),
-            "notes": list(self.notes),
+            "notes": list(self.run.notes),
             "points": [asdict(point) for point in run.points],
         }
 
@@ -125,7 +124,7 @@ class LoadReport:
         found = [f"the generator was saturated: {why}" for why in self.run.saturated]
         if self.interrupted is not None:
             found.append(f"ended by {self.interrupted} after {self.run.seconds:.4g} s; {self._total().abandoned} requests were in flight")
-        return (*found, *self.notes)
+        return (*found, *self.run.notes)
 
     def _total(self) -> Book:
         return self.run.books.total(parts=("calm", "chaos", "injected"))

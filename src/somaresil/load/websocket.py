@@ -45,7 +45,7 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
-        from wsproto.utilities import RemoteProtocolError
+        from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
         now = self._caller.monotonic()
         self._exchange.received += len(data)
@@ -55,7 +55,7 @@ class WebSocket(asyncio.Protocol):
                 self._take(event, now)
                 if self._exchange.over:
                     return
-        except RemoteProtocolError:
+        except (LocalProtocolError, RemoteProtocolError):
             self._over("not a WebSocket", now)
         except ValueError:
             self._over("a message too large", now)

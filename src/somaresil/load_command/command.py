@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from importlib.resources import files
@@ -47,6 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse(str(wrong))
     except _RefusedError as why:
         return _refuse(str(why))
+    except BrokenPipeError:
+        # Whoever was reading has left. What Python still wants to flush at its end must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 class _RefusedError(Exception):
@@ -83,6 +88,7 @@ def _load(arguments: argparse.Namespace) -> int:
     try:
         report, number = asyncio.run(_played(scenario, arguments))
     except OSError as broken:
+        # The control app is lost; what requests meet is in the figures.
         raise _RefusedError(describe(broken)) from None
     print(_SHOWN[arguments.format](report))
     for path, form in forms:
