@@ -1,4 +1,4 @@
-"""What has become of requests, in counts and sketches that can be added to those of other processes."""
+"""What has become of requests, in counts and measures that can be added to those of other processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from somaresil.model.sketch import LogSketch
+from somaresil.load.measure import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ MOST_KINDS: Final = 40
 """Kinds of errors that are counted apart in a book; further ones together, as :data:`OTHER`."""
 OTHER: Final = "other"
 METRICS: Final = ("latency", "first", "gap")
-"""What is sketched: seconds from the intended start to the end and to the first item of a stream, and between two items."""
+"""What is measured: seconds from the intended start to the end and to the first item of a stream, and between two items."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Ending:
     """Whether that stream ended without its last event."""
     first: float | None = None
     """When the first item of the stream came."""
-    gaps: LogSketch | None = None
+    gaps: Measure | None = None
     """Seconds between the items of the stream."""
     items: int = 0
     received: int = 0
@@ -66,29 +66,29 @@ class Book:
     truncated: int = 0
     items: int = 0
     received: int = 0
-    sketches: dict[str, LogSketch] = field(default_factory=dict)
+    measures: dict[str, Measure] = field(default_factory=dict)
     """By metric. The latency is that of good answers: a quick error must not make it look better."""
 
     def __post_init__(self) -> None:
-        """Make the sketches that are not there."""
+        """Make the measures that are not there."""
         for metric in METRICS:
-            if metric not in self.sketches:
-                self.sketches[metric] = LogSketch(self.bounds.get(metric, ()))
+            if metric not in self.measures:
+                self.measures[metric] = Measure(self.bounds.get(metric, ()))
 
     @property
-    def latency(self) -> LogSketch:
+    def latency(self) -> Measure:
         """Seconds from the intended start to the end, of what ended well."""
-        return self.sketches["latency"]
+        return self.measures["latency"]
 
     @property
-    def first(self) -> LogSketch:
+    def first(self) -> Measure:
         """Seconds from the intended start to the first item of a stream."""
-        return self.sketches["first"]
+        return self.measures["first"]
 
     @property
-    def gap(self) -> LogSketch:
+    def gap(self) -> Measure:
         """Seconds between two items of a stream."""
-        return self.sketches["gap"]
+        return self.measures["gap"]
 
     @property
     def failed(self) -> int:
@@ -104,7 +104,7 @@ class Book:
         self.received += ending.received
         if ending.failure is None:
             self.good += 1
-            self.sketches["latency"].add(max(0.0, ending.ended - ending.due))
+            self.measures["latency"].add(max(0.0, ending.ended - ending.due))
         else:
             kind = ending.failure
             self.errors[kind if kind in self.errors or len(self.errors) < MOST_KINDS else OTHER] += 1
@@ -113,9 +113,9 @@ class Book:
             self.truncated += ending.truncated
             self.items += ending.items
             if ending.first is not None:
-                self.sketches["first"].add(max(0.0, ending.first - ending.due))
+                self.measures["first"].add(max(0.0, ending.first - ending.due))
             if ending.gaps is not None:
-                self.sketches["gap"].merge(ending.gaps)
+                self.measures["gap"].merge(ending.gaps)
 
     def merge(self, other: Book) -> None:
         """Count what the other has counted."""
@@ -124,13 +124,13 @@ class Book:
         for kind, times in other.errors.items():
             self.errors[kind if kind in self.errors or len(self.errors) < MOST_KINDS else OTHER] += times
         for metric in METRICS:
-            self.sketches[metric].merge(other.sketches[metric])
+            self.measures[metric].merge(other.measures[metric])
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
         counts = {name: getattr(self, name) for name in _COUNTS}
-        sketches = {metric: self.sketches[metric].as_dict() for metric in METRICS}
-        return {**counts, "errors": dict(sorted(self.errors.items())), **sketches}
+        measures = {metric: self.measures[metric].as_dict() for metric in METRICS}
+        return {**counts, "errors": dict(sorted(self.errors.items())), **measures}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Book:
@@ -138,12 +138,12 @@ class Book:
         try:
             counts = {name: data[name] for name in _COUNTS}
             errors = Counter({str(kind): times for kind, times in data["errors"].items()})
-            sketches = {metric: LogSketch.from_dict(data[metric]) for metric in METRICS}
+            measures = {metric: Measure.from_dict(data[metric]) for metric in METRICS}
         except (AttributeError, KeyError, TypeError) as broken:
             raise ValueError(f"not a book: {type(broken).__name__}: {broken}") from None
         if any(isinstance(times, bool) or not isinstance(times, int) or times < 0 for times in (*counts.values(), *errors.values())):
             raise ValueError("not a book: a count is a whole number that is not negative")
-        return cls(errors=errors, sketches=sketches, **counts)
+        return cls(errors=errors, measures=measures, **counts)
 
 
 _COUNTS: Final = ("started", "dropped", "abandoned", "ended", "good", "streams", "truncated", "items", "received")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from somaresil.clock import SystemClock
 from somaresil.errors import describe
 from somaresil.load.books import ABANDONED, Books, Ending
-from somaresil.model.sketch import LogSketch
+from somaresil.load.measure import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -109,7 +109,7 @@ class Run:
     not look like a higher rate."""
     offered: int = 0
     points: list[Point] = field(default_factory=list)
-    lateness: LogSketch = field(default_factory=LogSketch)
+    lateness: Measure = field(default_factory=Measure)
     """Seconds from the intended start to the real one."""
     cpu: float = 0.0
     """Share of one processor that this process used."""
@@ -330,5 +330,5 @@ class _Slice:
         self.offered = self.good = self.failed = self.injected = self.dropped = 0
         self.late = 0.0
         self.chaos = False
-        self.latency = LogSketch()
-        self.first = LogSketch()
+        self.latency = Measure()
+        self.first = Measure()

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from somaresil.chaos.ingress import MARK
 from somaresil.clock import SystemClock
 from somaresil.load.books import Ending
+from somaresil.load.measure import Measure
 from somaresil.load.sse import EventReader
-from somaresil.model.sketch import LogSketch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,7 +205,7 @@ class Exchange:
         self.reader: EventReader | None = None
         self.first: float | None = None
         self.last: float | None = None
-        self.gaps: LogSketch | None = None
+        self.gaps: Measure | None = None
         self.items = 0
         self.terminal = False
         """Whether the last event of the stream has come."""
@@ -231,7 +231,7 @@ class Exchange:
             self.first = now
         else:
             if self.gaps is None:
-                self.gaps = LogSketch(self.caller.gap_bounds)
+                self.gaps = Measure(self.caller.gap_bounds)
             self.gaps.add(now - (self.last or now))
         self.last = now
 

@@ -185,7 +185,7 @@ def judge(threshold: Threshold, book: Book, run: Run) -> Check:
     if threshold.limit == "truncated":
         return judged(what, book.streams - book.truncated, book.streams, 1.0 - threshold.value, "streams came to their end")
     metric, share = threshold.quantile or ("latency", 0.0)
-    within = book.sketches[metric].at_most(threshold.value)
+    within = book.measures[metric].at_most(threshold.value)
     if metric == "gap":
         total, words = book.gap.count, f"gaps were at most {threshold.value:g} s"
     else:

@@ -1,11 +1,17 @@
-"""A sketch of many values: quantiles within 1 %, in little memory, that can be added to others without losing anything.
+"""A sketch of many values: quantiles within 1 % of the value that was seen, in little memory, and two of them add up exactly.
 
-Positive values are counted in buckets whose bounds grow by a constant factor, so a quantile is wrong by at most a share of itself,
-wherever it lies (C. Masson, J. E. Rim, H. K. Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees",
-VLDB 2019). Two sketches are merged by adding their counts, which gives just what one sketch of all values would have had; that is what
-makes results of several processes one result.
+Values are counted in buckets whose bounds grow by a constant factor ``g = (1 + e) / (1 - e)``: bucket ``i`` holds the values from above
+``g^(i-1)`` up to ``g^i``, and stands for ``2 g^i / (g + 1)``, which no value in it is farther away from than the share ``e`` of itself.
+Counts are whole numbers, so sketches of several workers, merged in any order and grouping, are the sketch of all their values: equal, not
+nearly equal.
 
-A bound that a judgement is about is counted exactly, like the bounds of a histogram: "95 % within 2 s" is not estimated.
+Source: C. Masson, J. E. Rim and H. K. Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees",
+Proceedings of the VLDB Endowment 12 (2019). Unlike there, no bucket is ever collapsed into another: which ones are would depend on the
+order of merging. The buckets cover a fixed range instead, with 1 % from 1e-9 to 1e9 (a nanosecond to thirty years); what lies outside
+counts at its end, where a quantile says so by being 0 or infinite.
+
+Promises: at most about ``41.5 / (2 e)`` buckets, 2,075 with 1 %; a quantile of ``q`` is within ``e`` of the value of rank ``ceil(q n)``,
+inside of the range; NaN, infinity and values below zero are a ``ValueError``. Sums are not kept: they would depend on the order.
 """
 
 from __future__ import annotations
@@ -16,157 +22,144 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["ERROR", "VERSION", "LogSketch"]
+__all__ = ["HIGHEST", "LOWEST", "Sketch"]
 
-ERROR: Final = 0.01
-"""The largest relative error of a quantile."""
-VERSION: Final = 1
-"""The version of the form that :meth:`LogSketch.as_dict` has."""
-
-_GAMMA: Final = (1.0 + ERROR) / (1.0 - ERROR)
-_SCALE: Final = 1.0 / math.log(_GAMMA)
-_LEAST: Final = 1e-7
-_MOST: Final = 1e9
-_FIRST: Final = math.ceil(math.log(_LEAST) * _SCALE)
-_LAST: Final = math.ceil(math.log(_MOST) * _SCALE)
-
-_ceil, _log = math.ceil, math.log
+LOWEST: Final = 1e-9
+HIGHEST: Final = 1e9
+_MOST_COUNT: Final = 2**63
+_FINEST: Final = 0.001
+_COARSEST: Final = 0.2
 
 
-class LogSketch:
-    """Counts of values that are not negative.
+class Sketch:
+    """Counts of values in buckets that grow with the value.
 
-    ``bounds``: values up to each of these are counted exactly. Quantiles of values from 1e-7 to 1e9 are within 1 %; beyond, they are one
-    of these two, and never outside of the least and the largest value. At most 1,843 buckets, whatever the values are.
+    Not safe to write to from several threads at once: give each its own, and merge.
     """
 
-    __slots__ = ("_buckets", "_within", "count", "largest", "least", "total")
+    __slots__ = ("_highest", "_lowest", "_scale", "above", "below", "count", "counts", "error", "largest", "smallest")
 
-    def __init__(self, bounds: Iterable[float] = ()) -> None:
-        """Nothing counted."""
-        self._buckets: dict[int, int] = {}
-        self._within: dict[float, int] = dict.fromkeys(map(float, bounds), 0)
+    def __init__(self, values: Iterable[float] = (), *, error: float = 0.01) -> None:
+        """An empty sketch, or one of ``values``. ``error`` is the relative error of quantiles, 0.001 to 0.2."""
+        if not _FINEST <= error <= _COARSEST:
+            raise ValueError(f"a relative error lies from {_FINEST} to {_COARSEST}, not at {error!r}")
+        self.error = error
+        self.counts: dict[int, int] = {}
+        """How many values are in each bucket that is not empty."""
+        self.below = 0
+        """How many values are below :data:`LOWEST`, zeros too."""
+        self.above = 0
+        """How many values are above :data:`HIGHEST`."""
         self.count = 0
-        self.total = 0.0
-        """The sum of the values."""
-        self.least = math.inf
-        self.largest = -math.inf
+        self.smallest = math.inf
+        """The least value, exactly; infinity while there is none."""
+        self.largest = 0.0
+        self._scale = 1.0 / math.log((1.0 + error) / (1.0 - error))
+        self._lowest, self._highest = math.ceil(math.log(LOWEST) * self._scale), math.ceil(math.log(HIGHEST) * self._scale)
+        for value in values:
+            self.add(value)
 
-    def __len__(self) -> int:
-        """How many values were counted."""
-        return self.count
-
-    def __repr__(self) -> str:
-        """How much is in it."""
-        return f"<LogSketch count={self.count} p50={self.quantile(0.5)}>"
-
-    def add(self, value: float) -> None:
-        """Count a value. Raises :class:`ValueError` for one that is negative or not finite."""
-        if not 0.0 <= value < math.inf:
-            raise ValueError(f"a sketch counts finite values that are not negative, not {value!r}")
-        index = _ceil(_log(value) * _SCALE) if _LEAST < value < _MOST else _FIRST if value <= _LEAST else _LAST
-        buckets = self._buckets
-        buckets[index] = buckets.get(index, 0) + 1
-        self.count += 1
-        self.total += value
-        self.least = min(self.least, value)
+    def add(self, value: float, times: int = 1) -> None:
+        """Count a value, so many times. Raises ``ValueError`` for one that is no finite number from zero on."""
+        if not 0.0 <= value < math.inf or times < 1:
+            raise ValueError(f"a sketch counts finite numbers from zero on, once or more, not {value!r} {times!r} times")
+        if value < LOWEST:
+            self.below += times
+        elif value > HIGHEST:
+            self.above += times
+        else:
+            bucket = math.ceil(math.log(value) * self._scale)
+            self.counts[bucket] = self.counts.get(bucket, 0) + times
+        self.count += times
+        self.smallest = min(self.smallest, value)
         self.largest = max(self.largest, value)
-        for bound in self._within:
-            if value <= bound:
-                self._within[bound] += 1
 
-    def merge(self, other: LogSketch) -> None:
-        """Count what the other has counted. Bounds that only one of both counts exactly are exact no more, and are dropped."""
-        for index, times in other._buckets.items():
-            self._buckets[index] = self._buckets.get(index, 0) + times
-        if other.count:
-            mine, theirs = self._within, other._within
-            if self.count:
-                self._within = {bound: mine[bound] + theirs[bound] for bound in mine if bound in theirs}
-            else:
-                self._within = {bound: times for bound, times in theirs.items() if not mine or bound in mine}
+    def merge(self, other: Sketch) -> None:
+        """Add what another one has counted. Raises ``ValueError`` when its buckets are others."""
+        if other.error != self.error:
+            raise ValueError(f"sketches with errors {self.error!r} and {other.error!r} have different buckets")
+        for bucket, times in list(other.counts.items()):
+            self.counts[bucket] = self.counts.get(bucket, 0) + times
+        self.below += other.below
+        self.above += other.above
         self.count += other.count
-        self.total += other.total
-        self.least = min(self.least, other.least)
+        self.smallest = min(self.smallest, other.smallest)
         self.largest = max(self.largest, other.largest)
 
-    @property
-    def bounds(self) -> tuple[float, ...]:
-        """What is counted exactly."""
-        return tuple(self._within)
-
-    @property
-    def mean(self) -> float | None:
-        """The mean, which is exact; None without values."""
-        return self.total / self.count if self.count else None
-
     def quantile(self, q: float) -> float | None:
-        """The value of rank ``ceil(q n)``, within 1 %; None without values."""
+        """About the value of rank ``ceil(q count)``, 0 <= q <= 1; 0 below the range, infinity above it. None: nothing was counted."""
         if not 0.0 <= q <= 1.0:
-            raise ValueError(f"a quantile is asked for by a share in [0, 1], not {q!r}")
-        if not self.count:
-            return None
-        rank = max(1, math.ceil(q * self.count))
+            raise ValueError(f"a quantile lies from 0 to 1, not at {q!r}")
+        return self.at_rank(max(1, math.ceil(q * self.count))) if self.count else None
+
+    def at_rank(self, rank: int) -> float:
+        """About the value of this rank; 1 is the least value."""
+        if not 1 <= rank <= self.count:
+            raise ValueError(f"a rank lies from 1 to {self.count}, not at {rank!r}")
+        if rank <= self.below:
+            return 0.0
+        # The extremes are known exactly, and no value lies beyond them.
         if rank == 1:
-            return self.least
-        if rank == self.count:
-            return self.largest
-        seen = 0
-        for index in sorted(self._buckets):
-            seen += self._buckets[index]
+            return self.smallest if self.smallest <= HIGHEST else math.inf
+        seen = self.below
+        for bucket in sorted(self.counts):
+            seen += self.counts[bucket]
             if seen >= rank:
-                return min(self.largest, max(self.least, 2.0 * _GAMMA**index / (_GAMMA + 1.0)))
-        return self.largest
+                return self.largest if rank == self.count else min(max(self._middle(bucket), self.smallest), self.largest)
+        return math.inf
 
-    def at_most(self, limit: float) -> int:
-        """How many values were at most ``limit``: exactly for a bound, else with the whole bucket in which the limit lies."""
-        if limit in self._within:
-            return self._within[limit]
-        if limit < self.least:
-            return 0
-        if limit >= self.largest:
-            return self.count
-        last = _ceil(_log(limit) * _SCALE) if _LEAST < limit < _MOST else _FIRST if limit <= _LEAST else _LAST
-        return sum(times for index, times in self._buckets.items() if index <= last)
+    def more_than(self, limit: float) -> tuple[int, int]:
+        """How many values are surely above ``limit``, and how many may be.
 
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON: keys are text."""
+        Values in the bucket of ``limit`` itself may be on either side.
+        """
+        if not LOWEST <= limit <= HIGHEST:
+            raise ValueError(f"a limit lies from {LOWEST:g} to {HIGHEST:g}, not at {limit!r}")
+        if self.largest <= limit:
+            return 0, 0
+        bucket = math.ceil(math.log(limit) * self._scale)
+        surely = self.above + sum(times for place, times in self.counts.items() if place > bucket)
+        return surely, surely + self.counts.get(bucket, 0)
+
+    def dump(self) -> dict[str, Any]:
+        """It as what JSON can hold: keys are text. :meth:`load` gives an equal one."""
         return {
-            "version": VERSION,
-            "error": ERROR,
-            "count": self.count,
-            "sum": self.total,
-            "min": self.least if self.count else None,
-            "max": self.largest if self.count else None,
-            "buckets": {str(index): times for index, times in sorted(self._buckets.items())},
-            "within": {repr(bound): times for bound, times in self._within.items()},
+            "error": self.error,
+            "below": self.below,
+            "above": self.above,
+            "smallest": self.smallest if self.count else None,
+            "largest": self.largest if self.count else None,
+            "counts": {str(bucket): times for bucket, times in sorted(self.counts.items())},
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LogSketch:
-        """What :meth:`as_dict` has written. Raises :class:`ValueError` for anything else, or when the counts do not add up."""
+    def load(cls, dumped: Mapping[str, Any]) -> Sketch:
+        """The sketch of a :meth:`dump`. Raises ``ValueError`` for what none has written."""
         try:
-            if data["version"] != VERSION or data["error"] != ERROR:
-                raise ValueError(f"a sketch of version {data['version']!r} with error {data['error']!r} is not known here")
-            made = cls()
-            made._buckets = {int(index): _whole(times) for index, times in data["buckets"].items()}
-            made._within = {float(bound): _whole(times) for bound, times in data["within"].items()}
-            made.count = _whole(data["count"])
-            made.total = float(data["sum"])
-            if made.count:
-                made.least, made.largest = float(data["min"]), float(data["max"])
-        except (AttributeError, KeyError, TypeError) as broken:
-            raise ValueError(f"not a sketch: {type(broken).__name__}: {broken}") from None
-        if sum(made._buckets.values()) != made.count or any(not _FIRST <= index <= _LAST for index in made._buckets):
-            raise ValueError("the counts of a sketch do not add up")
-        if made.count and not 0.0 <= made.least <= made.largest < math.inf:
-            raise ValueError("the least and largest values of a sketch are finite and not negative")
-        if any(times > made.count for times in made._within.values()):
-            raise ValueError("the counts of a sketch do not add up")
-        return made
+            sketch = cls(error=float(dumped["error"]))
+            counts = {int(bucket): _whole(times) for bucket, times in dumped["counts"].items() if _whole(times)}
+            sketch.below, sketch.above = _whole(dumped["below"]), _whole(dumped["above"])
+            sketch.count = sketch.below + sketch.above + sum(counts.values())
+            if sketch.count:
+                sketch.smallest, sketch.largest = float(dumped["smallest"]), float(dumped["largest"])
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
+            raise ValueError(f"not the dump of a sketch: {error!r}") from error
+        if counts and not sketch._lowest <= min(counts) <= max(counts) <= sketch._highest:
+            raise ValueError("not the dump of a sketch: a bucket lies outside of the range")
+        if sketch.count and not 0.0 <= sketch.smallest <= sketch.largest < math.inf:
+            raise ValueError("not the dump of a sketch: the extremes are none")
+        sketch.counts = counts
+        return sketch
+
+    def __repr__(self) -> str:
+        return f"Sketch({self.count} values, error={self.error:g})"
+
+    def _middle(self, bucket: int) -> float:
+        growth = (1.0 + self.error) / (1.0 - self.error)
+        return 2.0 * math.exp(bucket / self._scale) / (growth + 1.0)
 
 
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TypeError(f"{value!r} is no count")
-    return value
+def _whole(times: object) -> int:
+    if not isinstance(times, int) or isinstance(times, bool) or not 0 <= times < _MOST_COUNT:
+        raise TypeError(f"{times!r} is no count")
+    return times

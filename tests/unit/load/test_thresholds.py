@@ -7,10 +7,10 @@ import pytest
 from somaresil import SLO
 from somaresil.load import Answer, Book, Books, Request, Run, Scenario, Stage, Threshold, judge_all
 from somaresil.load.books import Ending
+from somaresil.load.measure import Measure
 from somaresil.load.report import LoadReport
 from somaresil.load.server import ServerView, parse, view_of
 from somaresil.load.thresholds import bounds_of, judge, limits, needed, verdict
-from somaresil.model.sketch import LogSketch
 
 
 def run_of(latencies, *, failures=0, dropped=0, threshold=None, seconds=10.0, saturated=False):
@@ -22,7 +22,7 @@ def run_of(latencies, *, failures=0, dropped=0, threshold=None, seconds=10.0, sa
         books.note(Ending("a", 0.0, latency))
     for _ in range(failures):
         books.note(Ending("a", 0.0, 0.001, "status 503"))
-    late = LogSketch()
+    late = Measure()
     for _ in range(30):
         late.add(1.0 if saturated else 0.0)
     return Run(books, seconds, seconds, book.started + dropped, lateness=late, complete=True)
