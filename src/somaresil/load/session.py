@@ -17,7 +17,7 @@ from somaresil.load.server import Reading, ServerView, read, view_of
 from somaresil.load.thresholds import bounds_of, judge_all, limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from somaresil.load.generator import Caller, Point, Run
     from somaresil.load.scenario import Scenario
@@ -38,8 +38,12 @@ class Session:
         watch: Callable[[Point, Run], None] | None = None,
         struck: Callable[[], bool] = bool,
         caller: Caller | None = None,
+        begin: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Nothing is sent yet. Raises :class:`~somaresil.errors.ConfigurationError` for a host that is neither loopback nor allowed."""
+        """Nothing is sent yet. ``begin`` is awaited right before the first request: what is to start together with the load.
+
+        Raises :class:`~somaresil.errors.ConfigurationError` for a host that is neither loopback nor allowed.
+        """
         scenario.check_hosts(allow_hosts)
         self.scenario = scenario
         self._clock = SystemClock() if clock is None else clock
@@ -51,6 +55,7 @@ class Session:
         self._generator = Generator(
             self._caller, orders, max_in_flight=scenario.max_in_flight, bounds=bounds, clock=self._clock, watch=watch, struck=struck
         )
+        self._begin = begin
         self._started_at = self._clock.time()
         self._before: Reading | str | None = None
         self._server: ServerView | None = None
@@ -68,6 +73,8 @@ class Session:
         self._started_at = self._clock.time()
         self._before = await self._read()
         try:
+            if self._begin is not None:
+                await self._begin()
             await self._generator.offer(arrivals(scenario.stages, scenario.arrival, seed=scenario.seed), scenario.seconds)
         finally:
             await self._caller.close()

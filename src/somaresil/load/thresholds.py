@@ -252,11 +252,18 @@ def judge_all(scenario: Scenario, run: Run) -> tuple[Check, ...]:
 
 
 def needed(scenario: Scenario) -> int:
-    """Requests without which the limits of a scenario cannot be decided, if each is about all of them."""
-    allowed = [1.0 - threshold.quantile[1] if threshold.quantile else threshold.value for threshold in limits(scenario)]
-    allowed += [1.0 - slo.target_percentage / 100.0 for slo in scenario.slos]
-    rates = [share for share in allowed if 0.0 < share < 1.0]
-    return max((math.ceil(1.0 / share - 1e-9) for share in rates), default=1)
+    """Requests of a scenario without which its limits cannot be decided: one of those that a limit is about for each that may be bad."""
+    weights = {request.name: request.weight for request in scenario.requests}
+    streams = sum(request.weight for request in scenario.requests if request.kind != "http")
+    every = sum(weights.values())
+    found = [1.0]
+    for threshold in limits(scenario):
+        allowed = 1.0 - threshold.quantile[1] if threshold.quantile else threshold.value
+        about = weights[threshold.request] if threshold.request is not None else streams if threshold.about_streams else every
+        if 0.0 < allowed < 1.0 and about > 0.0:
+            found.append(every / about / allowed)
+    found += [1.0 / (1.0 - slo.target_percentage / 100.0) for slo in scenario.slos]
+    return math.ceil(max(found) - 1e-6)
 
 
 def verdict(checks: Iterable[Check]) -> Answer:

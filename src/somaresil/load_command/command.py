@@ -7,6 +7,7 @@ Exit codes: 0 every limit was kept; 1 one was not; 2 it is not known (too few re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 IMPOSSIBLE: Final = 2
+_SPARE: Final = 200
+"""Descriptors beside those of connections."""
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -73,17 +76,32 @@ def _scenario(arguments: argparse.Namespace) -> Scenario:
     return scenario
 
 
-def _needs() -> None:
+def _prepare(scenario: Scenario) -> None:
+    """Everything that is needed is there, also a descriptor for each connection, as far as the system allows it."""
+    _allow_descriptors(scenario.max_in_flight + _SPARE)
     if absent := missing():
         raise _RefusedError(f"{', '.join(absent)} not installed. This installs it:\n\n    {INSTALL}\n")
+
+
+def _allow_descriptors(wanted: int) -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        # What is refused all the same is an error of its kind in the figures.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 # -- run ----------------------------------------------------------------------------------------------------------------------------------
 
 
 def _load(arguments: argparse.Namespace) -> int:
-    _needs()
     scenario = _scenario(arguments)
+    _prepare(scenario)
     forms = _forms(arguments)
     try:
         report, number = asyncio.run(_played(scenario, arguments))
@@ -100,11 +118,13 @@ async def _played(scenario: Scenario, arguments: argparse.Namespace) -> tuple[Lo
     progress = progress_for(sys.stderr, scenario, quiet=arguments.quiet)
     experiments = None if scenario.chaos is None else Experiments(scenario.chaos)
     session = Session(
-        scenario, allow_hosts=arguments.allow_host, watch=progress.point, struck=bool if experiments is None else experiments.struck
+        scenario,
+        allow_hosts=arguments.allow_host,
+        watch=progress.point,
+        struck=bool if experiments is None else experiments.struck,
+        begin=None if experiments is None else experiments.start,
     )
     try:
-        if experiments is not None:
-            await experiments.start()
         _, number = await _interruptible(session.run())
         if number is not None:
             session.interrupted = signal.Signals(number).name
@@ -170,8 +190,8 @@ _SHOWN: Final[dict[str, Callable[[LoadReport], str]]] = {
 
 
 def _capacity(arguments: argparse.Namespace) -> int:
-    _needs()
     scenario = _scenario(arguments)
+    _prepare(scenario)
     if arguments.format == "html":
         raise _RefusedError("--format: capacity has text, json and markdown")
     out = None if arguments.json is None else Path(arguments.json)

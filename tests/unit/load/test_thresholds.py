@@ -142,6 +142,8 @@ def test_how_many_requests_are_needed_is_known_before():
     """One for each that may be bad."""
     assert needed(scenario(thresholds=(Threshold("p99", 1.0), Threshold("error_rate", 0.05)))) == 100
     assert needed(scenario()) == 1000
+    # Half of the requests are streams, so a limit of theirs needs twice as many.
+    assert needed(scenario(thresholds=(Threshold("ttft_p99", 1.0), Threshold("error_rate", 0.05)))) == 200
 
 
 def test_what_was_struck_is_judged_by_nothing():
