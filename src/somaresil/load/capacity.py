@@ -32,7 +32,8 @@ __all__ = ["Capacity", "Probe", "find_capacity", "scenario_capacity"]
 
 MOST_PROBES: Final = 60
 _RUNS: Final = 3
-_MAJORITY: Final = 2
+_TRIES: Final = 3
+"""Probes at a rate at which the generator was saturated, before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Capacity:
 
     def kept_at(self, rate: float) -> tuple[int, int]:
         """How many of the probes at this rate kept the limits, and how many there were."""
-        answers = [probe.answer for probe in self.probes if probe.rate == rate]
+        answers = [probe.answer for probe in self.probes if probe.rate == rate and (probe.answer is Answer.KEPT or not probe.saturated)]
         return answers.count(Answer.KEPT), len(answers)
 
     def headroom(self, rate: float) -> float | None:
@@ -248,13 +249,17 @@ class _Search:
     async def _kept(self, rate: float) -> bool:
         if len(self.probes) >= MOST_PROBES:
             raise _UndecidedError(f"{MOST_PROBES} probes were not enough")
-        probe = await self._probe(rate)
-        self.probes.append(probe)
+        for _ in range(_TRIES):
+            probe = await self._probe(rate)
+            self.probes.append(probe)
+            if probe.answer is Answer.KEPT or not probe.saturated:
+                break
+            # A moment in which the machine did something else; with luck the next one is quiet.
+        else:
+            raise _UndecidedError(f"at {rate:.4g} a second the generator itself was saturated")
         if probe.answer is Answer.UNKNOWN:
             raise _UndecidedError(f"at {rate:.4g} a second: {probe.why}")
         kept = probe.answer is Answer.KEPT
-        if not kept and probe.saturated:
-            raise _UndecidedError(f"at {rate:.4g} a second the generator itself was saturated")
         self._at[rate].append(kept)
         return kept
 

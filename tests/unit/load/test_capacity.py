@@ -90,6 +90,21 @@ def test_what_cannot_be_decided_is_not_decided(saturated):
     assert ("saturated" if saturated else "too few") in found.why
 
 
+def test_a_moment_in_which_the_generator_was_busy_is_not_the_end():
+    """A probe that measured itself is repeated, and says nothing about the service."""
+    calls = []
+
+    async def probe(rate):
+        calls.append(rate)
+        if len(calls) in {3, 6}:
+            return Probe(rate, Answer.UNKNOWN, "saturated", saturated=True)
+        return Probe(rate, Answer.KEPT if rate <= 100.0 else Answer.BROKEN)
+
+    found = search(probe)
+    assert found.found
+    assert found.knee == pytest.approx(100.0, rel=0.03)
+
+
 def test_headroom_is_over_what_is_offered_now():
     """Half as much again fits, or a quarter too much is offered."""
     found = search(sharp(150.0))

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import subprocess
 import sys
 
 import pytest
@@ -114,3 +115,15 @@ def test_a_reader_that_leaves_is_no_error(file, monkeypatch):
     monkeypatch.setattr(command.os, "dup2", lambda old, new: None)
     monkeypatch.setattr(Closed, "fileno", lambda self: 1)
     assert main(["load", "check", file]) == 141
+
+
+def test_the_package_needs_the_standard_library_alone_until_it_runs():
+    """`import somaresil.load` brings no third party, and `import somaresil` does not bring it."""
+    code = (
+        "import json, sys; import somaresil; early = 'somaresil.load' in sys.modules; import somaresil.load; "
+        "print(json.dumps([early, sorted({name.partition('.')[0] for name in sys.modules})]))"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"], capture_output=True, check=True)
+    early, packages = json.loads(done.stdout)
+    assert early is False
+    assert {"httptools", "wsproto", "h11", "prometheus_client", "rich"} & set(packages) == set()
