@@ -11,8 +11,8 @@ STALL, EVERY = 1.0, 5.0
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"11")]
 _busy = asyncio.Semaphore(WORKERS)
 _stalls = os.environ.get("LOAD_TARGET_STALLS") == "1"
-_begun = time.monotonic()
-_stalled = 0
+_begun = 0.0
+_stalled = -1
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -40,8 +40,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def _stand_still() -> None:
-    """Once in each five seconds nothing moves for one: a garbage collection, a lock, a disk."""
-    global _stalled  # noqa: PLW0603 - one process, one thread
+    """From the first request on, nothing moves for one second in each five: a garbage collection, a lock, a disk."""
+    global _begun, _stalled  # noqa: PLW0603 - one process, one thread
+    _begun = _begun or time.monotonic()
     period = int((time.monotonic() - _begun) // EVERY)
     if period > _stalled:
         _stalled = period

@@ -1,9 +1,11 @@
 """How much a service can take: the highest rate at which its limits are kept, found by probes.
 
-A probe is an open-loop run at one rate, judged by the limits of the scenario. The rate is doubled until a probe breaks a limit, then the
-range between the highest rate that was kept and the lowest that was not is halved (by ratio) until it is narrow enough. Near the knee a
-single probe is chance, so each rate there is decided by the majority of up to three, and the rate that is reported was kept in most of
-its runs. The curve of throughput over concurrency is fitted with the Universal Scalability Law, which also says what limits it.
+A probe is an open-loop run at one rate, judged by the limits of the scenario, and by whether the service keeps up: when the requests in
+flight grow all the time, a limit of two seconds that is kept for ten would have been broken in the next ten. The rate is doubled until a
+probe fails, then the range between the highest rate that was kept and the lowest that was not is halved (by ratio) until it is narrow
+enough. Near the knee a single probe is chance, so each rate there is decided by the majority of up to three, and the rate that is reported
+was kept in most of its runs. The curve of throughput over concurrency is fitted with the Universal Scalability Law, which also says what
+limits it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ __all__ = ["Capacity", "Probe", "find_capacity", "scenario_capacity"]
 
 MOST_PROBES: Final = 60
 _RUNS: Final = 3
+_WARMING_UP: Final = 0.25
+_FEWEST_POINTS: Final = 8
+_SLOWEST_GROWTH: Final = 0.02
+"""Share of the rate."""
 _TRIES: Final = 3
 """Probes at a rate at which the generator was saturated, before it is given up."""
 
@@ -58,6 +64,9 @@ class Probe:
         book = report.run.books.total()
         answer = report.answer
         why = next((f"{check.what}: {check.why}" for check in report.checks if check.answer is answer), "")
+        if answer is Answer.KEPT and (slope := growth(report)) is not None:
+            answer = Answer.BROKEN
+            why = f"requests in flight grew by {slope:.3g} a second: the service does not keep up, and a longer run would break the limits"
         return cls(
             rate,
             answer,
@@ -67,6 +76,28 @@ class Probe:
             book.latency.quantile(0.95),
             bool(report.run.saturated),
         )
+
+
+def growth(report: LoadReport) -> float | None:
+    """By how many a second the requests in flight have grown; None: by no more than chance or 2 % of the rate.
+
+    The slope of a straight line through the slices after the first quarter. It must be four times its standard error and, with arrivals
+    by chance, three times what so many arrivals vary by themselves.
+    """
+    run, scenario = report.run, report.scenario
+    points = [(point.at, float(point.in_flight)) for point in run.points if run.seconds * _WARMING_UP <= point.at <= run.seconds]
+    if len(points) < _FEWEST_POINTS:
+        return None
+    middle = math.fsum(at for at, _ in points) / len(points)
+    level = math.fsum(flying for _, flying in points) / len(points)
+    spread = math.fsum((at - middle) ** 2 for at, _ in points)
+    slope = math.fsum((at - middle) * (flying - level) for at, flying in points) / spread
+    rest = math.fsum((flying - level - slope * (at - middle)) ** 2 for at, flying in points)
+    error = math.sqrt(rest / (len(points) - 2) / spread)
+    seconds = points[-1][0] - points[0][0]
+    rate = run.offered / run.seconds
+    chance = 3.0 * math.sqrt(rate / seconds) if scenario.arrival == "poisson" else 0.0
+    return slope if slope > max(4.0 * error, chance, _SLOWEST_GROWTH * rate) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ BUSIEST: Final = 0.95
 LATEST: Final = 0.05
 """Seconds that 99 % of the requests may begin late at most; with more the generator measures itself."""
 MOST_POINTS: Final = 600
+_FEWEST: Final = 20
 _AT_ONCE: Final = 32
 """Late arrivals that are begun before answers are read again."""
 _LOOK: Final = 0.05
@@ -190,7 +191,8 @@ class Generator:
         monotonic = self._clock.monotonic
         self._begun = begun = monotonic()
         cpu = self._cpu()
-        beats = asyncio.create_task(self._beat(max(1.0, seconds / MOST_POINTS)))
+        # A second, unless that were too many slices, or too few to see a trend.
+        beats = asyncio.create_task(self._beat(max(min(1.0, seconds / _FEWEST), seconds / MOST_POINTS)))
         sweeps = asyncio.create_task(self._sweep())
         try:
             await self._begin_all(timetable, begun)

@@ -154,29 +154,38 @@ class Flight:
         self.finish(failure)
 
 
-@pytest.mark.parametrize("arrival", ["constant", "poisson"])
-def test_the_knee_of_workers_is_where_their_time_is_used_up(arrival):
-    """Eight workers of 50 ms do 160 a second; with arrivals by chance and a limit of 0.5 s a little less."""
-    limits = (Threshold("p95", 0.5), Threshold("error_rate", 0.01))
+def knee_of_workers(arrival, limit, seconds):
+    """Search the knee of eight workers of 50 ms."""
+    limits = (Threshold("p95", limit), Threshold("error_rate", 0.01))
 
     async def probe(rate):
         clock = VirtualClock()
-        scenario = Scenario("k", "http://127.0.0.1", (Request("a", "/"),), (Stage(30.0, rate),), thresholds=limits)
+        stages = (Stage(seconds, rate),)
+        scenario = Scenario("k", "http://127.0.0.1", (Request("a", "/"),), stages, arrival=arrival, thresholds=limits)
 
         async def main():
-            generator = Generator(
-                Workers(clock, 8, 0.05),
-                lambda _: Order("a", 10.0),
-                clock=clock,
-                cpu=lambda: 0.0,
-                bounds=bounds_of(limits),
-                max_in_flight=5000,
-            )
-            return await generator.offer(arrivals(scenario.stages, arrival, seed=str(rate)), 30.0)
+            service = Workers(clock, 8, 0.05)
+            options = {"clock": clock, "cpu": lambda: 0.0, "bounds": bounds_of(limits), "max_in_flight": 5000}
+            generator = Generator(service, lambda _: Order("a", 60.0), **options)
+            return await generator.offer(arrivals(stages, arrival, seed=str(rate)), seconds)
 
         result: Run = await asyncio.to_thread(run, main(), clock=clock)
         return Probe.of(rate, LoadReport(scenario, result, judge_all(scenario, result)))
 
-    found = search(probe, start=20.0, precision=0.03, runs=1)
+    return search(probe, start=20.0, precision=0.03, runs=1)
+
+
+@pytest.mark.parametrize("arrival", ["constant", "poisson"])
+def test_the_knee_of_workers_is_where_their_time_is_used_up(arrival):
+    """Eight workers of 50 ms do 160 a second; with arrivals by chance and a limit of 0.5 s a little less."""
+    found = knee_of_workers(arrival, 0.5, 15.0)
     assert found.knee == pytest.approx(160.0, rel=0.1)
     assert found.law is not None
+
+
+@pytest.mark.parametrize("arrival", ["constant", "poisson"])
+def test_a_line_that_grows_is_over_the_knee_though_the_limit_is_kept(arrival):
+    """With a limit of 4 s, a probe of 10 s at 1.5 times the capacity keeps it; the line that grows gives it away."""
+    found = knee_of_workers(arrival, 4.0, 10.0)
+    assert found.knee == pytest.approx(160.0, rel=0.2 if arrival == "poisson" else 0.05)
+    assert "grew" in next(probe.why for probe in found.probes if probe.rate == found.broken_at)
