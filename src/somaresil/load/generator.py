@@ -171,6 +171,7 @@ class Generator:
         self._struck = struck
         self._flights: dict[int, tuple[Flight, float]] = {}
         self._empty = asyncio.Event()
+        self._flying = asyncio.Event()
         self._bounds = dict(bounds or {})
         self.run = Run(Books(bounds))
         self._busy = 0.0
@@ -244,6 +245,7 @@ class Generator:
             part.chaos = part.chaos or chaos
             book.started += 1
             self._flights[number] = (self._caller.call(order, due, self._ended(number, chaos)), due + order.timeout)
+            self._flying.set()
 
     def _ended(self, number: int, chaos: bool) -> Callable[[Ending], None]:  # noqa: FBT001 - a part of the books
         def over(ending: Ending) -> None:
@@ -261,6 +263,7 @@ class Generator:
             if ending.first is not None:
                 part.first.add(max(0.0, ending.first - ending.due))
             if not self._flights:
+                self._flying.clear()
                 self._empty.set()
 
         return over
@@ -268,6 +271,7 @@ class Generator:
     async def _sweep(self) -> None:
         """End what takes too long."""
         while True:
+            await self._flying.wait()
             await self._clock.asleep(_LOOK)
             now = self._clock.monotonic()
             for flight in [flight for flight, deadline in self._flights.values() if deadline <= now]:
