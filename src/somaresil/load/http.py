@@ -60,6 +60,8 @@ class Target:
     @classmethod
     def of(cls, url: str) -> Target:
         """That of ``http://host:port/path`` or ``https://...``. Raises :class:`ValueError` for anything else."""
+        if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("expected a text of printable ASCII characters without spaces")
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("expected http:// or https://, a host and a path, without user, query or fragment")

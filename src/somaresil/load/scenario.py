@@ -126,7 +126,7 @@ class Scenario:
         check.name("name", self.name)
         try:
             Target.of(self.target)
-        except (ValueError, AttributeError) as wrong:
+        except ValueError as wrong:
             # Not shown: it may be one with a password in it.
             check.problem("target", "an address", str(wrong))
         check.one_of("arrival", self.arrival, ARRIVALS)
