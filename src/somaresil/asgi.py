@@ -101,9 +101,9 @@ class ResilienceMiddleware:
         admission = None if limit is None and priority is None and not listens else Admission(resilience, limit, priority, check)
         check.finish()
         self._admission = admission
-        self._slos = names
-        self._socket_slos = tuple(name for name in names if resilience.slos[name].indicator in CONVERSATIONS)
-        self._resilience = resilience
+        self.slos = names
+        self.socket_slos = tuple(name for name in names if resilience.slos[name].indicator in CONVERSATIONS)
+        self.resilience = resilience
         self._chaos = resilience.chaos
         self._placement = resilience.chaos.placement
         self._plans = resilience.chaos.requests
@@ -133,7 +133,7 @@ class ResilienceMiddleware:
                 exchange = made
             elif kind == "websocket":
                 exchange = Conversation(self, scope, receive, send)
-            elif kind == "lifespan" and (snapshot := self._resilience.slos.snapshot) is not None:
+            elif kind == "lifespan" and (snapshot := self.resilience.slos.snapshot) is not None:
                 send = snapshot.last_word(send)
         except Exception as defect:  # noqa: BLE001 - never into a request
             self.report("beginning a request", defect)
@@ -249,7 +249,7 @@ class ResilienceMiddleware:
                 try:
                     asked = time_of(name.decode(), value.decode("latin-1"))
                 except ValueError:
-                    self._resilience.ignored.note(name.decode())
+                    self.resilience.ignored.note(name.decode())
                     continue
                 seconds = asked if seconds is None else min(seconds, asked)
         return None if seconds is None else DeadlineScope(seconds, self.monotonic, usual=seconds == self._longest)
@@ -292,7 +292,7 @@ class ResilienceMiddleware:
                 return False
             run, hit = struck
             exchange.struck(run, hit)
-            if hit.delay > 0.0 and not await run.hold(Asyncio(self._resilience.clock), hit.delay):
+            if hit.delay > 0.0 and not await run.hold(Asyncio(self.resilience.clock), hit.delay):
                 # Stopped, or its time is over: a refusal now would be a fault after the end.
                 return False
             if hit.reply is not None:
@@ -306,7 +306,7 @@ class ResilienceMiddleware:
     def report(self, step: str, defect: Exception) -> None:
         """Say once that a step of ours failed; the request goes on. Never raises: a logging filter may."""
         try:
-            self._resilience.listeners.defect(f"ASGI middleware, {step}", defect, 0.0, "the request went on without it")
+            self.resilience.listeners.defect(f"ASGI middleware, {step}", defect, 0.0, "the request went on without it")
         except Exception:  # noqa: BLE001 - there is nobody left to tell
             return
 

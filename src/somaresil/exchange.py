@@ -5,7 +5,7 @@ Everything here runs once or more for each request, so it is written for that: s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from somaresil.chaos.ingress import MARK
 from somaresil.errors import InjectedFault
@@ -16,17 +16,19 @@ from somaresil.runtime import Asyncio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from somaresil.asgi import ResilienceMiddleware
     from somaresil.chaos.run import ExperimentRun, Hit
     from somaresil.chaos.strikes import Reply
     from somaresil.requestprobes import RequestPace
+    from somaresil.resilience import Resilience
+    from somaresil.routes import RouteCell
+    from somaresil.switch import Switch
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-__all__ = ["ENDED", "REJECTED", "WITH_THE_LAST", "Conversation", "Exchange", "Request", "begin", "new", "response"]
+__all__ = ["ENDED", "GONE", "LAST", "REJECTED", "WITH_THE_LAST", "Books", "Conversation", "Exchange", "Request", "begin", "new", "response"]
 
 _SERVER_ERROR: Final = 500
 _INTERNAL_ERROR: Final = 1011
@@ -51,6 +53,36 @@ _LEFT_PROPERLY: Final = frozenset({1000, 1001, 1005})
 """1005 is no code at all: browsers that close without one, and with some servers clients that vanish."""
 
 
+class Books(Protocol):
+    """Who books requests when they have ended."""
+
+    resilience: Resilience
+    slos: tuple[str, ...]
+    """Objectives that a request counts for."""
+    socket_slos: tuple[str, ...]
+    """Those that a conversation counts for."""
+    monotonic: Callable[[], float]
+    plain: dict[tuple[int, Any, int], tuple[Any, list[float], Switch, RouteCell]]
+    """See :class:`somaresil.asgi.ResilienceMiddleware`; empty: every request is counted by :meth:`count`."""
+
+    def count(
+        self,
+        exchange: Exchange,
+        status: int,
+        outcome: Outcome,
+        first_byte: float | None,
+        slos: tuple[str, ...],
+        error: BaseException | None,
+        /,
+    ) -> None:
+        """Book a request that has ended."""
+        ...
+
+    def report(self, step: str, defect: Exception, /) -> None:
+        """Say once that a step of ours failed. Never raises."""
+        ...
+
+
 class Exchange:
     """One request or conversation while it lasts."""
 
@@ -71,7 +103,7 @@ class Exchange:
         "state",
     )
 
-    def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, middleware: Books, scope: Scope, receive: Receive, send: Send) -> None:
         self.middleware = middleware
         self.scope = scope
         try:
@@ -272,7 +304,7 @@ class Request(Exchange):
             outcome = Outcome.ABANDONED
         else:
             outcome = _BAD
-        self.middleware.count(self, status, outcome, self._first_byte, self.middleware._slos, error)  # noqa: SLF001
+        self.middleware.count(self, status, outcome, self._first_byte, self.middleware.slos, error)
 
 
 _FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -283,7 +315,7 @@ class Conversation(Exchange):
 
     __slots__ = ("_begun", "_code", "_left")
 
-    def __init__(self, middleware: ResilienceMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, middleware: Books, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(middleware, scope, receive, send)
         self._begun = False
         self._code: int | None = None
@@ -334,7 +366,7 @@ class Conversation(Exchange):
             outcome = Outcome.BAD
         else:
             outcome = Outcome.GOOD
-        self.middleware.count(self, 0, outcome, None, self.middleware._socket_slos, error)  # noqa: SLF001
+        self.middleware.count(self, 0, outcome, None, self.middleware.socket_slos, error)
 
 
 class Struck:
@@ -343,7 +375,7 @@ class Struck:
     __slots__ = ("_exchange", "_run", "clock", "listeners", "runtime")
 
     def __init__(self, exchange: Exchange, run: ExperimentRun) -> None:
-        resilience = exchange.middleware._resilience  # noqa: SLF001 - they are one
+        resilience = exchange.middleware.resilience
         self._exchange = exchange
         self._run = run
         self.clock = resilience.clock

@@ -25,7 +25,7 @@ from somaresil.priority import caller
 from somaresil.templates import route_template
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
     from somaresil.outcome import Outcome
     from somaresil.slo.probe import Probe
@@ -152,15 +152,25 @@ class RequestProbes:
 
     def tell(self, ended: Ended, now: float) -> None:
         """Tell of a request that ended at ``now``."""
-        scope, pace = ended.scope, ended.pace
+        scope = ended.scope
 
         def label(by: str | Callable[..., object]) -> object:
             return _label(scope, ended.root, by) if isinstance(by, str) else by(scope)
 
+        for probe, measured in self._measured(ended, now):
+            probe.note(measured, now, label)
+
+    def verdicts(self, ended: Ended, now: float) -> set[bool | None]:
+        """What the objectives say of a request that ended at ``now``, without telling them: good, bad, or nothing (None)."""
+        return {probe.verdict(measured) for probe, measured in self._measured(ended, now)}
+
+    def _measured(self, ended: Ended, now: float) -> Iterator[tuple[Probe, Measured]]:
+        """Each objective with what the request is to it."""
+        scope, pace = ended.scope, ended.pace
         if pace is None:
             measured = Measured(ended.outcome, ended.elapsed, ended.injected, None, ended.error)
             for probe in self._conversations if scope["type"] == "websocket" else self._probes:
-                probe.note(measured, now, label)
+                yield probe, measured
             return
         gap = pace.gap(now)
         first = ended.first_byte if ended.status < _SERVER_ERROR else None
@@ -169,7 +179,7 @@ class RequestProbes:
         # An answer in one piece has neither pace nor an end of its own.
         streamed = whole._replace(stream=pace.asked is not None or pace.pieces > 1)
         for probe in self._probes:
-            probe.note(streamed if probe.slo.indicator in {"idle", "completion"} else whole, now, label)
+            yield probe, streamed if probe.slo.indicator in {"idle", "completion"} else whole
 
 
 def _exchange(ended: Ended, pace: RequestPace, gap: float) -> HttpExchange:

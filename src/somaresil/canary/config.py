@@ -12,12 +12,12 @@ from somaresil.errors import ConfigurationError
 from somaresil.model.rollout import COMPLETE, OVERDUE, ROLLBACK, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from somaresil.slo.tracker import SLOTracker
 
-__all__ = ["CanaryConfig", "CanaryPhase"]
+__all__ = ["CanaryConfig", "CanaryPhase", "config_of"]
 
 _MOST_STEPS: Final = 100
 _LONGEST: Final = 30 * 86_400.0
@@ -158,6 +158,24 @@ class CanaryConfig:
         check.finish()
         limit = self.allowed if not isinstance(self.allowed, str) else min(allowed, 0.999)
         return Levels(alpha=self.alpha, beta=self.beta, worst=self.worst, allowed=limit)
+
+
+def config_of(check: Checker, name: str, *, bad: str | Sequence[str], sticky: bool, options: Mapping[str, Any]) -> CanaryConfig | None:
+    """The configuration with these options of it; None when something is wrong with them, which ``check`` knows then."""
+    for option in options:
+        if option not in _OPTIONS:
+            check.problem(option, options[option], f"one of {', '.join(_OPTIONS)}", did_you_mean(option, _OPTIONS))
+    known = {option: value for option, value in options.items() if option in _OPTIONS}
+    try:
+        return CanaryConfig(name=name, bad=bad, sticky=sticky, **known)
+    except ConfigurationError as wrong:
+        for problem in wrong.problems:
+            check.problem(problem.path.partition(".")[2], problem.value, problem.allowed, problem.hint)
+    return None
+
+
+_OPTIONS: Final = tuple(field for field in CanaryConfig.__dataclass_fields__ if field not in {"name", "bad", "sticky"})
+"""What is an option of a canary that wraps something: the rest follows from what it wraps."""
 
 
 def _check_phase(check: Checker, phase: Phase) -> None:

@@ -25,11 +25,10 @@ from hashlib import blake2b
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from somaresil.canary.config import CanaryConfig
+from somaresil.canary.config import config_of
 from somaresil.canary.controller import CanaryController
 from somaresil.canary.wrap import MAKERS, TOLD, shadowing
-from somaresil.config import Checker, did_you_mean
-from somaresil.errors import ConfigurationError
+from somaresil.config import Checker
 from somaresil.guard.call import judge
 from somaresil.guard.keyed import reader_of
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
@@ -50,7 +49,6 @@ __all__ = ["Canary"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _MODES: Final = ("split", "fallback", "shadow")
-_OPTIONS: Final = tuple(field for field in CanaryConfig.__dataclass_fields__ if field not in {"name", "bad", "sticky"})
 
 
 class Canary:
@@ -76,9 +74,6 @@ class Canary:
     ) -> None:
         """Check everything, make both guards and the controller. Nothing is started before a function is decorated."""
         check = Checker(f"canary({name!r})")
-        for option in options:
-            if option not in _OPTIONS:
-                check.problem(option, options[option], f"one of {', '.join(_OPTIONS)}", did_you_mean(option, _OPTIONS))
         check.one_of("mode", mode, _MODES)
         if not callable(candidate):
             check.problem("candidate", candidate, "what may be guarded, of the same kind as the control")
@@ -98,13 +93,7 @@ class Canary:
             check.problem("key", key, "None with shadow", "nobody sees the answers of the candidate")
         self.shadow_limit = check.count("shadow_limit", shadow_limit, maximum=10_000)
         self.shadow_timeout = check.seconds("shadow_timeout", shadow_timeout, maximum=3_600.0)
-        known = {option: value for option, value in options.items() if option in _OPTIONS}
-        try:
-            config: CanaryConfig | None = CanaryConfig(name=name, bad=bad, sticky=key is not None, **known)
-        except ConfigurationError as wrong:
-            config = None
-            for problem in wrong.problems:
-                check.problem(problem.path.partition(".")[2], problem.value, problem.allowed, problem.hint)
+        config = config_of(check, name, bad=bad, sticky=key is not None, options=options)
         check.finish()
         if config is None:  # pragma: no cover - finish has raised
             raise TypeError(name)

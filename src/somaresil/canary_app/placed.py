@@ -1,0 +1,155 @@
+"""A request or conversation that was placed, and a request whose answer may still be given by the control."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from somaresil.chaos.ingress import MARK
+from somaresil.exchange import ENDED, GONE, LAST, WITH_THE_LAST, Conversation, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from somaresil.canary.state import Route
+    from somaresil.canary_app.app import CanaryApp
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+
+__all__ = ["MARKED", "Held", "Placed", "PlacedConversation", "PlacedRequest"]
+
+MARKED: Final = 32
+"""State of an exchange whose answer says that it is the work of an experiment."""
+_SERVER_ERROR: Final = 500
+_MOST_KEPT: Final = 65_536
+"""Bytes of the body of a request that are kept for the control."""
+
+
+class PlacedRequest(Request):
+    """A request, and where it went."""
+
+    __slots__ = ("candidate", "key", "route")
+    middleware: CanaryApp
+    route: Route
+    candidate: bool
+    key: str | None
+
+    async def send(self, message: Message) -> None:  # noqa: C901, PLR0912 - one frame, written out
+        """Pass on what the app says. As :meth:`~somaresil.exchange.Request.send`, without the step that books ordinary answers."""
+        try:
+            kind = message["type"]
+            if kind == "http.response.start":
+                self._status = status = message["status"]
+                if status >= _SERVER_ERROR and any(name == MARK for name, _ in message.get("headers") or ()):
+                    self.state |= MARKED
+            elif kind == "http.response.body":
+                if "more_body" not in message or not message["more_body"]:
+                    self.state |= LAST
+                    if self._first_byte is None and "body" in message and message["body"]:
+                        self._first_byte = WITH_THE_LAST
+                elif self._first_byte is None and message.get("body"):
+                    self._first_byte = self.middleware.monotonic()
+            else:
+                self.said(message)
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.middleware.report("reading a sent message", defect)
+        try:
+            await self._send(message)
+        except OSError:
+            self.state |= GONE
+            raise
+        except BaseException:
+            # A deadline, or a fault on the body: what was to be the last of it did not go out.
+            self.state &= ~LAST
+            raise
+        if not self.state & LAST:
+            return
+        try:
+            # What ended well is booked here: every frame more is felt by every request.
+            if self.state == LAST and self._status < _SERVER_ERROR:
+                canary = self.middleware
+                if canary.monotonic() - self.started <= canary.limit:
+                    self.state = LAST | ENDED
+                    next(self.route.good[self.candidate])
+                    return
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.middleware.report("counting a request", defect)
+        self.end(None)
+
+    @property
+    def refused(self) -> int:
+        """The status of an answer that is kept back."""
+        return self._status
+
+    @refused.setter
+    def refused(self, status: int) -> None:
+        self._status = status
+
+    @property
+    def out(self) -> Send:
+        """Where what the app says goes."""
+        return self._send
+
+    @out.setter
+    def out(self, send: Send) -> None:
+        self._send = send
+
+    @property
+    def receive(self) -> Receive:
+        """Where what the server says comes from."""
+        return self._receive
+
+
+class PlacedConversation(Conversation):
+    """A conversation, and where it went."""
+
+    __slots__ = ("candidate", "key", "route")
+    route: Route
+    candidate: bool
+    key: str | None
+
+
+Placed = PlacedRequest | PlacedConversation
+
+
+class Held:
+    """Holds a failure of the candidate back as long as the control can still answer."""
+
+    def __init__(self, exchange: PlacedRequest) -> None:
+        """Nothing was said yet."""
+        self._exchange = exchange
+        self._kept: list[Message] = []
+        self._size = 0
+        self._begun = False
+        self._refused = False
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether the control can answer: nothing went out, the client is there, and what it sent was kept."""
+        return not self._begun and not self._exchange.state & GONE and self._size <= _MOST_KEPT
+
+    async def receive(self) -> Message:
+        """Pass on what the server says, and keep it."""
+        message = await self._exchange()
+        if message["type"] == "http.request" and self._size <= _MOST_KEPT:
+            self._size += len(message.get("body") or b"")
+            self._kept.append(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the candidate says, unless it is a failure that nobody has to see."""
+        if self._refused:
+            return
+        if not self._begun:
+            if message["type"] == "http.response.start" and message["status"] >= _SERVER_ERROR and self.replaceable:
+                self._refused = True
+                self._exchange.refused = message["status"]
+                return
+            self._begun = True
+        await self._exchange.send(message)
+
+    async def again(self) -> Message:
+        """What the server has said, for the control, and then what it says."""
+        return self._kept.pop(0) if self._kept else await self._exchange.receive()
