@@ -22,12 +22,12 @@ from somaresil.canary.config import config_of
 from somaresil.canary.controller import CanaryController
 from somaresil.canary_app.keys import CanaryCookie, Giving, reader_of
 from somaresil.canary_app.lifespan import Life
-from somaresil.canary_app.placed import MARKED, Held, PlacedConversation, PlacedRequest
+from somaresil.canary_app.placed import MARKED, Held, PlacedConversation, PlacedRequest, place
 from somaresil.chaos.flight import current as plan_in_flight
 from somaresil.config import Checker
 from somaresil.deadline import cut_off
 from somaresil.errors import InjectedFault
-from somaresil.exchange import ENDED, WITH_THE_LAST, begin, new
+from somaresil.exchange import ENDED, WITH_THE_LAST, new
 from somaresil.requestprobes import CONVERSATIONS, METHODS, Ended, RequestPace, RequestProbes
 from somaresil.slo.probe import Probe
 from somaresil.slo.series import Series
@@ -158,16 +158,15 @@ class CanaryApp:
                 candidate = self.controller.place(key) < route.cut
             # What an experiment may strike is nobody's fault, from its beginning on.
             if not self._chaos.history or not self._chaos.runs:
-                if kind == "http":
-                    made = new(PlacedRequest)
-                    begin(made, self, scope, receive, send)
-                    if self._listens:
-                        made.pace = pace = RequestPace(send, self.monotonic, self.report)
-                        made.out = pace.send
-                    exchange = made
+                if kind == "websocket":
+                    exchange = PlacedConversation(self, scope, receive, send, route, key, candidate=candidate)
                 else:
-                    exchange = PlacedConversation(self, scope, receive, send)
-                exchange.route, exchange.candidate, exchange.key = route, candidate, key
+                    # As PlacedRequest(...) would do, in half the time.
+                    exchange = new(PlacedRequest)
+                    if self._listens:
+                        exchange.pace = pace = RequestPace(send, self.monotonic, self.report)
+                        send = pace.send
+                    place(exchange, self, scope, receive, send, route, key, candidate)
             if self._states is not None:
                 scope["state"] = {**scope.get("state", {}), **self._states[candidate]}
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -225,7 +224,7 @@ class CanaryApp:
         # Cancelled because its time was up is not the same as cancelled because nobody waits.
         outcome = cut_off(outcome, error, placed.started, now)
         pace: RequestPace | None = getattr(placed, "pace", None)
-        ended = Ended(placed.scope, placed.root, status, outcome, elapsed, first_byte, False, error, pace)  # noqa: FBT003 - not injected
+        ended = Ended(placed.scope, placed.scope.get("root_path", ""), status, outcome, elapsed, first_byte, False, error, pace)  # noqa: FBT003 - not injected
         said = self._probes.verdicts(ended, now)
         if not said <= {None}:
             self.controller.ended(placed.route, candidate=placed.candidate, bad=False in said, key=placed.key)

@@ -20,6 +20,7 @@ __all__ = ["CanaryCookie", "Giving", "reader_of"]
 LONGEST: Final = 256
 """Bytes of a header or a cookie that count."""
 _LENGTH: Final = 16
+_BETWEEN: Final = b"; "
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH: Final = re.compile(r"/[\x21-\x3a\x3c-\x7e]*")
 _WEEK: Final = 7 * 86_400
@@ -68,15 +69,19 @@ class CanaryCookie:
         return b"set-cookie", "; ".join(parts).encode("ascii")
 
 
-def cookie_of(scope: Scope, start: bytes) -> bytes | None:
+def _cookie_of(scope: Scope, start: bytes) -> bytes | None:
     """The value of the first cookie that begins with ``start``, its name and ``=``; None: there is none."""
     for header, value in scope["headers"]:
-        # HTTP/2 may bring several; one that does not have the name at all is not taken apart.
-        if header == b"cookie" and start in value:
-            for part in value.split(b";"):
-                stripped = part.strip()
-                if stripped.startswith(start):
-                    return bytes(stripped[len(start) :])
+        # HTTP/2 may bring several.
+        if header == b"cookie":
+            at = value.find(start)
+            while at >= 0:
+                # Not the end of another name.
+                if not at or value[at - 1] in _BETWEEN:
+                    end = value.find(b";", at)
+                    found: bytes = value[at + len(start) :] if end < 0 else value[at + len(start) : end]
+                    return found
+                at = value.find(start, at + 1)
     return None
 
 
@@ -85,7 +90,7 @@ def _ours(name: bytes) -> Callable[[Scope], str | None]:
     start = name + b"="
 
     def read(scope: Scope) -> str | None:
-        value = cookie_of(scope, start)
+        value = _cookie_of(scope, start)
         # Digits and letters, so that nothing strange is kept; whether we have given it nobody can say.
         return value.decode("ascii") if value is not None and len(value) == _LENGTH and value.isalnum() else None
 
@@ -103,7 +108,7 @@ def reader_of(key: str | CanaryCookie | Callable[[Scope], object] | None, check:
         if kind in {"header", "cookie"} and _TOKEN.fullmatch(name):
             if kind == "cookie":
                 start = name.encode("ascii") + b"="
-                return lambda scope: _text(cookie_of(scope, start))
+                return lambda scope: _text(_cookie_of(scope, start))
             wanted = name.lower().encode("ascii")
             return lambda scope: _header_of(scope, wanted)
     elif callable(key):
@@ -122,7 +127,7 @@ def _header_of(scope: Scope, name: bytes) -> str | None:
 
 def _text(value: bytes | None) -> str | None:
     # An empty one is nobody's.
-    return value[:LONGEST].decode("latin-1") if value else None
+    return (value if len(value) <= LONGEST else value[:LONGEST]).decode("latin-1") if value else None
 
 
 class Giving:
