@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _SHORTEST, _LONGEST = 5.0, 300.0
+_SHORTEST_CANARY = 20.0
 _MOST_RATE = 500.0
 
 
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
     demo.add_argument("--prometheus", action="store_true", help="run a Prometheus server too, and compare its burn rates with ours")
     demo.set_defaults(run=_demo)
+    _add_canary_demo(demo)
     _add_drill(commands)
     replay = commands.add_parser(
         "replay",
@@ -155,6 +157,41 @@ def _parser() -> argparse.ArgumentParser:
     rules_command.add_to(commands)
     slo_command.add_to(commands)
     return parser
+
+
+def _add_canary_demo(demo: argparse.ArgumentParser) -> None:
+    # Of the same kind as the others, and of its own class: by itself "demo" is what it always was.
+    scenes = demo.add_subparsers(dest="scene", metavar="SCENE", required=False, parser_class=_Parser)
+    canary = scenes.add_parser(
+        "canary",
+        help="deploy bad versions of a service and a good one, each behind a canary",
+        description=(
+            "Starts a version of a service and a gateway as processes on loopback, offers them requests at a fixed rate, and deploys four "
+            "new versions, one after the other, as canaries: with errors, with a slow tail, with streams that break off, and a good one. "
+            "Nothing is left behind."
+        ),
+        epilog=(
+            "exit codes: 0 the three bad ones were rolled back and the good one was promoted; 1 not so; 2 it could not be run; 130 Ctrl-C"
+        ),
+    )
+    canary.add_argument(
+        "--duration",
+        type=_number("seconds", _SHORTEST_CANARY, _LONGEST),
+        default=45.0,
+        metavar="SECONDS",
+        help="how long to drive load at most, a quarter for each version (default: %(default)g)",
+    )
+    canary.add_argument(
+        "--rate",
+        type=_number("requests a second", 20.0, _MOST_RATE),
+        default=60.0,
+        metavar="RPS",
+        help="requests a second, begun at fixed times (default: %(default)g)",
+    )
+    canary.add_argument("--seed", type=int, default=7, metavar="N", help="decides who gets which version (default: %(default)s)")
+    canary.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
+    canary.add_argument("--html", metavar="FILE", default=None, help="write the report as one HTML page too")
+    canary.set_defaults(run=_demo_canary)
 
 
 def _add_drill(commands: Any) -> None:
@@ -222,7 +259,16 @@ def _number(what: str, minimum: float, maximum: float) -> Callable[[str], float]
     return convert
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo_canary(arguments: argparse.Namespace) -> int:
+    if _demo_is_missing():
+        return 2
+    from somaresil.demo.canary import CanaryOptions
+    from somaresil.demo.canary.main import main as run
+
+    return run(CanaryOptions(arguments.duration, arguments.rate, arguments.seed, arguments.json, arguments.html))
+
+
+def _demo_is_missing() -> bool:
     from somaresil import demo
 
     absent = demo.missing()
@@ -231,7 +277,13 @@ def _demo(arguments: argparse.Namespace) -> int:
             f"somaresil demo: {', '.join(absent)} not installed. This installs what the demo needs:\n\n    {demo.INSTALL}\n",
             file=sys.stderr,
         )
+    return bool(absent)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    if _demo_is_missing():
         return 2
+    from somaresil import demo
     from somaresil.demo.main import main as run
 
     return run(demo.Options(arguments.duration, arguments.rate, arguments.seed, arguments.json, arguments.prometheus))

@@ -48,6 +48,8 @@ class Sample(NamedTuple):
     """What went wrong; None: it was answered in full and in time."""
     degraded: bool
     """Whether a fallback wrote the answer."""
+    served_by: str = ""
+    """Who answered, if the answer says so (header ``x-served-by``)."""
 
     @property
     def latency(self) -> float:
@@ -95,6 +97,7 @@ class Load:
         self._http = client()
         self._places = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._running: set[asyncio.Task[None]] = set()
+        self._due: dict[asyncio.Task[None], float] = {}
         self._offering: asyncio.Task[None] | None = None
         self.samples: list[Sample] = []
         """Requests that have ended, in the order in which they did."""
@@ -126,6 +129,12 @@ class Load:
         """Requests without an answer yet."""
         return len(self._running)
 
+    async def answered(self, until: float) -> None:
+        """Wait for the answers of all that was meant to begin until then: at most :data:`PATIENCE`, which every request keeps to."""
+        asked = [task for task, due in self._due.items() if due <= until]
+        if asked:
+            await asyncio.wait(asked)
+
     def check(self) -> None:
         """Raise what the generator itself has failed with, if it has."""
         if self._offering is not None and self._offering.done() and not self._offering.cancelled():
@@ -133,12 +142,14 @@ class Load:
 
     def recent(self) -> Figures:
         """The figures of what has ended in the last five seconds."""
-        since = time.monotonic() - _WINDOW
-        # They are in the order of their ends.
-        first = bisect_right(self.samples, since, key=lambda sample: sample.ended)
-        chosen = self.samples[first:]
+        chosen = self.ended_since(time.monotonic() - _WINDOW)
         seconds = min(_WINDOW, time.monotonic() - self.samples[0].due) if self.samples else 0.0
         return Figures.of(chosen, seconds)
+
+    def ended_since(self, moment: float) -> list[Sample]:
+        """What has ended since then."""
+        # They are in the order of their ends.
+        return self.samples[bisect_right(self.samples, moment, key=lambda sample: sample.ended) :]
 
     def between(self, begin: float, end: float) -> Figures:
         """The figures of what was meant to begin in this time."""
@@ -157,22 +168,24 @@ class Load:
             kind = "stream" if self._kinds.hit(STREAM_SHARE) else "message"
             task = asyncio.create_task(self._request(f"r{number}", kind, number, due))
             self._running.add(task)
+            self._due[task] = due
             task.add_done_callback(self._gone)
             number += 1
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        del self._due[task]
         self._places.release()
 
     async def _request(self, request: str, kind: str, number: int, due: float) -> None:
-        degraded, failure = False, None
+        degraded, failure, served_by = False, None, _ServedBy()
         try:
             left = due + PATIENCE - time.monotonic()
             async with asyncio.timeout(left):
                 if kind == "stream":
-                    degraded = await self._stream(request)
+                    degraded = await self._stream(request, served_by)
                 else:
-                    degraded = await self._message(request, number)
+                    degraded = await self._message(request, number, served_by)
         except TimeoutError:
             failure = f"no complete answer within {PATIENCE:g} s"
         except _Refused as refused:
@@ -181,11 +194,12 @@ class Load:
             failure = "the response broke off"
         except httpx.HTTPError as error:
             failure = f"no response: {type(error).__name__}"
-        self.samples.append(Sample(request, kind, due, time.monotonic(), failure, degraded))
+        self.samples.append(Sample(request, kind, due, time.monotonic(), failure, degraded, served_by.name))
 
-    async def _message(self, request: str, number: int) -> bool:
+    async def _message(self, request: str, number: int, served_by: _ServedBy) -> bool:
         body = {"session": f"s{number % SESSIONS}", "text": f"question {number}"}
         reply = await self._http.post(f"{self._url}/v1/session/message", json=body, headers={"x-request-id": request})
+        served_by.note(reply)
         if reply.status_code != httpx.codes.OK:
             raise _Refused(f"status {reply.status_code}")
         answer = reply.json()
@@ -193,12 +207,13 @@ class Load:
             self.remembered.add(request)
         return bool(answer["degraded"])
 
-    async def _stream(self, request: str) -> bool:
+    async def _stream(self, request: str, served_by: _ServedBy) -> bool:
         question = {"prompt": f"question {request}"}
         last, done = "", False
         async with self._http.stream(
             "GET", f"{self._url}/v1/llm/invoke/stream", params=question, headers={"x-request-id": request}
         ) as reply:
+            served_by.note(reply)
             if reply.status_code != httpx.codes.OK:
                 raise _Refused(f"status {reply.status_code}")
             async for line in reply.aiter_lines():
@@ -207,6 +222,17 @@ class Load:
         if not done:
             raise _Refused("the stream ended without its last event")
         return bool(json.loads(last.removeprefix("data: "))["degraded"])
+
+
+class _ServedBy:
+    """Who has answered a request, as far as is known."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def note(self, reply: httpx.Response) -> None:
+        """The answer has begun."""
+        self.name = reply.headers.get("x-served-by", "")
 
 
 class _Refused(Exception):

@@ -15,9 +15,11 @@ from somaresil.demo.prometheus import find
 from somaresil.demo.terminal import print_report, view_for
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from somaresil.demo import Options
 
-__all__ = ["main"]
+__all__ = ["carry_out", "main"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -28,10 +30,25 @@ def main(options: Options) -> int:
     Returns 0 when the service passed the drill, 1 when it did not, 2 when the drill could not be run, and 128 + n after signal n. In every
     case processes, ports and files of the demo are gone when this returns.
     """
-    try:
+
+    async def perform() -> int:
         if options.prometheus:
             find()
-        return asyncio.run(_main(options))
+        with view_for(sys.stderr if options.json else sys.stdout) as view:
+            report = await run(options, view)
+        if options.json:
+            print(json.dumps(report.as_dict(), indent=2))
+        else:
+            print_report(report, sys.stdout)
+        return 0 if report.passed else 1
+
+    return carry_out(perform)
+
+
+def carry_out(perform: Callable[[], Awaitable[int]]) -> int:
+    """Do it, and give its exit code: 2 when it raises :class:`DemoError`, 128 + n after signal n, when it has been cancelled."""
+    try:
+        return asyncio.run(_main(perform))
     except DemoError as error:
         print(f"somaresil demo: {error}", file=sys.stderr)
         return 2
@@ -41,7 +58,7 @@ def main(options: Options) -> int:
         return 128 + signal.SIGPIPE
 
 
-async def _main(options: Options) -> int:
+async def _main(perform: Callable[[], Awaitable[int]]) -> int:
     asked: list[signal.Signals] = []
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -56,17 +73,10 @@ async def _main(options: Options) -> int:
         # nohup ignores SIGHUP on purpose.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, end, number)
-    progress = sys.stderr if options.json else sys.stdout
     try:
-        with view_for(progress) as view:
-            report = await run(options, view)
+        return await perform()
     except asyncio.CancelledError:
         if not asked:
             raise
         print(f"somaresil demo: ended by {asked[0].name}; its processes and files are gone", file=sys.stderr)
         return 128 + asked[0]
-    if options.json:
-        print(json.dumps(report.as_dict(), indent=2))
-    else:
-        print_report(report, sys.stdout)
-    return 0 if report.passed else 1

@@ -79,12 +79,20 @@ class Fleet:
             addresses = {role: f"http://{HOST}:{listening.getsockname()[1]}" for role, listening in bound.items()}
             settings = Settings(seed=seed, token=secrets.token_urlsafe(24), database=str(self.folder / "memory.sqlite3"), **addresses)
             for role, listening in bound.items():
-                command = [sys.executable, "-m", "somaresil.demo.serve", role, str(listening.fileno()), str(os.getpid())]
                 # It has one process of each service and leaves nothing behind, so there is no file to stop others by.
                 allowed = {"SOMARESIL_CHAOS": "1", "SOMARESIL_CHAOS_SWITCH": "off"}
-                extra = settings.to_environment() | (allowed if role == "gateway" else {})
-                self.start(role, command, extra, pass_fds=(listening.fileno(),))
+                self.serve(role, role, listening, settings.to_environment() | (allowed if role == "gateway" else {}))
         return settings
+
+    def listen(self) -> tuple[socket.socket, str]:
+        """A socket on a free loopback port that lives as long as the run, for one process after the other; and its address."""
+        listening = self._stack.enter_context(_listening())
+        return listening, f"http://{HOST}:{listening.getsockname()[1]}"
+
+    def serve(self, role: str, name: str, listening: socket.socket, environment: Mapping[str, str]) -> Child:
+        """Start one service (:mod:`somaresil.demo.serve`) on this socket."""
+        command = [sys.executable, "-m", "somaresil.demo.serve", role, str(listening.fileno()), str(os.getpid())]
+        return self.start(name, command, environment, pass_fds=(listening.fileno(),))
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None, *, pass_fds: Sequence[int] = ()

@@ -9,11 +9,15 @@ from __future__ import annotations
 import importlib
 import socket
 import sys
+from typing import Final
 
 from somaresil.demo.leash import die_with
-from somaresil.demo.settings import Settings
+from somaresil.demo.settings import CanarySettings, Settings
 
-__all__ = ["main"]
+__all__ = ["CANARY_ROLES", "main"]
+
+CANARY_ROLES: Final = ("split", "version")
+"""Services of the demo of a canary."""
 
 
 def main(role: str, descriptor: int, parent: int) -> None:
@@ -21,7 +25,9 @@ def main(role: str, descriptor: int, parent: int) -> None:
     die_with(parent)
     import uvicorn
 
-    app = importlib.import_module(f"somaresil.demo.services.{role}").build(Settings.from_environment())
+    service = importlib.import_module(f"somaresil.demo.services.{role}")
+    settings = CanarySettings if role in CANARY_ROLES else Settings
+    app = service.build(settings.from_environment())
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final, Self
 
-__all__ = ["VARIABLE", "Settings"]
+__all__ = ["VARIABLE", "CanarySettings", "Settings"]
 
 VARIABLE: Final = "SOMARESIL_DEMO"
 
 
+class _Told:
+    """What goes to a child through its environment."""
+
+    __slots__ = ()
+
+    def to_environment(self) -> dict[str, str]:
+        """The variable to set for a child."""
+        this: Any = self
+        return {VARIABLE: json.dumps(asdict(this))}
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """What the driver has set. The variable is taken out, so that no child of ours and no crash report shows the token."""
+        return cls(**json.loads(os.environ.pop(VARIABLE)))
+
+
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(_Told):
     """Where the others are, and what the operator's token is."""
 
     seed: int
@@ -27,11 +43,23 @@ class Settings:
     worker: str
     gateway: str
 
-    def to_environment(self) -> dict[str, str]:
-        """The variable to set for a child."""
-        return {VARIABLE: json.dumps(asdict(self))}
 
-    @classmethod
-    def from_environment(cls) -> Settings:
-        """What the driver has set. The variable is taken out, so that no child of ours and no crash report shows the token."""
-        return cls(**json.loads(os.environ.pop(VARIABLE)))
+@dataclass(frozen=True, slots=True)
+class CanarySettings(_Told):
+    """The same for the demo of a canary: a gateway and the versions behind it."""
+
+    seed: int
+    token: str
+    control: str
+    """Address of the version that was there before, without a slash at the end."""
+    candidate: str
+    bake: float
+    """Seconds that a step lasts at least."""
+    version: str = ""
+    """Of a version: what it calls itself."""
+    errors: float = 0.0
+    """Share of the requests that a version answers with 503."""
+    slow: float = 0.0
+    """Share of the requests that it answers late."""
+    cut: float = 0.0
+    """Share of the streams that it breaks off in the middle."""

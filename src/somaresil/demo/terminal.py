@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from somaresil.demo.report import ABSORBED_AT_LEAST, RECOVERED_WITHIN
+from somaresil.demo.show import Drawing, Lines, headline, milliseconds, number, say, seconds, table_of
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -29,24 +28,10 @@ def view_for(stream: TextIO) -> LiveView | PlainView:
     return LiveView(console) if stream.isatty() and not console.is_dumb_terminal else PlainView(stream)
 
 
-class PlainView:
+class PlainView(Lines):
     """Lines, for pipes and logs."""
 
-    def __init__(self, stream: TextIO) -> None:
-        """Write to ``stream``."""
-        self._stream = stream
-        self._next_line = 0.0
-
-    def __enter__(self) -> Self:
-        """Nothing to prepare."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing to clean up."""
-
-    def note(self, text: str) -> None:
-        """One line."""
-        print(text, file=self._stream, flush=True)
+    _next_line = 0.0
 
     def phase(self, phase: Phase) -> None:
         """A headline."""
@@ -61,8 +46,8 @@ class PlainView:
         circuits = [f"{name} {guard['state']}" for name, guard in gateway["guards"].items() if guard["state"] != "closed"]
         burns = [f"{name} {budget['burn_5m']:.2f}" for name, budget in gateway["budgets"].items() if budget["burn_5m"]]
         self.note(
-            f"{moment.elapsed:5.1f} s  {seen.per_second:.1f} rps, p50 {_milliseconds(seen.p50)}, p95 {_milliseconds(seen.p95)}, "
-            f"p99 {_milliseconds(seen.p99)}, {seen.failed} failed, {seen.degraded} degraded, {_injected(gateway)} injected; "
+            f"{moment.elapsed:5.1f} s  {seen.per_second:.1f} rps, p50 {milliseconds(seen.p50)}, p95 {milliseconds(seen.p95)}, "
+            f"p99 {milliseconds(seen.p99)}, {seen.failed} failed, {seen.degraded} degraded, {_injected(gateway)} injected; "
             f"{', '.join(circuits) or 'all circuits closed'}; burn 5m: {', '.join(burns) or 'none'}"
         )
 
@@ -72,41 +57,23 @@ class PlainView:
         self.note(f"   {seen.requests} requests, {seen.failed} failed, {seen.degraded} degraded, {result.injected} faults injected")
 
 
-class LiveView:
+class LiveView(Drawing):
     """A table that changes in place, with the lines of the phases above it."""
-
-    def __init__(self, console: Console) -> None:
-        """Draw on ``console``."""
-        self._console = console
-        self._live = Live(console=console, refresh_per_second=8, transient=True)
-
-    def __enter__(self) -> Self:
-        """Begin to draw."""
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Take the table away; the lines stay."""
-        self._live.stop()
-
-    def note(self, text: str) -> None:
-        """A line above the table."""
-        self._console.print(Text(text, style="dim"))
 
     def phase(self, phase: Phase) -> None:
         """A headline above the table."""
-        self._console.print(Text.assemble((f"{phase.name:9}", "bold cyan"), phase.says))
+        self.line(Text.assemble((f"{phase.name:9}", "bold cyan"), phase.says))
 
     def moment(self, moment: Moment) -> None:
         """Draw the table anew."""
-        self._live.update(_dashboard(moment))
+        self.draw(_dashboard(moment))
 
     def ended(self, result: PhaseResult) -> None:
         """What came of the phase."""
         seen = result.seen
         failed = (f"{seen.failed} failed", "bold red" if seen.failed else "")
         line = f"{'':9}{seen.requests} requests, ", failed, f", {seen.degraded} degraded, {result.injected} faults injected"
-        self._console.print(Text.assemble(*line, style="dim"))
+        self.line(Text.assemble(*line, style="dim"))
 
 
 def _dashboard(moment: Moment) -> Group:
@@ -117,17 +84,17 @@ def _dashboard(moment: Moment) -> Group:
         f"   {seen.per_second:5.1f} rps   {moment.in_flight} in flight   ",
         (f"{_injected(moment.gateway)} faults injected", "magenta"),
     )
-    clients = _table("last 5 s, as clients see it", "p50", "p95", "p99", "failed", "degraded")
+    clients = table_of("last 5 s, as clients see it", "p50", "p95", "p99", "failed", "degraded")
     failed = Text(str(seen.failed), style="bold red" if seen.failed else "green")
-    clients.add_row("requests", _milliseconds(seen.p50), _milliseconds(seen.p95), _milliseconds(seen.p99), failed, str(seen.degraded))
-    guards = _table("guard", "circuit", "calls", "touched", "bad", "rejected")
-    budgets = _table("objective", "burn 5m", "burn 1h", "good", "bad", "budget left")
+    clients.add_row("requests", milliseconds(seen.p50), milliseconds(seen.p95), milliseconds(seen.p99), failed, str(seen.degraded))
+    guards = table_of("guard", "circuit", "calls", "touched", "bad", "rejected")
+    budgets = table_of("objective", "burn 5m", "burn 1h", "good", "bad", "budget left")
     for state in (moment.gateway, moment.worker):
         for name, guard in state["guards"].items():
             circuit = Text(guard["state"], style=_STATE_STYLES.get(guard["state"], ""))
             guards.add_row(_at(name, state), circuit, *(str(guard[key]) for key in ("calls", "touched", "bad", "rejected")))
         for name, budget in state["budgets"].items():
-            burn = (_number(budget["burn_5m"]), _number(budget["burn_1h"]))
+            burn = (number(budget["burn_5m"]), number(budget["burn_1h"]))
             budgets.add_row(_at(name, state), *burn, str(budget["good"]), str(budget["bad"]), _left(budget))
     return Group(Text(), head, clients, guards, budgets)
 
@@ -141,112 +108,94 @@ def print_report(report: Report, stream: TextIO) -> None:
 
 def _phases(console: Console, report: Report) -> None:
     console.print()
-    table = _table("phase", "requests", "rps", "p50", "p95", "p99", "failed", "degraded", "faults")
+    table = table_of("phase", "requests", "rps", "p50", "p95", "p99", "failed", "degraded", "faults")
     for phase in report.phases:
         seen = phase.seen
-        latencies = (_milliseconds(value) for value in (seen.p50, seen.p95, seen.p99))
+        latencies = (milliseconds(value) for value in (seen.p50, seen.p95, seen.p99))
         failed = Text(str(seen.failed), style="bold red" if seen.failed else "")
         table.add_row(phase.name, str(seen.requests), f"{seen.per_second:.1f}", *latencies, failed, str(seen.degraded), str(phase.injected))
     console.print(table)
-    _say(console, "Latency counts from the intended start of a request. Degraded: a fallback answered.", style="dim")
+    say(console, "Latency counts from the intended start of a request. Degraded: a fallback answered.", style="dim")
     for failure in report.failures:
         ours = f"{failure.touched} of them touched by an experiment"
-        _say(console, f"Clients saw {failure.requests} x {failure.kind}: {failure.what} ({ours})", style="red")
+        say(console, f"Clients saw {failure.requests} x {failure.kind}: {failure.what} ({ours})", style="red")
 
 
 def _chaos(console: Console, report: Report) -> None:
     chaos = report.chaos
-    _headline(console, f"Injected: {chaos.injected} faults")
-    table = _table("experiment", "fault", "rate", "faults", "ended by")
+    headline(console, f"Injected: {chaos.injected} faults")
+    table = table_of("experiment", "fault", "rate", "faults", "ended by")
     for run in chaos.experiments:
         ended = {"expired": "its lease", "stop_all": "kill switch", None: "nothing yet"}.get(run["ended"], run["ended"])
         table.add_row(run["component"], run["fault"], f"{run['rate']:.0%}", str(run["injected"]), ended)
     console.print(table)
-    _say(console, f"Kill switch: {chaos.stop_milliseconds:.1f} ms over HTTP; {chaos.after_stop} faults after it.")
+    say(console, f"Kill switch: {chaos.stop_milliseconds:.1f} ms over HTTP; {chaos.after_stop} faults after it.")
 
 
 def _absorbed(console: Console, report: Report) -> None:
     absorbed = report.absorbed
-    _headline(console, f"Absorbed: {_share(absorbed.share)} (asked for: {ABSORBED_AT_LEAST:.0%})")
-    table = _table("touched calls of", "dependency answered", "fallback answered", "failed")
+    headline(console, f"Absorbed: {_share(absorbed.share)} (asked for: {ABSORBED_AT_LEAST:.0%})")
+    table = table_of("touched calls of", "dependency answered", "fallback answered", "failed")
     for guard, by in absorbed.by_ending.items():
         table.add_row(guard, *(str(by.get(key, 0)) for key in ("dependency", "fallback", "failed")))
     console.print(table)
     good, touched = absorbed.touched_good, absorbed.touched
-    _say(console, f"Guards counted {good} of {touched} touched calls that ended well: {_share(absorbed.guards_share)}")
+    say(console, f"Guards counted {good} of {touched} touched calls that ended well: {_share(absorbed.guards_share)}")
     good, touched = absorbed.for_clients_good, absorbed.for_clients
-    _say(console, f"Clients saw    {good} of {touched} in requests that ended well:    {_share(absorbed.clients_share)}")
+    say(console, f"Clients saw    {good} of {touched} in requests that ended well:    {_share(absorbed.clients_share)}")
 
 
 def _recovery(console: Console, report: Report) -> None:
     memory = report.memory
-    _headline(console, f"Recovered: MTTR {_seconds(report.mttr)} (asked for: each under {RECOVERED_WITHIN:.0f} s)")
-    table = _table("incident", "opened by", "first bad call to closed")
+    headline(console, f"Recovered: MTTR {seconds(report.mttr)} (asked for: each under {RECOVERED_WITHIN:.0f} s)")
+    table = table_of("incident", "opened by", "first bad call to closed")
     for incident in report.incidents:
-        took = _seconds(incident.seconds) if incident.recovered else "not recovered"
+        took = seconds(incident.seconds) if incident.recovered else "not recovered"
         table.add_row(incident.id, "an experiment" if incident.injected else "failures of its own", took)
     console.print(table)
-    _say(console, f"Memory: {memory.acknowledged} exchanges acknowledged, {memory.missing} of them missing in the store;")
-    _say(console, f"        {memory.queued} writes waited in the outbox, {memory.waiting} still do.")
+    say(console, f"Memory: {memory.acknowledged} exchanges acknowledged, {memory.missing} of them missing in the store;")
+    say(console, f"        {memory.queued} writes waited in the outbox, {memory.waiting} still do.")
 
 
 def _budgets(console: Console, report: Report) -> None:
-    _headline(console, "Error budgets: what was left after the steady phase, and at the end")
-    table = _table("objective", "target", "steady", "end", "good", "bad", "burn 5m", "burn 1h")
+    headline(console, "Error budgets: what was left after the steady phase, and at the end")
+    table = table_of("objective", "target", "steady", "end", "good", "bad", "burn 5m", "burn 1h")
     for budget in report.budgets:
         name = f"{budget.slo}" if budget.service == "gateway" else f"{budget.slo} ({budget.service})"
         after = budget.after
-        counts = (str(after["good"]), str(after["bad"]), _number(after["burn_5m"]), _number(after["burn_1h"]))
+        counts = (str(after["good"]), str(after["bad"]), number(after["burn_5m"]), number(after["burn_1h"]))
         table.add_row(name, f"{budget.target:g} %", _left(budget.before), _left(after), *counts)
     console.print(table)
-    _say(console, "Shares of the budget for the events seen so far: of periods of 7 and 30 days, this is the first minute.", style="dim")
+    say(console, "Shares of the budget for the events seen so far: of periods of 7 and 30 days, this is the first minute.", style="dim")
 
 
 def _twice(console: Console, report: Report) -> None:
     if report.prometheus is None:
         return
-    _headline(console, "Burn rates, computed twice")
-    table = _table("objective", "window", "in process", "PromQL", "difference")
+    headline(console, "Burn rates, computed twice")
+    table = table_of("objective", "window", "in process", "PromQL", "difference")
     for compared in report.prometheus:
         figures = (_exact(compared[key]) for key in ("in_process", "promql", "difference"))
         table.add_row(compared["slo"], f"{compared['window']} s", *figures)
     console.print(table)
-    _say(console, "What differs is the extrapolation of increase() to the edges of its window.", style="dim")
+    say(console, "What differs is the extrapolation of increase() to the edges of its window.", style="dim")
 
 
 def _verdict(console: Console, report: Report) -> None:
     verdict = report.verdict
-    _headline(console, f"Release the gateway now? {verdict['decision'].upper()}", "red" if verdict["blocks"] else "green")
+    headline(console, f"Release the gateway now? {verdict['decision'].upper()}", "red" if verdict["blocks"] else "green")
     for reason in verdict["reasons"]:
-        _say(console, f"  {reason}")
+        say(console, f"  {reason}")
     console.print()
     if report.passed:
-        _say(console, "The drill is PASSED: the faults were absorbed, and every circuit recovered.", style="bold green")
+        say(console, "The drill is PASSED: the faults were absorbed, and every circuit recovered.", style="bold green")
     else:
-        _say(console, "The drill is NOT PASSED:", style="bold red")
+        say(console, "The drill is NOT PASSED:", style="bold red")
         for problem in report.problems:
-            _say(console, f"  {problem}")
+            say(console, f"  {problem}")
     if report.hint is not None:
-        _say(console, f"Note: {report.hint}.", style="yellow")
-    _say(console, f"seed {report.seed}, {report.rate:g} requests a second, {report.seconds:.1f} s, somaresil {report.version}", style="dim")
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    # Whoever reads a log wants whole lines, and a terminal wraps by itself.
-    console.print(text, style=style, soft_wrap=True)
-
-
-def _headline(console: Console, text: str, style: str = "") -> None:
-    console.print()
-    console.print(text, style=f"bold {style}".strip())
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+        say(console, f"Note: {report.hint}.", style="yellow")
+    say(console, f"seed {report.seed}, {report.rate:g} requests a second, {report.seconds:.1f} s, somaresil {report.version}", style="dim")
 
 
 def _at(name: str, state: dict[str, Any]) -> str:
@@ -255,18 +204,6 @@ def _at(name: str, state: dict[str, Any]) -> str:
 
 def _injected(gateway: dict[str, Any]) -> int:
     return sum(run["injected"] for run in gateway["experiments"])
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000.0:.0f} ms"
-
-
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.1f} s"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _exact(value: float | None) -> str:

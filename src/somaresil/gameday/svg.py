@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
     from somaresil.gameday.report import PhaseReport, Point
 
-__all__ = ["bars", "histogram", "lines_over_time", "share_over_time"]
+__all__ = ["bars", "evidence", "histogram", "lines_over_time", "share_over_time"]
 
 _WIDTH, _HEIGHT = 900.0, 220.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 56.0, 18.0, 26.0
@@ -68,6 +69,29 @@ def share_over_time(values: Sequence[float | None], about: str, labels: tuple[st
     drawn += [_label(_LEFT - 6, y(part) + 4, f"{part:.0%}", "end") for part in (0.0, 0.5, 1.0)]
     drawn += [_label(_LEFT, _HEIGHT - 8, labels[0]), _label(_WIDTH - _RIGHT, _HEIGHT - 8, labels[1], "end")]
     return _svg(_HEIGHT, about, drawn)
+
+
+def evidence(points: Sequence[tuple[int, float]], threshold: float) -> str:
+    """Evidence over the events that it comes from, in powers from 1 to a little above the threshold, which is drawn too."""
+    base, width, height = _HEIGHT - _BOTTOM, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    last = max([events for events, _ in points] + [1])
+    top = math.log(threshold) * 1.15
+
+    def x(at: float) -> float:
+        return _LEFT + width * at / last
+
+    def y(part: float) -> float:
+        return base - height * min(max(part, 0.0), 1.0)
+
+    def part_of(value: float) -> float:
+        return math.log(max(value, 1.0)) / top
+
+    drawn = [f'<path d="M{_LEFT:g} {y(0.0):.1f}H{_WIDTH - _RIGHT:g}" stroke="var(--line)"/>']
+    drawn.append(f'<path d="M{_LEFT:g} {y(part_of(threshold)):.1f}H{_WIDTH - _RIGHT:g}" stroke="var(--bad)" stroke-dasharray="5 3"/>')
+    drawn += _line([(float(events), part_of(value)) for events, value in points], x, y, 'stroke="var(--good)" stroke-width="2"')
+    drawn += [_label(_LEFT - 6, y(part_of(value)) + 4, f"{value:g}", "end") for value in (1.0, math.sqrt(threshold), threshold)]
+    drawn += [_label(x(last * part), _HEIGHT - 8, f"{last * part:.0f}", "middle") for part in (0.0, 0.5, 1.0)]
+    return _svg(_HEIGHT, "evidence over events", drawn)
 
 
 def bars(values: Sequence[tuple[str, float | None]]) -> str:
