@@ -38,7 +38,13 @@ SUPPORTED = [
 PACKAGE = ".[demo,otel,pytest]"
 KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
 """pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
-ONCE = ("tests/docs", "tests/planted", "tests/integration/test_demo.py", "tests/integration/test_prometheus.py")
+ONCE = (
+    "tests/docs",
+    "tests/planted",
+    "tests/integration/test_demo.py",
+    "tests/integration/test_demo_canary.py",
+    "tests/integration/test_prometheus.py",
+)
 """Tests that take long and ask less of the Python than of what it runs: pages, searches, and whole systems of several programs."""
 MEASURED = ("unit", "property", "behaviour")
 """Folders of tests whose branch coverage is measured."""

@@ -36,6 +36,7 @@ __all__ = ["main"]
 
 _SHORTEST, _LONGEST = 5.0, 300.0
 _SHORTEST_CANARY = 20.0
+_DEMO_CANARY = "demo canary"
 _MOST_RATE = 500.0
 
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises :class:`SystemExit` as argparse does: 2 for wrong arguments (3 of ``gate``), 0 for ``--help`` and ``--version``.
     """
     parser = _parser()
-    arguments, unknown = parser.parse_known_args(argv)
+    arguments, unknown = parser.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
     if unknown:
         # By the parser of the command, whose exit code for wrong arguments may be its own.
         getattr(arguments, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -57,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # While the command was still loading; once it runs it cleans up and reports by itself.
         return 130
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """``demo canary`` is a command like the others: below ``demo`` it would change what that makes of arguments that it does not know."""
+    return [_DEMO_CANARY, *argv[2:]] if list(argv[:2]) == _DEMO_CANARY.split() else list(argv)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
     demo.add_argument("--prometheus", action="store_true", help="run a Prometheus server too, and compare its burn rates with ours")
     demo.set_defaults(run=_demo)
-    _add_canary_demo(demo)
+    _add_canary_demo(commands)
     _add_drill(commands)
     replay = commands.add_parser(
         "replay",
@@ -159,11 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_canary_demo(demo: argparse.ArgumentParser) -> None:
-    # Of the same kind as the others, and of its own class: by itself "demo" is what it always was.
-    scenes = demo.add_subparsers(dest="scene", metavar="SCENE", required=False, parser_class=_Parser)
-    canary = scenes.add_parser(
-        "canary",
+def _add_canary_demo(commands: Any) -> None:
+    canary = commands.add_parser(
+        _DEMO_CANARY,
         help="deploy bad versions of a service and a good one, each behind a canary",
         description=(
             "Starts a version of a service and a gateway as processes on loopback, offers them requests at a fixed rate, and deploys four "

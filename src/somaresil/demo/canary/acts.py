@@ -33,8 +33,8 @@ class Act:
 
 ACTS: Final = (
     Act("errors", "2.0.0", "a quarter of its requests fail", "rollback", errors=0.25),
-    Act("tail", "2.0.1", "its median is as before, one request in five takes 0.6 s longer", "rollback", slow=0.2),
-    Act("streams", "2.0.2", "its answers are as before, but half of its streams break off in the middle", "rollback", cut=0.5),
+    Act("tail", "2.0.1", "its median is as before, three requests in ten take half a second longer", "rollback", slow=0.3),
+    Act("streams", "2.0.2", "its answers are as before, but most of its streams break off in the middle", "rollback", cut=0.8),
     Act("good", "2.0.3", "it is as good as the one before", "complete"),
 )
 """The demo."""

@@ -29,7 +29,7 @@ __all__ = ["build"]
 MEDIAN: Final = 0.03
 SIGMA: Final = 0.4
 """With these, 99.9 % of the answers begin within 0.11 s."""
-LATE: Final = 0.6
+LATE: Final = 0.5
 """Seconds that a late answer takes longer."""
 TOKEN_SECONDS: Final = 0.006
 ANSWER: Final = "The share grows as long as nothing speaks against it"
