@@ -9,7 +9,8 @@ A client that leaves says nothing. Nothing that passes through is changed, but f
 It is mounted inside the middleware, or around one for each app. **No evidence** is what happens while an experiment runs in this process,
 on a request whose plan has struck, or with an answer that is marked as the work of an experiment.
 
-In the mode ``fallback`` the control answers for a candidate that has failed before its answer began.
+In the mode ``fallback`` the control answers for a candidate that has failed before its answer began. In the mode ``shadow`` it always
+answers, and the candidate is asked the same afterwards (:mod:`somaresil.canary_app.shadow`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from somaresil.canary.config import config_of
 from somaresil.canary.controller import CanaryController
 from somaresil.canary_app.keys import CanaryCookie, Giving, reader_of
 from somaresil.canary_app.lifespan import Life
-from somaresil.canary_app.placed import MARKED, Held, PlacedConversation, PlacedRequest, place
+from somaresil.canary_app.placed import MARKED, Held, PairedRequest, PlacedConversation, PlacedRequest, place
+from somaresil.canary_app.shadow import Shadows
 from somaresil.chaos.flight import current as plan_in_flight
 from somaresil.config import Checker
 from somaresil.deadline import cut_off
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CanaryApp"]
 
-_MODES: Final = ("split", "fallback")
+_MODES: Final = ("split", "fallback", "shadow")
 _IDEMPOTENT: Final = ("GET", "HEAD", "OPTIONS")
 _PLACED: Final = frozenset({"http", "websocket"})
 _CAUSES: Final = 10
@@ -68,6 +70,10 @@ class CanaryApp:
 
     ``mode="fallback"``: when the candidate answers with 500 or more, or raises, before its answer has begun, the control answers. For the
     methods in ``idempotent``, and bodies of up to 64 KiB. The failure counts.
+
+    ``mode="shadow"``: the control always answers, and for the share of the phase the candidate is asked the same afterwards, GET and HEAD
+    without a body only: at most ``shadow_limit`` at once, each for at most ``shadow_timeout`` seconds; its answers go nowhere. A pair says
+    something when one of the two was bad and the other was not. Never for what has side effects.
 
     Both apps have a lifespan, each with a state of its own. A candidate that refuses to start, or does not within ``start_timeout``
     seconds, is rolled back, and the control serves. ``options`` are those of :class:`~somaresil.canary.config.CanaryConfig`.
@@ -88,6 +94,8 @@ class CanaryApp:
         key: str | CanaryCookie | Callable[[Scope], object] | None = None,
         mode: str = "split",
         idempotent: Sequence[str] = _IDEMPOTENT,
+        shadow_limit: int = 8,
+        shadow_timeout: float | timedelta = 10.0,
         start_timeout: float | timedelta = 30.0,
         snapshot: str | os.PathLike[str] | None = None,
         leader: Callable[[], bool] | None = None,
@@ -102,6 +110,10 @@ class CanaryApp:
         methods: Any = idempotent
         if isinstance(methods, str) or not all(method in METHODS for method in methods):
             check.problem("idempotent", idempotent, f"methods of HTTP ({', '.join(sorted(METHODS))})")
+        if mode == "shadow" and key is not None:
+            check.problem("key", key, "None with shadow", "nobody sees the answers of the candidate")
+        most = check.count("shadow_limit", shadow_limit, maximum=10_000)
+        longest = check.seconds("shadow_timeout", shadow_timeout, maximum=3_600.0)
         self._start_timeout = check.seconds("start_timeout", start_timeout, maximum=3_600.0)
         self._key_of = reader_of(key, check)
         self._cookie = key if isinstance(key, CanaryCookie) else None
@@ -121,7 +133,7 @@ class CanaryApp:
         self._probes = RequestProbes(probes)
         self._listens = self._probes.listens
         limit = min((cast("float", slo.latency) for slo in slos if slo.latency is not None), default=math.inf)
-        self.limit = limit if all(slo.read_from_cells for slo in slos) else -math.inf
+        self.limit = limit if mode != "shadow" and all(slo.read_from_cells for slo in slos) else -math.inf
         """Seconds in which an answer is good if its status is, without anybody being asked."""
         self._chaos = resilience.chaos
         self._sides: tuple[ASGIApp, ASGIApp] = (app, candidate)
@@ -131,6 +143,7 @@ class CanaryApp:
         self._falls_back = frozenset(idempotent) if mode == "fallback" else frozenset()
         self.controller = CanaryController(resilience, config, snapshot=snapshot, leader=leader)
         """Decides; ``controller.roll_back(...)`` sends every request to the control from the next one on."""
+        self._shadows = Shadows(self.controller, self._asked_too, self.report, most, longest) if mode == "shadow" else None
         if version is not None:
             self.controller.start(version, checksum=checksum)
 
@@ -142,6 +155,9 @@ class CanaryApp:
             return
         if route.settled or self._out or kind not in _PLACED:
             await self._unwatched(route, kind, scope, receive, send)
+            return
+        if self._shadows is not None:
+            await self._paired(self._shadows, route, scope, receive, send)
             return
         exchange: Placed | None = None
         candidate = False
@@ -156,17 +172,20 @@ class CanaryApp:
                 elif key.__class__ is not str and key is not None:
                     key = str(key)
                 candidate = self.controller.place(key) < route.cut
+            if kind == "websocket":
+                exchange = PlacedConversation(self, scope, receive, send, route, key, candidate=candidate)
+            else:
+                # As PlacedRequest(...) would do, in half the time.
+                made = new(PlacedRequest)
+                out = send
+                if self._listens:
+                    made.pace = pace = RequestPace(send, self.monotonic, self.report)
+                    out = pace.send
+                place(made, self, scope, receive, out, route, key, candidate)
+                exchange = made
             # What an experiment may strike is nobody's fault, from its beginning on.
-            if not self._chaos.history or not self._chaos.runs:
-                if kind == "websocket":
-                    exchange = PlacedConversation(self, scope, receive, send, route, key, candidate=candidate)
-                else:
-                    # As PlacedRequest(...) would do, in half the time.
-                    exchange = new(PlacedRequest)
-                    if self._listens:
-                        exchange.pace = pace = RequestPace(send, self.monotonic, self.report)
-                        send = pace.send
-                    place(exchange, self, scope, receive, send, route, key, candidate)
+            if self._chaos.history and self._chaos.runs:
+                exchange.state |= MARKED
             if self._states is not None:
                 scope["state"] = {**scope.get("state", {}), **self._states[candidate]}
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -226,7 +245,11 @@ class CanaryApp:
         pace: RequestPace | None = getattr(placed, "pace", None)
         ended = Ended(placed.scope, placed.scope.get("root_path", ""), status, outcome, elapsed, first_byte, False, error, pace)  # noqa: FBT003 - not injected
         said = self._probes.verdicts(ended, now)
-        if not said <= {None}:
+        if said <= {None}:
+            return
+        if isinstance(placed, PairedRequest):
+            placed.bad = False in said
+        else:
             self.controller.ended(placed.route, candidate=placed.candidate, bad=False in said, key=placed.key)
 
     def _injected(self, error: BaseException | None) -> bool:
@@ -277,6 +300,58 @@ class CanaryApp:
             scope["state"] = {**scope.get("state", {}), **self._states[0]}
         await self._sides[0](scope, held.again, out)
 
+    # -- shadow -----------------------------------------------------------------------------------------------------------------------
+
+    async def _paired(self, shadows: Shadows, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """The control answers, and the candidate is asked the same afterwards, if it may be."""
+        exchange: PairedRequest | None = None
+        before: Scope = {}
+        try:
+            if shadows.wants(route, scope) and not (self._chaos.history and self._chaos.runs):
+                before = {**scope, "headers": [*scope["headers"]]}
+                exchange = self._pair(route, scope, receive, send, candidate=False)
+            if self._states is not None:
+                scope["state"] = {**scope.get("state", {}), **self._states[0]}
+        except Exception as defect:  # noqa: BLE001 - never into a request
+            self.report("placing a request", defect)
+            exchange = None
+        if exchange is None:
+            await self._sides[0](scope, receive, send)
+            return
+        try:
+            await self._sides[0](scope, exchange, exchange.send)
+        except BaseException as error:
+            exchange.end(error)
+            raise
+        finally:
+            exchange.end(None)
+            shadows.begin(route, before, control_bad=exchange.bad)
+
+    def _pair(self, route: Route, scope: Scope, receive: Receive, send: Send, *, candidate: bool) -> PairedRequest:
+        exchange = new(PairedRequest)
+        if self._listens:
+            exchange.pace = pace = RequestPace(send, self.monotonic, self.report)
+            send = pace.send
+        place(exchange, self, scope, receive, send, route, None, candidate)
+        exchange.bad = None
+        return exchange
+
+    async def _asked_too(self, route: Route, scope: Scope, receive: Receive, send: Send) -> bool | None:
+        """Ask the candidate what the control was asked; whether that ended badly."""
+        if self._states is not None:
+            scope["state"] = {**scope.get("state", {}), **self._states[1]}
+        exchange = self._pair(route, scope, receive, send, candidate=True)
+        try:
+            await self._sides[1](scope, exchange, exchange.send)
+        except asyncio.CancelledError:
+            # Its time is up, which is as bad as if somebody had waited for it. At the end of the process nobody asks.
+            exchange.end(TimeoutError())
+        except Exception as error:  # noqa: BLE001 - it is what is looked for
+            exchange.end(error)
+        else:
+            exchange.end(None)
+        return exchange.bad
+
     # -- lifespan ---------------------------------------------------------------------------------------------------------------------
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -306,6 +381,8 @@ class CanaryApp:
                 self._states = (states[0], states[1])
             await send({"type": "lifespan.startup.complete"})
             await receive()
+            if self._shadows is not None:
+                await self._shadows.leave()
             await asyncio.gather(self._ended(candidate), control.end())
             await asyncio.to_thread(self.controller.stop)
             if control.failed is None:

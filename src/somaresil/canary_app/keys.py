@@ -114,7 +114,7 @@ def reader_of(key: str | CanaryCookie | Callable[[Scope], object] | None, check:
     elif callable(key):
         return key
     allowed = "'header:NAME', 'cookie:NAME', CanaryCookie(), a function of the scope, or None"
-    check.problem("key", key, allowed, "an argument has no name here" if isinstance(key, str) else None)
+    check.problem("key", key, allowed, "an argument has no name here" if isinstance(key, str) else "")
     return None
 
 

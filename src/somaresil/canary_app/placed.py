@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-__all__ = ["MARKED", "Held", "Placed", "PlacedConversation", "PlacedRequest", "place"]
+__all__ = ["MARKED", "Held", "PairedRequest", "Placed", "PlacedConversation", "PlacedRequest", "place"]
 
 MARKED: Final = 32
-"""State of an exchange whose answer says that it is the work of an experiment."""
+"""State of an exchange that is no evidence: an experiment runs, or its answer says that it is the work of one."""
 _SERVER_ERROR: Final = 500
 _MOST_KEPT: Final = 65_536
 """Bytes of the body of a request that are kept for the control."""
@@ -133,6 +133,14 @@ class PlacedConversation(Conversation):
         self.route = route
         self.candidate = candidate
         self.key = key
+
+
+class PairedRequest(PlacedRequest):
+    """A request that both sides are asked."""
+
+    __slots__ = ("bad",)
+    bad: bool | None
+    """How it ended on its side; None: that says nothing."""
 
 
 place: Final = PlacedRequest.__init__

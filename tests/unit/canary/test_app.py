@@ -624,11 +624,13 @@ def test_apps_that_know_no_lifespan_are_served_all_the_same():
 def test_everything_wrong_is_said_at_once():
     """With the paths of what is wrong."""
     with pytest.raises(ConfigurationError) as caught:
-        Stand(candidate=None, key="user", mode="shadow", idempotent="GET", steps=[50, 10], minimum_event=3)
+        Stand(candidate=None, key="user", mode="mirror", idempotent="GET", steps=[50, 10], minimum_event=3)
     found = {problem.path.partition(".")[2] for problem in caught.value.problems}
     assert found >= {"candidate", "key", "mode", "idempotent", "steps[1]", "minimum_event"}
     with pytest.raises(ConfigurationError):
         Stand(bad="nothing")
+    with pytest.raises(ConfigurationError):
+        Stand(key=CanaryCookie(), mode="shadow")
 
 
 @pytest.mark.parametrize(
@@ -663,3 +665,127 @@ def test_streams_pass_through_piece_by_piece():
         b"data: 4\n\n",
         b"",
     ]
+
+
+# -- shadow ---------------------------------------------------------------------------------------------------------------------------
+
+
+def shadow(candidate, *slos, **options):
+    return Stand(candidate, *slos, mode="shadow", **options)
+
+
+def asked_in_turn(stand, times, **scope):
+    """Send so many, and let those that nobody waits for end in between."""
+
+    async def go():
+        bodies = []
+        for _ in range(times):
+            sent = await stand.ask(**scope)
+            bodies.append(sent[1]["body"])
+            for _ in range(5):
+                await asyncio.sleep(0)
+        return bodies
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("candidate", BROKEN.values(), ids=BROKEN)
+def test_a_shadow_never_answers_and_is_rolled_back_for_what_it_does(candidate):
+    """Its pairs are bad on its side alone."""
+    stand = shadow(candidate)
+    assert set(asked_in_turn(stand, 100)) == {b"old"}
+    assert stand.controller.phase == "rollback"
+    assert stand.counts[3] == 0
+    assert not stand.defects()
+
+
+def test_a_shadow_that_does_well_completes():
+    """Pairs of good answers are counted on both sides."""
+    stand = shadow(NEW)
+    for _ in range(2):
+        asked_in_turn(stand, 40)
+        stand.clock.advance(10.0)
+        stand.controller.evaluate()
+    assert stand.controller.phase == "complete"
+    good, bad, control_good, control_bad = stand.counts
+    assert good == control_good > 10
+    assert bad == control_bad == 0
+    assert set(asked_in_turn(stand, 5)) == {b"new"}
+
+
+def test_a_shadow_is_asked_only_what_has_no_effect():
+    """GET and HEAD without a body, and no conversation."""
+    asked = []
+
+    async def new(scope, receive, send):
+        asked.append((scope["method"], await receive()))
+        await NEW(scope, receive, send)
+
+    stand = shadow(new, steps=[99.9, 100])
+    for scope in ({"method": "POST"}, {"headers": [(b"content-length", b"3")]}, {"headers": [(b"transfer-encoding", b"chunked")]}):
+        asked_in_turn(stand, 10, **scope)
+    assert asked == []
+    asked_in_turn(stand, 1, method="HEAD", headers=[(b"content-length", b"0")])
+    assert asked == [("HEAD", {"type": "http.request", "body": b"", "more_body": False})]
+    accepts = says({"type": "websocket.accept"}, {"type": "websocket.close"})
+    stand = shadow(accepts, control=accepts)
+    asyncio.run(stand.ask(kind="websocket"))
+    assert stand.counts == (0, 0, 0, 0)
+
+
+def test_shadows_are_few_and_do_not_last():
+    """One that hangs is bad after its time; while so many hang no other is asked."""
+    asked = []
+
+    async def hangs(scope, receive, send):
+        asked.append(scope["path"])
+        await receive()
+        await receive()
+
+    stand = shadow(hangs, shadow_limit=2, shadow_timeout=0.02, steps=[99.9, 100])
+
+    async def go():
+        for _ in range(10):
+            assert (await stand.ask())[1]["body"] == b"old"
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert len(asked) == 2
+        while stand.counts[1] < 2:
+            await asyncio.sleep(0.005)
+
+    asyncio.run(go())
+    assert stand.counts == (0, 2, 2, 0)
+
+
+def test_what_was_bad_on_both_sides_is_no_evidence():
+    """It hangs together; and a control that raises, raises."""
+    stand = shadow(BROKEN["a status"], control=BROKEN["an exception"], allowed=None)
+    assert set(stand.asks(50)) == {None}
+
+    async def settle():
+        with suppress(LookupError):
+            await stand.ask()
+        await asyncio.sleep(0)
+
+    for _ in range(20):
+        asyncio.run(settle())
+    assert stand.controller.phase == "ramp_50"
+    assert stand.controller.status().finding.worse == 1.0
+
+
+def test_the_shadow_sees_the_request_as_it_came():
+    """Whatever the control has left in its scope."""
+    seen = []
+
+    async def old(scope, receive, send):
+        scope["path"] = "/changed"
+        scope["headers"].clear()
+        await OLD(scope, receive, send)
+
+    async def new(scope, receive, send):
+        seen.append((scope["path"], scope["headers"]))
+        await NEW(scope, receive, send)
+
+    stand = shadow(new, control=old, steps=[99.9, 100])
+    asked_in_turn(stand, 1, headers=[(b"accept", b"*/*")])
+    assert seen == [("/", [(b"accept", b"*/*")])]
