@@ -789,3 +789,54 @@ def test_the_shadow_sees_the_request_as_it_came():
     stand = shadow(new, control=old, steps=[99.9, 100])
     asked_in_turn(stand, 1, headers=[(b"accept", b"*/*")])
     assert seen == [("/", [(b"accept", b"*/*")])]
+
+
+# -- our own defects ------------------------------------------------------------------------------------------------------------------
+
+STEPS = {
+    "draw": lambda stand: (stand.controller, "draw"),
+    "place": lambda stand: (stand.controller, "place"),
+    "given": lambda stand: (stand.canary, "_given"),
+    "count": lambda stand: (stand.canary, "count"),
+    "verdicts": lambda stand: (stand.canary._probes, "verdicts"),
+    "monotonic": lambda stand: (stand.canary, "monotonic"),
+    "injected": lambda stand: (stand.canary, "_injected"),
+    "pair": lambda stand: (stand.canary, "_pair"),
+    "wants": lambda stand: (stand.canary._shadows, "wants"),
+    "ask": lambda stand: (stand.canary._shadows, "_ask"),
+    "both": lambda stand: (stand.controller, "both_ended"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_step_of_ours_that_fails_is_not_noticed(step, kind):
+    """The client gets the answer of one of the apps, whole, and we say once that something is wrong."""
+    reached = []
+
+    def planted(*args, **kwargs):
+        reached.append(True)
+        raise RuntimeError("planted")
+
+    talks = says({"type": "websocket.accept"}, {"type": "websocket.close"})
+    apps = {"http": answers(b"old", 500), "websocket": talks}
+    whole = SLO("whole", 95.0, timedelta(days=1), completion=True)
+    for more in ({"key": CanaryCookie()}, {"mode": "shadow"}, {"mode": "fallback"}):
+        stand = Stand(apps[kind], availability(), whole, control=apps[kind], **more)
+        owner, name = STEPS[step](stand)
+        if owner is not None:
+            setattr(owner, name, planted)
+        for _ in range(20):
+
+            async def go(stand=stand):
+                sent = await stand.ask(kind=kind)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                return sent
+
+            said = [message["type"] for message in asyncio.run(go())]
+            assert said == (
+                ["websocket.accept", "websocket.close"] if kind == "websocket" else ["http.response.start", "http.response.body"]
+            )
+        assert len(stand.defects()) <= 2
+    assert reached or kind == "websocket"
