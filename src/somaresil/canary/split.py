@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from somaresil.canary.config import config_of
 from somaresil.canary.controller import CanaryController
-from somaresil.canary.wrap import MAKERS, TOLD, shadowing
+from somaresil.canary.shadow import SHADOWING, current
+from somaresil.canary.wrap import MAKERS, TOLD
 from somaresil.config import Checker
 from somaresil.guard.call import judge
 from somaresil.guard.keyed import reader_of
@@ -125,9 +126,9 @@ class Canary:
         if shape_of(self._target) is not shape:
             allowed = f"a {shape.name.lower().replace('_', ' ')}, as the control"
             check.problem("candidate", self._target, allowed, f"it is a {shape_of(self._target).name.lower().replace('_', ' ')}")
-        elif self._mode == "shadow" and (shape is not Shape.COROUTINE or self._told_by_guards(shape)):
-            hint = "the candidate is asked beside the loop; streams, predicates and judges of results are for mode='split'"
-            check.problem("mode", self._mode, "'split' or 'fallback' for this function and these objectives", hint)
+        elif self._mode == "shadow" and (shape, self._told_by_guards(shape)) not in SHADOWING:
+            hint = "the candidate is asked afterwards by the event loop, which plain functions and generators have none of"
+            check.problem("mode", self._mode, "'split' or 'fallback' for this function", hint)
         check.finish()
         self.control.check_target(plain)
         self.candidate.check_target(self._target)
@@ -142,12 +143,12 @@ class Canary:
         sides = (plain_wrapper(self.control, function), plain_wrapper(self.candidate, self._target))
         key_of = self._key_of(function)
         told = self._told_by_guards(shape)
-        if self._mode == "shadow":
-            return functools.wraps(function)(shadowing(self, sides, key_of))
         if told:
             for guard, candidate in ((self.control, False), (self.candidate, True)):
                 hears = _Hears(self, candidate=candidate, every=shape in {Shape.FUNCTION, Shape.COROUTINE})
                 guard.measure((*guard.probes, hears))
+        if self._mode == "shadow":
+            return functools.wraps(function)(SHADOWING[shape, told](self, sides))
         make = TOLD[shape] if told and shape in TOLD else MAKERS[shape]
         return functools.wraps(function)(make(self, sides, key_of))
 
@@ -218,6 +219,12 @@ class Canary:
 
     def heard(self, probes: tuple[Probe, ...], call: Measured, now: float, label: Callable[[Any], object], *, candidate: bool) -> None:
         """A guard tells of a call."""
+        if self._mode == "shadow":
+            half = current()
+            if half is not None and half.canary is self and not call.injected:
+                said = {probe.verdict(call) for probe in probes}
+                half.good = None if said == {None} else False not in said
+            return
         route = self.controller.route_at(now - call.elapsed)
         if route is None or route.settled or call.injected:
             return

@@ -5,8 +5,6 @@ The plain function and the coroutine function are written out twice, as in :mod:
 
 from __future__ import annotations
 
-import asyncio
-from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.guard.shape import Shape
@@ -14,10 +12,9 @@ from somaresil.guard.shape import Shape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.canary.controller import Route
     from somaresil.canary.split import Canary
 
-__all__ = ["MAKERS", "TOLD", "Shadows", "shadowing"]
+__all__ = ["MAKERS", "TOLD"]
 
 Sides = tuple["Callable[..., Any]", "Callable[..., Any]"]
 Key = Any
@@ -156,62 +153,6 @@ def _async_generator(canary: Canary, sides: Sides, key_of: Key) -> Callable[...,
             await stream.aclose()
 
     return routed
-
-
-def shadowing(canary: Canary, sides: Sides, key_of: Key) -> Callable[..., Any]:  # noqa: ARG001 - as the others
-    """The control answers, and the candidate is asked the same afterwards: see :class:`Shadows`."""
-    controller, monotonic, control, shadows = canary.controller, canary.control.monotonic, sides[0], Shadows(canary, sides[1])
-
-    async def routed(*args: Any, **kwargs: Any) -> Any:
-        route = controller.route
-        if route.settled or controller.draw() >= route.cut:
-            return await control(*args, **kwargs)
-        started = monotonic()
-        try:
-            result = await control(*args, **kwargs)
-        except BaseException as error:
-            shadows.begin(route, canary.says(error, started, candidate=False), args, kwargs)
-            raise
-        shadows.begin(route, canary.says(None, started, candidate=False), args, kwargs)
-        return result
-
-    return routed
-
-
-class Shadows:
-    """Calls of a candidate that nobody waits for: so many at once, for so long, outside of the context of the request."""
-
-    def __init__(self, canary: Canary, candidate: Callable[..., Any]) -> None:
-        """None is under way."""
-        self._canary = canary
-        self._candidate = candidate
-        self._under_way: set[asyncio.Task[None]] = set()
-
-    def begin(self, route: Route, control_good: bool | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: FBT001
-        """Ask the candidate what the control was asked, unless that says nothing or too many are under way. Never raises."""
-        try:
-            if control_good is None or len(self._under_way) >= self._canary.shadow_limit:
-                return
-            # In a context of its own: the deadline of the request is not its affair.
-            run = self._run(route, args, kwargs, control_bad=not control_good)
-            task = asyncio.get_running_loop().create_task(run, context=Context())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-        except Exception as defect:  # noqa: BLE001 - the caller has his answer
-            self._canary.report(defect)
-
-    async def _run(self, route: Route, args: tuple[Any, ...], kwargs: dict[str, Any], *, control_bad: bool) -> None:
-        canary = self._canary
-        started = canary.control.monotonic()
-        try:
-            async with asyncio.timeout(canary.shadow_timeout):
-                await self._candidate(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - it is what is looked for
-            good = canary.says(error, started, candidate=True)
-        else:
-            good = canary.says(None, started, candidate=True)
-        if good is not None:
-            canary.controller.both_ended(route, candidate_bad=not good, control_bad=control_bad)
 
 
 MAKERS: Final = {

@@ -136,7 +136,9 @@ class CanaryApp:
         self.limit = limit if mode != "shadow" and all(slo.read_from_cells for slo in slos) else -math.inf
         """Seconds in which an answer is good if its status is, without anybody being asked."""
         self._chaos = resilience.chaos
-        self._sides: tuple[ASGIApp, ASGIApp] = (app, candidate)
+        self._candidate = candidate
+        # What was only asked beside it never takes its place: nobody has seen what it does with a POST.
+        self._sides: tuple[ASGIApp, ASGIApp] = (app, app if mode == "shadow" else candidate)
         self._out = False
         """Whether the candidate did not start: then it gets nothing here, and nothing is evidence."""
         self._states: tuple[dict[str, Any], dict[str, Any]] | None = None
@@ -210,7 +212,7 @@ class CanaryApp:
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
             return
-        candidate = route.weight > 0.0 and not self._out
+        candidate = route.weight > 0.0 and not self._out and self._shadows is None
         if self._states is not None:
             scope["state"] = {**scope.get("state", {}), **self._states[candidate]}
         await self._sides[candidate](scope, receive, send)
@@ -342,10 +344,11 @@ class CanaryApp:
             scope["state"] = {**scope.get("state", {}), **self._states[1]}
         exchange = self._pair(route, scope, receive, send, candidate=True)
         try:
-            await self._sides[1](scope, exchange, exchange.send)
+            await self._candidate(scope, exchange, exchange.send)
         except asyncio.CancelledError:
-            # Its time is up, which is as bad as if somebody had waited for it. At the end of the process nobody asks.
+            # Given up, which is bad in every sense, whatever it has sent by now. At the end of the process nobody asks.
             exchange.end(TimeoutError())
+            return None if self._chaos.history and self._chaos.runs else True
         except Exception as error:  # noqa: BLE001 - it is what is looked for
             exchange.end(error)
         else:
@@ -355,7 +358,7 @@ class CanaryApp:
     # -- lifespan ---------------------------------------------------------------------------------------------------------------------
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        control, candidate = Life(self._sides[0], scope), Life(self._sides[1], scope)
+        control, candidate = Life(self._sides[0], scope), Life(self._candidate, scope)
         lives = (control, candidate)
         try:
             await receive()

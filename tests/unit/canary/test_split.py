@@ -387,6 +387,97 @@ def test_shadows_are_bounded_in_number_and_time():
     assert canary.controller.status().finding.counts.candidate_bad == 2
 
 
+WHOLE = SLO("whole", 95.0, timedelta(days=1), completion=True)
+USEFUL = SLO("useful", 90.0, timedelta(days=1), good_when=lambda result, error, elapsed: result is None or result[0] != "useless")
+
+
+@pytest.mark.parametrize("how", ["truncated", "hangs", "good"])
+def test_the_shadow_of_a_stream_is_drained_and_judged_by_its_guard(how):
+    """After the reader has heard the control to its end; a reader who left has judged nobody."""
+    drained = []
+
+    async def shadow(user):
+        yield "new"
+        if how == "truncated":
+            raise ConnectionError
+        if how == "hangs":
+            await asyncio.Event().wait()
+        drained.append(user)
+
+    _, _, canary = made(WHOLE, candidate=shadow, mode="shadow", guard={"idempotent": True}, shadow_timeout=0.01, shadow_limit=50)
+
+    @canary
+    async def stream(user):
+        sent = yield "old"
+        yield sent or "older"
+
+    async def talk():
+        talking = stream("ada")
+        assert await anext(talking) == "old"
+        assert await talking.asend("hello") == "hello"
+        await talking.aclose()
+        broken = stream("ada")
+        await anext(broken)
+        with pytest.raises(LookupError):
+            await broken.athrow(LookupError)
+
+    async def go():
+        for number in range(40):
+            assert [item async for item in stream(number)] == ["old", "older"]
+        await asyncio.sleep(0.03 if how == "hangs" else 0.0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(go())
+    counts = canary.controller.status().finding.counts
+    if how == "good":
+        assert counts.candidate_good == counts.control_good == len(drained) > 5
+        asyncio.run(talk())
+    else:
+        assert canary.controller.phase == "rollback"
+        assert (counts.candidate_good, counts.control_bad) == (0, 0)
+
+
+def test_shadows_are_judged_by_predicates_and_by_classify():
+    """Of a nested canary its own guard tells."""
+
+    async def useless(user):
+        return "useless", user
+
+    for slos, guard in (
+        ((USEFUL,), {}),
+        ((), {"classify": lambda result, error: Outcome.BAD if result and result[0] == "useless" else None}),
+    ):
+        resilience, _, canary = made(*slos, candidate=useless, mode="shadow", guard={"idempotent": True, **guard})
+        inner = resilience.canary(
+            "inner",
+            candidate=useless,
+            bad=[slo.name for slo in slos] or ["up"],
+            mode="shadow",
+            guard={"idempotent": True, **guard},
+            **OPTIONS,
+        )
+
+        @inner
+        async def also_useless(user):
+            return "useless", user
+
+        @canary
+        async def answer(user, nested=also_useless):
+            await nested(user)
+            return "old", user
+
+        async def go(function=answer):
+            for number in range(60):
+                assert await function(number) == ("old", number)
+                for _ in range(4):
+                    await asyncio.sleep(0)
+
+        asyncio.run(go())
+        assert canary.controller.phase == "rollback"
+        assert canary.controller.status().finding.counts.control_bad == 0
+
+
 def test_what_a_shadow_may_not_be():
     """With side effects, with a key, of another kind, or with objectives that only its guard can tell."""
     resilience, _ = process(availability())
