@@ -29,7 +29,7 @@ from somaresil.chaos.flight import current as plan_in_flight
 from somaresil.config import Checker
 from somaresil.deadline import cut_off
 from somaresil.errors import InjectedFault
-from somaresil.exchange import ENDED, WITH_THE_LAST, new
+from somaresil.exchange import ENDED, new
 from somaresil.requestprobes import CONVERSATIONS, METHODS, Ended, RequestPace, RequestProbes
 from somaresil.slo.probe import Probe
 from somaresil.slo.series import Series
@@ -55,8 +55,8 @@ __all__ = ["CanaryApp"]
 
 _MODES: Final = ("split", "fallback", "shadow")
 _IDEMPOTENT: Final = ("GET", "HEAD", "OPTIONS")
-_PLACED: Final = frozenset({"http", "websocket"})
 _CAUSES: Final = 10
+_PLACED: Final = frozenset({"http", "websocket"})
 
 
 class CanaryApp:
@@ -139,6 +139,8 @@ class CanaryApp:
         self._candidate = candidate
         # What was only asked beside it never takes its place: nobody has seen what it does with a POST.
         self._sides: tuple[ASGIApp, ASGIApp] = (app, app if mode == "shadow" else candidate)
+        self._splits = mode != "shadow"
+        """Whether requests are placed at all."""
         self._out = False
         """Whether the candidate did not start: then it gets nothing here, and nothing is evidence."""
         self._states: tuple[dict[str, Any], dict[str, Any]] | None = None
@@ -155,11 +157,8 @@ class CanaryApp:
         if route.settled and self._states is None and kind != "lifespan":
             await self._sides[route.weight > 0.0](scope, receive, send)
             return
-        if route.settled or self._out or kind not in _PLACED:
-            await self._unwatched(route, kind, scope, receive, send)
-            return
-        if self._shadows is not None:
-            await self._paired(self._shadows, route, scope, receive, send)
+        if route.settled or not self._splits or kind not in _PLACED:
+            await self._otherwise(route, kind, scope, receive, send)
             return
         exchange: Placed | None = None
         candidate = False
@@ -207,10 +206,13 @@ class CanaryApp:
         if not exchange.state & ENDED:
             exchange.end(None)
 
-    async def _unwatched(self, route: Route, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is no request, or one of a canary that is over."""
+    async def _otherwise(self, route: Route, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is no request, one of a canary that is over or without a candidate, or one with a shadow."""
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
+            return
+        if self._shadows is not None and not route.settled and not self._out:
+            await self._paired(self._shadows, route, scope, receive, send)
             return
         candidate = route.weight > 0.0 and not self._out and self._shadows is None
         if self._states is not None:
@@ -230,8 +232,8 @@ class CanaryApp:
         exchange: Exchange,
         status: int,
         outcome: Outcome,
-        first_byte: float | None,
-        slos: tuple[str, ...],  # noqa: ARG002 - as the middleware has it
+        first_byte: float | None,  # noqa: ARG002 - as the middleware has it
+        slos: tuple[str, ...],  # noqa: ARG002 - the same
         error: BaseException | None,
     ) -> None:
         """Tell the controller of a request that has ended."""
@@ -240,12 +242,11 @@ class CanaryApp:
         elapsed = now - placed.started
         if placed.state & MARKED or (self._chaos.history and self._chaos.runs) or self._injected(error):
             return
-        if first_byte is not None:
-            first_byte = elapsed if first_byte is WITH_THE_LAST else first_byte - placed.started
         # Cancelled because its time was up is not the same as cancelled because nobody waits.
         outcome = cut_off(outcome, error, placed.started, now)
         pace: RequestPace | None = getattr(placed, "pace", None)
-        ended = Ended(placed.scope, placed.scope.get("root_path", ""), status, outcome, elapsed, first_byte, False, error, pace)  # noqa: FBT003 - not injected
+        first = None if pace is None or pace.first is None else pace.first - placed.started
+        ended = Ended(placed.scope, placed.scope.get("root_path", ""), status, outcome, elapsed, first, False, error, pace)  # noqa: FBT003 - not injected
         said = self._probes.verdicts(ended, now)
         if said <= {None}:
             return
@@ -406,7 +407,7 @@ class CanaryApp:
         return candidate.failed
 
     def _without_candidate(self, why: str | None) -> None:
-        self._sides, self._out = (self._sides[0], self._sides[0]), True
+        self._sides, self._out, self._splits = (self._sides[0], self._sides[0]), True, False
         if why is None:
             return
         reason = f"the candidate did not start: {why}"

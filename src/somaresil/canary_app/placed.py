@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.chaos.ingress import MARK
-from somaresil.exchange import ENDED, GONE, LAST, WITH_THE_LAST, Conversation, Request
+from somaresil.exchange import ENDED, GONE, LAST, Conversation, Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -55,7 +55,7 @@ class PlacedRequest(Request):
         self.key = key
         self.started = canary.monotonic()
 
-    async def send(self, message: Message) -> None:  # noqa: C901, PLR0912 - one frame, written out
+    async def send(self, message: Message) -> None:
         """Pass on what the app says. As :meth:`~somaresil.exchange.Request.send`, without the step that books ordinary answers."""
         try:
             kind = message["type"]
@@ -64,12 +64,9 @@ class PlacedRequest(Request):
                 if status >= _SERVER_ERROR and any(name == MARK for name, _ in message.get("headers") or ()):
                     self.state |= MARKED
             elif kind == "http.response.body":
+                # When the first of it came its pace knows, where somebody asks.
                 if "more_body" not in message or not message["more_body"]:
                     self.state |= LAST
-                    if self._first_byte is None and "body" in message and message["body"]:
-                        self._first_byte = WITH_THE_LAST
-                elif self._first_byte is None and message.get("body"):
-                    self._first_byte = self.middleware.monotonic()
             else:
                 self.said(message)
         except Exception as defect:  # noqa: BLE001 - never into a request
@@ -83,11 +80,12 @@ class PlacedRequest(Request):
             # A deadline, or a fault on the body: what was to be the last of it did not go out.
             self.state &= ~LAST
             raise
-        if not self.state & LAST:
+        state = self.state
+        if not state & LAST:
             return
         try:
             # What ended well is booked here: every frame more is felt by every request.
-            if self.state == LAST and self._status < _SERVER_ERROR:
+            if state == LAST and self._status < _SERVER_ERROR:
                 canary = self.middleware
                 if canary.monotonic() - self.started <= canary.limit:
                     self.state = LAST | ENDED
