@@ -18,7 +18,7 @@ from somaresil.demo.canary.report import CanaryReport, Point, result_of, side_of
 from somaresil.demo.load import Load
 from somaresil.demo.processes import Fleet
 from somaresil.demo.services.client import client
-from somaresil.demo.services.split import ALPHA, LIMIT
+from somaresil.demo.services.pilot import ALPHA, LIMIT
 from somaresil.demo.settings import CanarySettings
 
 if TYPE_CHECKING:

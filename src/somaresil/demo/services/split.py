@@ -5,51 +5,24 @@ Both sides are proxies, small ASGI apps that ask a version over HTTP. A router i
 
 from __future__ import annotations
 
-import asyncio
-import hmac
-from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import httpx
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse
 
-from somaresil import SLO, Resilience
+from somaresil import Resilience
 from somaresil.asgi import ResilienceMiddleware
 from somaresil.canary_app import CanaryApp
 from somaresil.demo.services.client import client
-from somaresil.errors import ConfigurationError
-from somaresil.events import CanaryEnded, CanaryMoved, CanaryStarted
+from somaresil.demo.services.pilot import ALPHA, LOOK_SECONDS, MINIMUM_EVENTS, OBJECTIVES, STEPS, operator_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from somaresil.canary import CanaryController
     from somaresil.demo.settings import CanarySettings
-    from somaresil.events import Event
 
-__all__ = ["ALPHA", "LIMIT", "STEPS", "build"]
-
-LIMIT: Final = 0.3
-"""Seconds within which 95 % of the answers are to be complete."""
-STEPS: Final = (10.0, 50.0, 100.0)
-MINIMUM_EVENTS: Final = 5
-ALPHA: Final = 0.01
-LOOK_SECONDS: Final = 0.1
-POINT_SECONDS: Final = 0.02
-MOST_POINTS: Final = 5_000
-MOST: Final = 1e12
-"""Evidence beyond this is drawn as if it were this."""
-OBJECTIVES: Final = (
-    SLO("availability", 99.0, timedelta(days=30)),
-    SLO("latency", 95.0, timedelta(days=7), latency=LIMIT),
-    SLO("whole_streams", 99.0, timedelta(days=7), completion=True),
-)
+__all__ = ["build"]
 
 
 def build(settings: CanarySettings) -> ASGIApp:
@@ -70,53 +43,18 @@ def build(settings: CanarySettings) -> ASGIApp:
         alpha=ALPHA,
         interval=LOOK_SECONDS,
     )
-    curve = _Curve(resilience, canary.controller)
-    resilience.on(curve.hear)
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        watching = asyncio.create_task(curve.watch())
-        async with http:
-            yield
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+    async def end() -> None:
+        await http.aclose()
         canary.controller.stop()
 
-    async def start(request: Request) -> Response:
-        wanted: dict[str, str] = await request.json()
-        if "roll_back" in wanted:
-            canary.controller.roll_back(wanted["roll_back"])
-            return JSONResponse(curve.state(0))
-        curve.begin()
-        try:
-            # In a thread: it may write a file, which here it does not.
-            await canary.controller.start_canary(wanted["version"])
-        except ConfigurationError as error:
-            return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse(curve.state(0))
-
-    async def state(request: Request) -> Response:
-        return JSONResponse(curve.state(int(request.query_params.get("from", "0"))))
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    operator = Starlette(
-        routes=[Route("/_soma/canary", state), Route("/_soma/canary", start, methods=["POST"]), Route("/health", health)], lifespan=lifespan
-    )
+    operator = operator_of(resilience, canary.controller, settings.token, end)
     guarded = ResilienceMiddleware(canary, resilience, slo=names)
-    expected = f"Bearer {settings.token}".encode()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "lifespan" and path != "/health" and not path.startswith("/_soma/"):
-            await guarded(scope, receive, send)
-            return
-        given = dict(scope.get("headers", ())).get(b"authorization", b"")
-        if path.startswith("/_soma/") and not hmac.compare_digest(given, expected):
-            await JSONResponse({"error": "this needs the token of the demo's driver"}, 403)(scope, receive, send)
-            return
-        await operator(scope, receive, send)
+        ours = scope["type"] == "lifespan" or path == "/health" or path.startswith("/_soma/")
+        await (operator if ours else guarded)(scope, receive, send)
 
     return app
 
@@ -150,72 +88,3 @@ class _Proxy:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await answer.aclose()
-
-
-class _Curve:
-    """The evidence while it comes in, fifty times a second, and the moves. Times are of the monotonic clock of this machine."""
-
-    def __init__(self, resilience: Resilience, controller: CanaryController) -> None:
-        self._monotonic = resilience.clock.monotonic
-        self._controller = controller
-        self._points: list[dict[str, float]] = []
-        self._moves: list[dict[str, Any]] = []
-
-    def begin(self) -> None:
-        """Forget the version before."""
-        self._points, self._moves = [], []
-
-    def hear(self, event: Event) -> None:
-        """The canary has moved."""
-        if isinstance(event, CanaryStarted):
-            self._moved("start", event.phase, "")
-        elif isinstance(event, CanaryMoved):
-            self._moved(event.step, event.phase, event.reason)
-        elif isinstance(event, CanaryEnded):
-            self._moved(event.outcome, event.outcome, event.reason)
-
-    async def watch(self) -> None:
-        """Until cancelled."""
-        while True:
-            self._look()
-            await asyncio.sleep(POINT_SECONDS)
-
-    def state(self, first: int) -> dict[str, Any]:
-        """Where the canary is, and the points of the curve from ``first`` on."""
-        self._look()
-        status = self._controller.status()
-        counts = status.finding.counts
-        return {
-            "version": status.version,
-            "phase": status.phase,
-            "weight": status.weight,
-            "baked": status.baked,
-            "reason": status.reason,
-            "over": status.over,
-            "counts": {
-                "candidate_good": counts.candidate_good,
-                "candidate_bad": counts.candidate_bad,
-                "control_good": counts.control_good,
-                "control_bad": counts.control_bad,
-            },
-            "moves": self._moves,
-            "points": self._points[first:],
-        }
-
-    def _moved(self, step: str, phase: str, reason: str) -> None:
-        self._look()
-        self._moves.append({"at": self._monotonic(), "step": step, "phase": phase, "reason": reason})
-
-    def _look(self) -> None:
-        status = self._controller.status()
-        finding, points = status.finding, self._points
-        seen = {
-            "candidate": finding.counts.candidate,
-            "bad": finding.counts.candidate_bad,
-            # JSON knows no infinity.
-            "worse": min(finding.worse, MOST),
-            "too_bad": min(finding.too_bad, MOST),
-            "weight": status.weight,
-        }
-        if len(points) < MOST_POINTS and (not points or any(points[-1][name] != value for name, value in seen.items())):
-            points.append({"at": self._monotonic(), **seen})
