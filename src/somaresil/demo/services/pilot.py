@@ -62,7 +62,6 @@ def operator_of(resilience: Resilience, controller: CanaryController, token: str
         if "roll_back" in wanted:
             await controller.rollback(wanted["roll_back"])
             return JSONResponse(curve.state(0))
-        curve.begin()
         try:
             # In a thread: a router may take its time.
             await controller.start_canary(wanted["version"])
@@ -100,13 +99,11 @@ class _Curve:
         self._points: list[dict[str, float]] = []
         self._moves: list[dict[str, Any]] = []
 
-    def begin(self) -> None:
-        """Forget the version before."""
-        self._points, self._moves = [], []
-
     def hear(self, event: Event) -> None:
         """The canary has moved."""
         if isinstance(event, CanaryStarted):
+            # What was of the version before is forgotten only now: until here it was what there is to see.
+            self._points, self._moves = [], []
             self._moved("start", event.phase, "")
         elif isinstance(event, CanaryMoved):
             self._moved(event.step, event.phase, event.reason)
