@@ -195,6 +195,7 @@ def _add_canary_demo(commands: Any) -> None:
     canary.add_argument("--seed", type=int, default=7, metavar="N", help="decides who gets which version (default: %(default)s)")
     canary.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
     canary.add_argument("--html", metavar="FILE", default=None, help="write the report as one HTML page too")
+    canary.add_argument("--router", choices=("gateway", "nginx"), default="gateway", help="who splits the traffic (default: %(default)s)")
     canary.set_defaults(run=_demo_canary)
 
 
@@ -269,7 +270,7 @@ def _demo_canary(arguments: argparse.Namespace) -> int:
     from somaresil.demo.canary import CanaryOptions
     from somaresil.demo.canary.main import main as run
 
-    return run(CanaryOptions(arguments.duration, arguments.rate, arguments.seed, arguments.json, arguments.html))
+    return run(CanaryOptions(arguments.duration, arguments.rate, arguments.seed, arguments.json, arguments.html, arguments.router))
 
 
 def _demo_is_missing() -> bool:

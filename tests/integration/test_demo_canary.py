@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,23 @@ def test_bad_versions_are_rolled_back_and_the_good_one_is_promoted(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [page.name]
 
 
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_nginx_splits_the_traffic_by_weights(tmp_path):
+    """The versions tell what they have seen, and a process that no request comes through steers nginx."""
+    if shutil.which("nginx") is None and shutil.which("/usr/sbin/nginx") is None:
+        pytest.skip("nginx is not installed: `apt-get install nginx-light`, or run `nox -s tests` as root")
+    command = [sys.executable, "-m", "somaresil", "demo", "canary", "--json", "--router", "nginx", "--duration", "40", "--rate", "80"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=140, check=False, env=os.environ | {"TMPDIR": str(tmp_path)})
+    assert done.returncode in {0, 1}, done.stderr
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, report["problems"]
+    assert "nginx" in report["router"]
+    assert [act["outcome"] for act in report["acts"]] == ["rollback", "rollback", "rollback", "complete"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def late(acts):
     """What a slow machine adds to the failures."""
     return [what for act in acts.values() for what in act["failures"] if "answered after" in what]
@@ -92,7 +110,7 @@ def test_a_signal_in_the_middle_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [["--duration", "5"], ["--rate", "1"], ["--prometheus"], ["nothing"]])
+@pytest.mark.parametrize("wrong", [["--duration", "5"], ["--rate", "1"], ["--prometheus"], ["nothing"], ["--router", "mesh"]])
 def test_wrong_arguments_are_refused(wrong):
     """With exit code 2, and before anything is started."""
     command = [sys.executable, "-m", "somaresil", "demo", *(["canary"] if wrong[0].startswith("-") else []), *wrong]

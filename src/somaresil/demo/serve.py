@@ -16,7 +16,7 @@ from somaresil.demo.settings import CanarySettings, Settings
 
 __all__ = ["CANARY_ROLES", "main"]
 
-CANARY_ROLES: Final = ("split", "version")
+CANARY_ROLES: Final = ("split", "steer", "version")
 """Services of the demo of a canary."""
 
 

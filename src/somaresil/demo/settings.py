@@ -63,3 +63,11 @@ class CanarySettings(_Told):
     """Share of the requests that it answers late."""
     cut: float = 0.0
     """Share of the streams that it breaks off in the middle."""
+    role: str = ""
+    """Of a version that tells what it has seen: ``control`` or ``candidate``. Empty: the router sees it all."""
+    nginx: str = ""
+    """The program, where it is the router."""
+    folder: str = ""
+    """Where its files are."""
+    probe: str = ""
+    """Where it says what it does."""

@@ -98,6 +98,15 @@ def test_requests_after_a_rollback_are_a_problem():
     assert any("went to it after" in problem for problem in act.problems())
 
 
+def test_a_router_that_reloads_may_take_its_time_and_counts_nothing():
+    """Its candidate may get requests for a moment after a rollback, and what versions have told is a little old."""
+    samples = [sample(103.4, failure="status 503"), sample(103.6)]
+    told = state("rollback", (100.0, "start"), (102.0, "rollback"), bad=90)
+    act = result_of(BAD, samples, told, [], started=100.0, limit=LIMIT, reload=1.5)
+    assert act.after == 1
+    assert list(replace(act, after=0).problems()) == []
+
+
 def test_the_books_of_the_gateway_are_held_against_those_of_the_users():
     """A few may differ: a user that was slow himself saw a late answer."""
     act = rolled_back()

@@ -25,3 +25,5 @@ class CanaryOptions:
     """Print the report as JSON on stdout, and everything else on stderr."""
     html: str | None = None
     """File for the report as one HTML page."""
+    router: str = "gateway"
+    """Who splits the traffic: ``gateway``, a process of ours, or ``nginx``, by weights; then the versions tell what they have seen."""

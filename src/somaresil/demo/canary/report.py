@@ -93,6 +93,8 @@ class ActResult:
     """Requests that were begun after a rollback, and answered by the candidate all the same."""
     unanswered: int
     """Requests that got no answer of either."""
+    exact: bool
+    """Whether the router has counted each request itself, and moves at once."""
     failures: dict[str, int]
     """What users saw go wrong with the candidate."""
     moves: tuple[Move, ...]
@@ -105,6 +107,8 @@ class ActResult:
             yield f"{self.name}: {ended}, not in {self.wanted}: {self.reason}"
         if self.after:
             yield f"{self.name}: {self.after} requests went to it after it was rolled back"
+        if not self.exact:
+            return
         counted = self.counted["candidate_good"] + self.counted["candidate_bad"]
         for what, ours, theirs in (
             ("requests", counted, self.candidate.requests),
@@ -186,9 +190,19 @@ def side_of(samples: Sequence[Sample], limit: float) -> Side:
 
 
 def result_of(
-    act: Act, samples: Sequence[Sample], state: dict[str, Any], points: Sequence[dict[str, float]], *, started: float, limit: float
+    act: Act,
+    samples: Sequence[Sample],
+    state: dict[str, Any],
+    points: Sequence[dict[str, float]],
+    *,
+    started: float,
+    limit: float,
+    reload: float | None = None,
 ) -> ActResult:
-    """What became of a version. ``samples`` are the requests that were begun while it was there, ``state`` what the gateway says."""
+    """What became of a version. ``samples`` are the requests that were begun while it was there, ``state`` what the gateway says.
+
+    ``reload``: seconds that the router may take for its moves; None: it is the gateway itself, which moves at once.
+    """
     moves = tuple(Move(move["at"] - started, move["step"], move["phase"], move["reason"]) for move in state["moves"])
     decided = next((move.at for move in moves if move.step in {"rollback", "complete"}), None)
     sides = {side: [sample for sample in samples if sample.served_by == side] for side in ("candidate", "control")}
@@ -214,8 +228,11 @@ def result_of(
         candidate=side_of(sides["candidate"], limit),
         control=side_of(sides["control"], limit),
         bad_before=sum(decided is None or sample.ended - started <= decided for sample in wrong),
-        after=sum(sample.due - started > decided for sample in sides["candidate"]) if rolled_back and decided is not None else 0,
+        after=sum(sample.due - started > decided + (reload or 0.0) for sample in sides["candidate"])
+        if rolled_back and decided is not None
+        else 0,
         unanswered=sum(not sample.served_by for sample in samples),
+        exact=reload is None,
         failures=failures,
         moves=moves,
         curve=tuple(

@@ -25,18 +25,22 @@ if TYPE_CHECKING:
     from somaresil.canary import CanaryController
     from somaresil.events import Event
 
-__all__ = ["ALPHA", "LIMIT", "LOOK_SECONDS", "MINIMUM_EVENTS", "OBJECTIVES", "STEPS", "operator_of"]
+__all__ = ["ALPHA", "EVERY", "LIMIT", "LOOK_SECONDS", "MINIMUM_EVENTS", "OBJECTIVES", "STEPS", "TOLD", "operator_of"]
 
 LIMIT: Final = 0.3
 """Seconds within which 95 % of the answers are to be complete."""
 STEPS: Final = (10.0, 50.0, 100.0)
 MINIMUM_EVENTS: Final = 5
+EVERY: Final = 1.0
+"""Seconds from one telling of a version to the next, where versions tell."""
 ALPHA: Final = 0.01
 LOOK_SECONDS: Final = 0.1
 POINT_SECONDS: Final = 0.02
 MOST_POINTS: Final = 5_000
 MOST: Final = 1e12
 """Evidence beyond this is drawn as if it were this."""
+TOLD: Final = ("availability", "latency")
+"""Objectives whose events versions tell: each needs enough of its own, and a stream that breaks off is no available answer either."""
 OBJECTIVES: Final = (
     SLO("availability", 99.0, timedelta(days=30)),
     SLO("latency", 95.0, timedelta(days=7), latency=LIMIT),

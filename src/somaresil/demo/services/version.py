@@ -15,12 +15,19 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from somaresil import Resilience
+from somaresil.asgi import ResilienceMiddleware
+from somaresil.canary.telling import EvidenceTeller
 from somaresil.chance import Chance
+from somaresil.demo.services.pilot import EVERY, OBJECTIVES, TOLD
+from somaresil.mounted.auth import BearerToken
+from somaresil.verdict.pod import evidence_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from somaresil.demo.settings import CanarySettings
 
@@ -37,8 +44,29 @@ ANSWER: Final = "The share grows as long as nothing speaks against it"
 _NORMAL: Final = NormalDist()
 
 
-def build(settings: CanarySettings) -> Starlette:
-    """The application."""
+def build(settings: CanarySettings) -> ASGIApp:
+    """The application; with a ``role`` it counts its own requests, and tells them to who asks with the token."""
+    api = _api(settings)
+    if not settings.role:
+        return api
+    resilience = Resilience("answers", environment="demo", seed=settings.seed)
+    resilience.slos.add(*OBJECTIVES)
+    checksum = settings.version if settings.role == "candidate" else ""
+    role: Any = settings.role
+    teller = EvidenceTeller(resilience, bad=TOLD, role=role, version=settings.version, checksum=checksum, every=EVERY)
+    teller.start()
+    guarded = ResilienceMiddleware(api, resilience, slo=TOLD)
+    evidence = evidence_app(teller, resilience=resilience, auth=BearerToken(settings.token))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        inner: Any = evidence if path == "/evidence" else api if path == "/health" else guarded
+        await inner(scope, receive, send)
+
+    return app
+
+
+def _api(settings: CanarySettings) -> Starlette:
     chance = Chance(settings.seed)
     waits, errors, late, cuts = (chance.sequence(rule, settings.version) for rule in ("wait", "error", "late", "cut"))
 
