@@ -50,6 +50,8 @@ class Sample(NamedTuple):
     """Whether a fallback wrote the answer."""
     served_by: str = ""
     """Who answered, if the answer says so (header ``x-served-by``)."""
+    began: float = 0.0
+    """When it was sent: later than it was due when the generator itself was late."""
 
     @property
     def latency(self) -> float:
@@ -178,7 +180,7 @@ class Load:
         self._places.release()
 
     async def _request(self, request: str, kind: str, number: int, due: float) -> None:
-        degraded, failure, served_by = False, None, _ServedBy()
+        degraded, failure, served_by, began = False, None, _ServedBy(), time.monotonic()
         try:
             left = due + PATIENCE - time.monotonic()
             async with asyncio.timeout(left):
@@ -194,7 +196,7 @@ class Load:
             failure = "the response broke off"
         except httpx.HTTPError as error:
             failure = f"no response: {type(error).__name__}"
-        self.samples.append(Sample(request, kind, due, time.monotonic(), failure, degraded, served_by.name))
+        self.samples.append(Sample(request, kind, due, time.monotonic(), failure, degraded, served_by.name, began))
 
     async def _message(self, request: str, number: int, served_by: _ServedBy) -> bool:
         body = {"session": f"s{number % SESSIONS}", "text": f"question {number}"}

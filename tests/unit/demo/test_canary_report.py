@@ -22,7 +22,7 @@ BAD, GOOD = ACTS[0], ACTS[-1]
 
 
 def sample(due, *, side="candidate", latency=0.1, failure=None):
-    return Sample(f"r{due}", "message", due=due, ended=due + latency, failure=failure, degraded=False, served_by=side)
+    return Sample(f"r{due}", "message", due=due, ended=due + latency, failure=failure, degraded=False, served_by=side, began=due)
 
 
 def state(phase, *moves, good=0, bad=0):
@@ -72,6 +72,14 @@ def test_what_users_had_of_a_version_that_was_rolled_back():
     assert act.failures == {"message: status 503": 1, "message: answered after more than 0.3 s": 2}
     assert act.evidence == 160.0
     assert list(act.problems()) == []
+
+
+def test_a_generator_that_was_late_is_no_fault_of_a_version():
+    """What counts is the time from when a request was sent, and the report says that the machine was too slow."""
+    late = Sample("r1", "message", due=0.0, ended=5.1, failure=None, degraded=False, served_by="candidate", began=5.0)
+    assert side_of([late], LIMIT).bad == 0
+    assert report(promoted()).hint is None
+    assert "up to 5.0 s late" in replace(report(promoted()), behind=5.0).hint
 
 
 def test_figures_of_a_side():

@@ -17,6 +17,7 @@ __all__ = ["ActResult", "CanaryReport", "Move", "Point", "Side", "bad", "result_
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _COLUMNS: Final = 40
 _STRAY: Final = 3
+_BEHIND: Final = 0.5
 _STRAY_SHARE: Final = 0.1
 
 
@@ -52,7 +53,7 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What users had of one version during an act. Latencies are seconds."""
+    """What users had of one version during an act. Latencies are seconds, from when a request was sent."""
 
     requests: int
     failed: int
@@ -139,6 +140,8 @@ class CanaryReport:
     limit: float
     """Seconds within which an answer is in time."""
     acts: tuple[ActResult, ...]
+    behind: float = 0.0
+    """Seconds that the load generator itself was late, at most."""
     problems: tuple[str, ...] = field(init=False)
     """Why it was not as it ought to be; empty: it was."""
 
@@ -151,12 +154,22 @@ class CanaryReport:
         """Whether all versions ended as they ought to."""
         return not self.problems
 
+    @property
+    def hint(self) -> str | None:
+        """What may have spoilt it; None: nothing that is known of."""
+        if self.behind <= _BEHIND:
+            return None
+        return (
+            f"requests began up to {self.behind:.1f} s late: this machine could not keep up with {self.rate:g} a second; try a lower --rate"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON: seconds, counts and shares."""
         return {
             "somaresil": self.version,
             "passed": self.passed,
             "problems": list(self.problems),
+            "hint": self.hint,
             "seed": self.seed,
             "rate": self.rate,
             "seconds": round(self.seconds, 3),
@@ -178,12 +191,12 @@ class CanaryReport:
 
 def bad(sample: Sample, limit: float) -> bool:
     """Whether it is a bad answer for its user: none, or one that took too long."""
-    return sample.failure is not None or sample.latency > limit
+    return sample.failure is not None or sample.ended - sample.began > limit
 
 
 def side_of(samples: Sequence[Sample], limit: float) -> Side:
     """Sum them up."""
-    latencies = sorted(sample.latency for sample in samples)
+    latencies = sorted(sample.ended - sample.began for sample in samples)
     failed = sum(sample.failure is not None for sample in samples)
     late = sum(bad(sample, limit) for sample in samples) - failed
     return Side(len(samples), failed, late, *(_quantile(latencies, share) for share in (0.5, 0.95, 0.99)))
@@ -228,7 +241,7 @@ def result_of(
         candidate=side_of(sides["candidate"], limit),
         control=side_of(sides["control"], limit),
         bad_before=sum(decided is None or sample.ended - started <= decided for sample in wrong),
-        after=sum(sample.due - started > decided + (reload or 0.0) for sample in sides["candidate"])
+        after=sum(sample.began - started > decided + (reload or 0.0) for sample in sides["candidate"])
         if rolled_back and decided is not None
         else 0,
         unanswered=sum(not sample.served_by for sample in samples),

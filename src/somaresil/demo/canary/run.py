@@ -129,8 +129,17 @@ async def run(options: CanaryOptions, view: View) -> CanaryReport:
                 # It has all of the traffic now: a bad one as well, and then there is nothing more to show.
                 break
         await load.stop()
+        behind = max((sample.began - sample.due for sample in load.samples), default=0.0)
         return CanaryReport(
-            __version__, options.seed, options.rate, time.monotonic() - started, ROUTERS[options.router], 1.0 / ALPHA, LIMIT, tuple(acts)
+            __version__,
+            options.seed,
+            options.rate,
+            time.monotonic() - started,
+            ROUTERS[options.router],
+            1.0 / ALPHA,
+            LIMIT,
+            tuple(acts),
+            behind,
         )
 
 
@@ -184,7 +193,7 @@ class _Play:
         ended = time.monotonic()
         await self._load.answered(ended)
         state = await self._look(points)
-        samples = [sample for sample in self._load.samples if started <= sample.due <= ended]
+        samples = [sample for sample in self._load.samples if started <= sample.began <= ended]
         result = result_of(act, samples, state, points, started=started, limit=LIMIT, reload=RELOAD_SECONDS if self._by_nginx else None)
         self._view.ended(result)
         if result.outcome != "complete":

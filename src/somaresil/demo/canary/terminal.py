@@ -94,7 +94,7 @@ def print_report(report: CanaryReport, stream: TextIO) -> None:
         figures = (str(act.candidate.requests), str(act.candidate.bad), f"{act.evidence:.3g}")
         table.add_row(f"{act.version} {act.name}", outcome, seconds(act.seconds), seconds(act.detection_seconds), *figures)
     console.print(table)
-    say(console, f"An answer is bad when it fails, breaks off, or takes more than {report.limit:g} s from its intended start.", style="dim")
+    say(console, f"An answer is bad when it fails, breaks off, or takes more than {report.limit:g} s from when it was sent.", style="dim")
     console.print()
     if report.passed:
         say(console, "PASSED: each bad version was rolled back, and the good one was promoted.", style="bold green")
@@ -102,6 +102,8 @@ def print_report(report: CanaryReport, stream: TextIO) -> None:
         say(console, "NOT PASSED:", style="bold red")
         for problem in report.problems:
             say(console, f"  {problem}")
+    if report.hint is not None:
+        say(console, f"Note: {report.hint}.", style="yellow")
     about = f"seed {report.seed}, {report.rate:g} requests a second, {report.seconds:.1f} s, split by {report.router}"
     say(console, f"{about}, somaresil {report.version}", style="dim")
 
