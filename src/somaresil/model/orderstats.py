@@ -22,7 +22,7 @@ from somaresil.model.proportion import normal_quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["exceedance", "quantile_ranks"]
+__all__ = ["exceedance", "quantile_ranks", "quantile_test"]
 
 _EXACT_VARIANCE: Final = 2500.0
 """Up to this variance of the binomial distribution its terms are summed; beyond, the normal one is used, with ranks to spare."""
@@ -96,3 +96,27 @@ def _binomial_ranks(count: int, quantile: float, tail: float) -> tuple[int, int]
         high -= 1
         seen += share(high)
     return low, high + 1
+
+
+def quantile_test(x: Sequence[float], y: Sequence[float], quantile: float) -> float:
+    """How likely the values above the quantile of both samples together are dealt as unevenly as they are, two-sided, by chance.
+
+    The test of A. M. Mood ("Introduction to the Theory of Statistics", 1950, section 16.5, for the median) with the probabilities of
+    the hypergeometric distribution, twice the smaller of both sides. It asks about one place of the distributions, and so sees a longer
+    tail that a test of all ranks does not. ``0 < quantile < 1``; both samples have a value at least.
+    """
+    n, m = len(x), len(y)
+    if not n or not m or not 0.0 < quantile < 1.0:
+        raise ValueError(f"a quantile lies above 0 and below 1, of two samples with values; not {quantile!r} of {n} and {m}")
+    pooled = sorted((*x, *y))
+    bound = pooled[min(n + m - 1, max(0, math.ceil(quantile * (n + m)) - 1))]
+    above = sum(value > bound for value in x)
+    together = n + m - bisect_right(pooled, bound)
+    every = _log_comb(n + m, together)
+
+    def share(first: int, last: int) -> float:
+        ways = (_log_comb(n, i) + _log_comb(m, together - i) - every for i in range(first, last + 1))
+        return math.fsum(map(math.exp, ways))
+
+    least, most = max(0, together - m), min(n, together)
+    return min(1.0, 2.0 * min(share(least, above), share(above, most)))
