@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from somaresil.model.beta import at_least, binomial_at_least, incomplete_beta
 from somaresil.model.bootstrap import bootstrap_ratio, ratio_bounds
-from somaresil.model.changepoints import _likeliest, _normal_scores, change_points
+from somaresil.model.changepoints import _likeliest, change_points
 from somaresil.model.multiple import benjamini_hochberg, holm
 from somaresil.model.orderstats import quantile_test
+from somaresil.model.ranks import normal_scores
 from somaresil.model.sketch import Sketch
 
 VALUES = st.lists(st.integers(1, 400), min_size=12, max_size=80)
@@ -59,7 +60,7 @@ def test_a_history_upside_down_has_the_same_changes(values, place, factor):
 def test_any_rising_function_of_the_values_leaves_the_likelihood(values):
     """Ranks are all that is looked at."""
     assume(len(set(values)) > 1)
-    assert _likeliest(_normal_scores([math.exp(value / 50.0) for value in values])) == _likeliest(_normal_scores(values))
+    assert _likeliest(normal_scores([math.exp(value / 50.0) for value in values])) == _likeliest(normal_scores(values))
 
 
 @given(VALUES, st.integers(3, 10))
@@ -89,7 +90,7 @@ def test_larger_steps_are_no_less_clear(seed, place, factor):
 @given(st.lists(st.integers(0, 20) | st.floats(-5, 5), min_size=2, max_size=60))
 def test_normal_scores_are_those_of_scipy(stats, values):
     """Of the middle ranks, less one half, over their number."""
-    scores = _normal_scores(values)
+    scores = normal_scores(values)
     if len(set(values)) == 1:
         assert scores is None
         return

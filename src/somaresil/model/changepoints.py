@@ -23,7 +23,7 @@ Sources: D. W. K. Andrews, "Tests for parameter instability and structural chang
 the largest of the statistics of all splits; D. S. Matteson and N. A. James, "A nonparametric approach for multiple change point analysis
 of multivariate data", Journal of the American Statistical Association 109 (2014), for hierarchical division with permutations; S. Kovács
 and others, "Seeded binary segmentation", Biometrika 110 (2023), for the stretches; M. Fleming and others, "Hunter: using change point
-detection to hunt for performance regressions", ICPE 2023, for the last round; B. L. van der Waerden (1952) for the scores.
+detection to hunt for performance regressions", ICPE 2023, for the last round.
 
 Not promised: a slow drift is no step, and is reported as some steps or none; noise with a memory longer than that of phi 0.8 (a random
 walk, seasons) raises false alarms.
@@ -34,11 +34,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
 from somaresil.model.proportion import normal_quantile
+from somaresil.model.ranks import normal_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,7 +108,7 @@ class _Found:
 def fewest_points(alpha: float = 0.01, minimum_points: int = 5) -> int:
     """How many values a history has at least for a step to be shown at this level with so many values on each side."""
     count = max(FEWEST, 2 * max(minimum_points, _LEAST_SIDE))
-    while 2.0 / math.comb(count, count // 2) > alpha:
+    while 2 / math.comb(count, count // 2) > alpha:
         count += 1
     return count
 
@@ -175,11 +175,11 @@ def _step(values: Sequence[float], side: int, level: float) -> _Found | None:
     """
     start, end = 0, len(values)
     while end - start >= max(FEWEST, 2 * side):
-        scores = _normal_scores(values[start:end])
+        scores = normal_scores(values[start:end])
         if scores is None:
             return None
         likelihood, index, phi = _likeliest(scores)
-        p_value = max(_chance(likelihood, end - start), 2.0 / math.comb(end - start, index))
+        p_value = max(_chance(likelihood, end - start), 2 / math.comb(end - start, index))
         if p_value <= level:
             index = _placed(values[start:end], index)
         if index < side:
@@ -256,32 +256,6 @@ def _chance_at(likelihood: float, length: int) -> float:
     low, above = (reached[place - 1], _CHANCES[place - 1]) if place else (0.0, 1.0)
     share = (likelihood - low) / (reached[place] - low)
     return float(above * (_CHANCES[place] / above) ** share)
-
-
-def _normal_scores(values: Sequence[float]) -> list[float] | None:
-    """The quantiles of the normal distribution at the ranks; equal values have the score of their middle rank. None: all are equal."""
-    ordered = sorted(values)
-    if ordered[0] == ordered[-1]:
-        return None
-    quantiles = _half_quantiles(len(ordered))
-    score: dict[float, float] = {}
-    below = 0
-    for value, group in groupby(ordered):
-        size = sum(1 for _ in group)
-        score[value] = quantiles[2 * below + size]
-        below += size
-    return [score[value] for value in values]
-
-
-@lru_cache(maxsize=128)
-def _half_quantiles(count: int) -> tuple[float, ...]:
-    """Of the normal distribution at 0 (not used), 1, 2 ... halves of ``1 / count``."""
-    from statistics import NormalDist  # only whoever looks at a history pays for the import
-
-    inverse = NormalDist().inv_cdf
-    upper = [inverse(half / (2.0 * count)) for half in range(count + 1, 2 * count)]
-    # Mirrored, so that a series upside down has the same scores with the other sign.
-    return (0.0, *(-score for score in reversed(upper)), 0.0, *upper)
 
 
 def _confirmed(values: Sequence[float], found: list[_Found], alpha: float, side: int, effect: float) -> tuple[ChangePoint, ...]:

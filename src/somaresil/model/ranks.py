@@ -14,7 +14,8 @@ Sources:
   the corrected z by the method of R. P. Brent, "Algorithms for Minimization without Derivatives" (1973), chapter 4, on
   ``[min x - max y, max x - min y]``, up to a tolerance of 1e-4;
 - effect sizes: K. O. McGraw and S. P. Wong, "A common language effect size statistic", Psychological Bulletin 111 (1992), and N. Cliff,
-  "Dominance statistics", Psychological Bulletin 114 (1993).
+  "Dominance statistics", Psychological Bulletin 114 (1993);
+- normal scores: B. L. van der Waerden, "Order tests for the two-sample problem and their power", Indagationes Mathematicae 14 (1952).
 
 Promises: the cost is bounded (:data:`EXACT_PAIRS`, :data:`MOST_VALUES`). Empty samples, samples that are too large, NaN and infinity are a
 ``ValueError``: who calls decides what they mean. Two constant samples have a known shift, and two equal ones are never told apart.
@@ -27,6 +28,8 @@ import sys
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from somaresil.model.proportion import normal_quantile
@@ -43,6 +46,7 @@ __all__ = [
     "cliffs_delta",
     "common_language",
     "mean_ratio",
+    "normal_scores",
     "rank_test",
     "shift",
 ]
@@ -143,6 +147,35 @@ def mean_ratio(x: Sequence[float], y: Sequence[float]) -> float | None:
         return None
     ratio = above / below
     return ratio if math.isfinite(ratio) else None
+
+
+def normal_scores(values: Sequence[float]) -> list[float] | None:
+    """The quantiles of the normal distribution at the ranks, less one half, over their number; equal values have that of their middle rank.
+
+    None: all are equal, and a scale there is not.
+    """
+    ordered = sorted(values)
+    if ordered[0] == ordered[-1]:
+        return None
+    quantiles = _half_quantiles(len(ordered))
+    score: dict[float, float] = {}
+    below = 0
+    for value, group in groupby(ordered):
+        size = sum(1 for _ in group)
+        score[value] = quantiles[2 * below + size]
+        below += size
+    return [score[value] for value in values]
+
+
+@lru_cache(maxsize=128)
+def _half_quantiles(count: int) -> tuple[float, ...]:
+    """Of the normal distribution at 0 (not used), 1, 2 ... halves of ``1 / count``."""
+    from statistics import NormalDist  # only whoever looks at a history pays for the import
+
+    inverse = NormalDist().inv_cdf
+    upper = [inverse(half / (2.0 * count)) for half in range(count + 1, 2 * count)]
+    # Mirrored, so that a series upside down has the same scores with the other sign.
+    return (0.0, *(-score for score in reversed(upper)), 0.0, *upper)
 
 
 def _sorted(values: Iterable[float]) -> list[float]:

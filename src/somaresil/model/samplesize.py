@@ -10,25 +10,31 @@ from the width it has now; it is an estimate, as good as the spread that was see
 from __future__ import annotations
 
 import math
+from typing import Final
 
+from somaresil.model.dependence import weakened
 from somaresil.model.orderstats import quantile_ranks
 
 __all__ = ["can_decide", "fewest_for_quantile", "fewest_values", "values_for_width"]
 
-_MOST = 1_000_000_000
+_MOST: Final = 1_000_000_000
+_MOST_FACTOR: Final = 10.0
 
 
-def can_decide(n: int, m: int, alpha: float) -> bool:
-    """Whether samples of these sizes can be told apart by ranks at level ``alpha``, two-sided, if they lie fully apart."""
-    return n > 0 and m > 0 and 2.0 / math.comb(n + m, n) <= alpha
+def can_decide(n: int, m: int, alpha: float, factor: float = 1.0) -> bool:
+    """Whether samples of these sizes can be told apart by ranks at level ``alpha``, two-sided, if they lie fully apart.
+
+    ``factor`` is by how much p-values are weakened, because neighbours resemble each other (:func:`somaresil.model.dependence.stretch`).
+    """
+    return n > 0 and m > 0 and weakened(2 / math.comb(n + m, n), factor) <= alpha
 
 
-def fewest_values(alpha: float) -> int:
-    """How many values each side needs at least: 4 at 0.05, 5 at 0.01, 6 at 0.005. 0 < alpha < 1."""
-    if not 0.0 < alpha < 1.0:
-        raise ValueError(f"a level lies above 0 and below 1, not at {alpha!r}")
+def fewest_values(alpha: float, factor: float = 1.0) -> int:
+    """How many values each side needs at least: 4 at 0.05, 5 at 0.01, 6 at 0.005; more where neighbours resemble each other."""
+    if not 0.0 < alpha < 1.0 or not 1.0 <= factor <= _MOST_FACTOR:
+        raise ValueError(f"a level lies above 0 and below 1, and a factor from 1 to {_MOST_FACTOR:g}; not at {alpha!r} and {factor!r}")
     count = 1
-    while not can_decide(count, count, alpha):
+    while not can_decide(count, count, alpha, factor):
         count += 1
     return count
 
