@@ -36,19 +36,21 @@ def autocorrelation(*samples: Sequence[float]) -> float:
 
     The values of each sample stand in the order in which they were measured.
     """
-    products, squares, count = 0.0, 0.0, 0
+    products, squares, count, used = 0.0, 0.0, 0, 0
     for sample in samples:
         scores = normal_scores(sample) if sample else None
         if scores is not None:
             products += math.fsum(before * after for before, after in pairwise(scores))
             squares += math.fsum(score * score for score in scores)
             count += len(scores)
+            used += 1
     if not squares:
         return 0.0
     seen = products / squares
-    # The bias is that of each sample by itself, and all of them have it.
-    corrected = seen + (1.0 + 3.0 * max(seen, 0.0)) * len(samples) / count
-    return min(corrected, _HIGHEST) if corrected > _CHANCE / math.sqrt(count) else 0.0
+    # Without any, 1 / n less than 0 is seen; with some, yet less. Each sample has this bias by itself.
+    if seen + used / count <= _CHANCE / math.sqrt(count):
+        return 0.0
+    return min(seen + (1.0 + 3.0 * seen) * used / count, _HIGHEST) if seen > 0.0 else 0.0
 
 
 def stretch(correlation: float) -> float:
