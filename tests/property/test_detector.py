@@ -84,6 +84,14 @@ def test_anything_gets_an_answer_and_nothing_is_good_that_is_not_known(x, y, det
         assert history.change is Change.UNKNOWN
 
 
+@given(st.lists(st.floats(0.0, 1e300), min_size=5, max_size=12), st.lists(st.floats(0.0, 1e300), min_size=5, max_size=12), DETECTORS)
+def test_no_size_of_the_values_is_a_surprise(x, y, detector):
+    """Zeros, the tiny and the vast: an answer, in which nothing is NaN or infinite."""
+    found = detector.compare(x, y)
+    assert all(value is None or math.isfinite(value) for value in (found.low, found.high, found.ratio, found.p_value))
+    assert detector.history(x * 3).reason
+
+
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.floats(0.001, 10.0), max_size=80), min_size=1, max_size=4), st.sampled_from([5.0, 120.0, 900.0, 3000.0]))
 def test_a_budget_over_merged_sketches_is_that_over_all_values(parts, limit):

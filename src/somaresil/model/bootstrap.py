@@ -32,8 +32,10 @@ from somaresil.model.orderstats import quantile_ranks
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["bootstrap_ratio", "quantile_of", "ratio_bounds"]
+__all__ = ["LARGEST", "bootstrap_ratio", "quantile_of", "ratio_bounds"]
 
+LARGEST: Final = 1e150
+"""Values above this, and above zero but below its inverse, have no ratio that a float could hold."""
 _DEVIATIONS: Final = 8.0
 """Beyond so many standard deviations no rank has a share that a float would notice."""
 _HALVINGS: Final = 48
@@ -85,7 +87,7 @@ def _inverse(at_most: Callable[[float], float], aim: float, first: Sequence[floa
     above, below = next((value for value in first if value > 0.0), 0.0), next((value for value in second if value > 0.0), 0.0)
     if not above or not below:
         return math.inf
-    low, high = math.log(above / second[-1]) - 1.0, math.log(first[-1] / below) + 1.0
+    low, high = math.log(above) - math.log(second[-1]) - 1.0, math.log(first[-1]) - math.log(below) + 1.0
     if at_most(math.exp(high)) < aim:
         return math.inf
     for _ in range(_HALVINGS):
@@ -138,6 +140,8 @@ def _sorted(values: Sequence[float]) -> list[float]:
         raise ValueError("a sample is empty")
     if not all(map(math.isfinite, ordered)) or ordered[0] < 0.0:
         raise ValueError("a sample has values that are no finite numbers from zero on")
+    if ordered[-1] > LARGEST or next((value for value in ordered if value > 0.0), 1.0) < 1.0 / LARGEST:
+        raise ValueError(f"a sample has values beyond {LARGEST:g}, or so near to zero: their ratio is no number")
     return ordered
 
 

@@ -8,10 +8,12 @@ What is asked of a stretch of ``m`` values is whether one step lies in it. Both 
 and compared by the likelihood ratio ``L = (m - 1) log(RSS without / RSS with)``. Each phi is estimated under its own hypothesis, between 0
 and 0.95: estimated without the step, a step would pass for autocorrelation and hide; estimated with it alone, slow noise would pass for a
 step. The values are replaced by the normal scores of their ranks first, so one outlier is one rank, and what the noise is distributed
-like does not matter: of independent values every order is as likely as any other, and L depends on the order alone.
+like does not matter: of independent values every order is as likely as any other, and L depends on the order alone. But ranks do not know
+how far two levels are apart, and in a short history a step that anybody sees is not clear by them. So distances from the median, none
+above three standard deviations, are asked as well; the smaller of both p-values counts, adjusted for two questions.
 
 How often L is as large without any step was counted, in orders drawn at random and in autocorrelated series (phi 0, 0.3, 0.5 and 0.7) of
-each length; the table holds the worst of the four. A p-value is read from it, times the number of stretches that were searched
+each length; the tables hold the worst of them. A p-value is read from there, times the number of stretches that were searched
 (Bonferroni), and is never below ``2 / comb(m, k)``, the share of orders that part the values as clearly as possible. There is no chance
 in it: the same history gives the same answer. ``benchmarks/detector_truth.py`` counts its false alarms.
 
@@ -41,14 +43,16 @@ from somaresil.model.proportion import normal_quantile
 from somaresil.model.ranks import normal_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["FEWEST", "MOST", "ChangePoint", "change_points", "fewest_points"]
+__all__ = ["FEWEST", "LARGEST", "MOST", "ChangePoint", "change_points", "fewest_points"]
 
 FEWEST: Final = 12
 """In fewer values than this no step is looked for: the table begins here."""
 MOST: Final = 10_000
 """Values of a history."""
+LARGEST: Final = 1e150
+"""Values beyond this have no difference that a float could hold."""
 _SHORTEST_WINDOW: Final = 24
 _LEAST_SIDE: Final = 3
 _HIGHEST_PHI: Final = 0.95
@@ -68,7 +72,21 @@ _REACHED: Final = {
     384: (5.1, 7.56, 9.2, 10.68, 12.47, 13.92, 15.52, 17.42, 19.27, 20.84),
 }
 """For each length, what L reaches by chance in these shares of series without a step: counted in 14,000 to 200,000 series each."""
-_LENGTHS: Final = tuple(_REACHED)
+_REACHED_BY_DISTANCE: Final = {
+    12: (5.42, 9.4, 12.61, 15.87, 19.81, 23.31, 26.35, 29.99, 32.34, 35.62),
+    16: (5.65, 9.7, 12.94, 16.28, 20.44, 23.38, 26.48, 30.76, 34.47, 37.62),
+    24: (5.55, 9.63, 12.58, 15.78, 19.91, 22.56, 25.17, 28.72, 32.26, 34.35),
+    32: (5.44, 9.3, 12.21, 15.2, 19.17, 22.03, 24.45, 27.79, 31.82, 33.41),
+    48: (5.25, 8.76, 11.46, 14.14, 17.36, 20.12, 22.65, 26.49, 29.41, 30.24),
+    96: (4.97, 8.04, 10.4, 12.73, 15.77, 17.93, 19.5, 22.52, 24.18, 25.88),
+}
+"""The same of distances in place of ranks, the worst of normal noise, of Student's with three degrees of freedom, and of log-normal."""
+_OF_RANKS: Final = 0.8
+"""Of the error that is allowed: ranks take most of it, since a step that only distances show is far beyond any doubt."""
+_HOPEFUL: Final = 0.4
+"""Where ranks show less than this, distances are not looked at: a clear step shows in both."""
+_MAD: Final = 1.4826
+_FARTHEST: Final = 3.0
 _CONFIDENCE: Final = 0.95
 _DECAY: Final = 0.43
 """Beyond the table the logarithm of the p-value falls by this for each unit of L; it comes to be 1/2 far out."""
@@ -122,11 +140,11 @@ def change_points(
     more) on each side of a change: a change in the last few is not reported before there are so many. With ``minimum_effect`` 0.05 both
     levels differ by a factor of 1.05 at least; where a level is not above zero, there is no such factor, and any step counts.
 
-    Raises ``ValueError`` for NaN, infinity, more than :data:`MOST` values, and options that are none. A history that is too short
-    (:func:`fewest_points`) has no changes: who calls asks for its length first.
+    Raises ``ValueError`` for NaN, infinity, values beyond :data:`LARGEST`, more than :data:`MOST` values, and options that are none. A
+    history that is too short (:func:`fewest_points`) has no changes: who calls asks for its length first.
     """
-    if not all(map(math.isfinite, values)):
-        raise ValueError("a history has values that are no finite numbers")
+    if not all(-LARGEST <= value <= LARGEST for value in values):
+        raise ValueError(f"a history has values that are no finite numbers, or beyond {LARGEST:g}")
     if len(values) > MOST:
         raise ValueError(f"a history has {len(values)} values, more than {MOST}")
     if not 0.0 < alpha < 1.0 or minimum_points < _LEAST_SIDE or not 0.0 <= minimum_effect < math.inf:
@@ -149,7 +167,7 @@ def _clearest(values: Sequence[float], side: int, alpha: float) -> _Found | None
     """The most convincing step in the whole or one of its windows; its p-value is adjusted for all of them."""
     best: _Found | None = None
     for start, end, searched in _windows(len(values)):
-        found = _step(values[start:end], side, alpha)
+        found = _step(values[start:end], side, alpha / searched)
         if found is None:
             continue
         p_value = min(1.0, found.p_value * searched)
@@ -175,13 +193,20 @@ def _step(values: Sequence[float], side: int, level: float) -> _Found | None:
     """
     start, end = 0, len(values)
     while end - start >= max(FEWEST, 2 * side):
-        scores = normal_scores(values[start:end])
+        stretch = values[start:end]
+        scores = normal_scores(stretch)
         if scores is None:
             return None
         likelihood, index, phi = _likeliest(scores)
-        p_value = max(_chance(likelihood, end - start), 2 / math.comb(end - start, index))
+        p_value = _chance(likelihood, len(stretch), _REACHED) / _OF_RANKS
+        if level < p_value <= _HOPEFUL and (distances := _distances(stretch)) is not None:
+            likelihood, other, other_phi = _likeliest(distances)
+            other_p_value = _chance(likelihood, len(stretch), _REACHED_BY_DISTANCE) / (1.0 - _OF_RANKS)
+            if other_p_value < p_value:
+                p_value, index, phi = other_p_value, other, other_phi
+        p_value = min(1.0, max(p_value, 2 / math.comb(len(stretch), index)))
         if p_value <= level:
-            index = _placed(values[start:end], index)
+            index = _placed(stretch, index)
         if index < side:
             start += index
         elif end - start - index < side:
@@ -189,6 +214,15 @@ def _step(values: Sequence[float], side: int, level: float) -> _Found | None:
         else:
             return _Found(start + index, p_value, phi)
     return None
+
+
+def _distances(values: Sequence[float]) -> list[float] | None:
+    """The distances from the median, in standard deviations by the median distance, none above 3. None: half of the values are equal."""
+    middle = _median(sorted(values))
+    unit = _MAD * _median(sorted(abs(value - middle) for value in values))
+    if not unit:
+        return None
+    return [min(max((value - middle) / unit, -_FARTHEST), _FARTHEST) for value in values]
 
 
 def _placed(values: Sequence[float], index: int) -> int:
@@ -242,14 +276,14 @@ def _residual(own: float, cross: float, lagged: float) -> tuple[float, float]:
     return own - 2.0 * phi * cross + phi * phi * lagged, phi
 
 
-def _chance(likelihood: float, count: int) -> float:
+def _chance(likelihood: float, count: int, table: Mapping[int, Sequence[float]]) -> float:
     """How often L is so large without a step: the larger of what the two lengths around this one say."""
-    place = bisect_right(_LENGTHS, count)
-    return max(_chance_at(likelihood, length) for length in _LENGTHS[place - 1 : place + 1])
+    lengths = tuple(table)
+    place = bisect_right(lengths, count)
+    return max(_chance_at(likelihood, table[length]) for length in lengths[place - 1 : place + 1])
 
 
-def _chance_at(likelihood: float, length: int) -> float:
-    reached = _REACHED[length]
+def _chance_at(likelihood: float, reached: Sequence[float]) -> float:
     place = bisect_left(reached, likelihood)
     if place == len(reached):
         return _CHANCES[-1] * math.exp(-_DECAY * (likelihood - reached[-1]))

@@ -30,7 +30,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker
-from somaresil.model.bootstrap import bootstrap_ratio, quantile_of
+from somaresil.model.bootstrap import LARGEST, bootstrap_ratio, quantile_of
 from somaresil.model.changepoints import MOST, change_points, fewest_points
 from somaresil.model.dependence import autocorrelation, stretch, weakened
 from somaresil.model.multiple import benjamini_hochberg, holm
@@ -48,6 +48,7 @@ __all__ = ["Change", "Comparison", "History", "RegressionDetector", "overall"]
 
 BETTER: Final = ("lower", "higher")
 _MEDIAN: Final = 0.5
+_HIGHEST_LOGARITHM: Final = 700.0
 _MOST_NEEDED: Final = 100_000_000
 
 
@@ -236,7 +237,7 @@ class RegressionDetector:
         ratio = middles[1] / middles[0] if middles[0] else 1.0 if not middles[1] else None
         low, high = bootstrap_ratio(after, before, self.quantile, 1.0 - self.alpha)
         if ratio:
-            low, high = ratio * (low / ratio) ** factor, ratio * (high / ratio) ** factor
+            low, high = _stretched(low, ratio, factor), _stretched(high, ratio, factor)
         if self.quantile == _MEDIAN:
             test = rank_test(after, before)
             p_value, exact = weakened(test.p_value, factor), test.exact
@@ -305,6 +306,14 @@ class RegressionDetector:
         return count
 
 
+def _stretched(end: float, ratio: float, factor: float) -> float:
+    """The end of an interval, this many times as far from the ratio; farness is that of logarithms."""
+    if factor == 1.0 or end <= 0.0 or math.isinf(end):
+        return end
+    middle = math.log(ratio)
+    return math.exp(min(middle + factor * (math.log(end) - middle), _HIGHEST_LOGARITHM))
+
+
 def _check_better(better: str) -> None:
     check = Checker("RegressionDetector")
     check.one_of("better", better, BETTER)
@@ -325,6 +334,8 @@ def _wrong(values: Sequence[float], side: str, *, negative: bool = False) -> str
             return f"value {place} of {side} is {value!r}, which is no finite number"
         if value < 0.0 and not negative:
             return f"value {place} of {side} is {value!r}, and a ratio to what is below zero says nothing"
+        if abs(value) > LARGEST or (0.0 < abs(value) < 1.0 / LARGEST and not negative):
+            return f"value {place} of {side} is {value!r}, which is beyond what is compared: {1.0 / LARGEST:g} to {LARGEST:g}"
     return ""
 
 

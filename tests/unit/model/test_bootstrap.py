@@ -56,6 +56,12 @@ def test_zeros_are_no_accident():
     assert (low, high) == (0.0, 3.0)
 
 
+def test_ratios_of_values_that_are_far_apart():
+    """The largest and the smallest that are allowed."""
+    assert bootstrap_ratio([1e150] * 5, [1e-150] * 5) == pytest.approx((1e300, 1e300), rel=1e-12)
+    assert bootstrap_ratio([1e-150] * 5, [1e150] * 5) == pytest.approx((1e-300, 1e-300), rel=1e-12)
+
+
 def test_bounds_need_values_on_both_ends():
     """For a median at 95 % seven a side, each with its own share of the error; for less there is no answer."""
     assert ratio_bounds([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
@@ -80,7 +86,17 @@ def test_the_quantile_is_the_usual_one():
     assert quantile_of([7.0], 0.99) == 7.0
 
 
-@pytest.mark.parametrize(("x", "message"), [([], "empty"), ([math.nan], "finite"), ([math.inf], "finite"), ([-1.0], "from zero on")])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([], "empty"),
+        ([math.nan], "finite"),
+        ([math.inf], "finite"),
+        ([-1.0], "from zero on"),
+        ([1e200], "no number"),
+        ([5e-324], "no number"),
+    ],
+)
 def test_samples_that_are_none_are_refused(x, message):
     for function in (bootstrap_ratio, ratio_bounds):
         with pytest.raises(ValueError, match=message):

@@ -69,6 +69,21 @@ def test_what_cannot_show_a_step_shows_none(values):
     assert change_points(values) == ()
 
 
+@pytest.mark.parametrize(("count", "place"), [(20, 10), (24, 12)])
+def test_a_short_history_shows_a_clear_step(count, place):
+    """Twice as slow, with noise of 2 %: nobody needs a hundred values to see that."""
+    for seed in range(20):
+        (found,) = change_points(history(seed, [(place, 2.0)], count=count, noise=0.02))
+        assert found.index == place
+
+
+def test_many_levels_are_all_found():
+    """Up and down every forty values: from afar that is noise, so windows are searched as well."""
+    steps = [(place, 1.1 if place % 80 else 1 / 1.1) for place in range(40, 360, 40)]
+    found = change_points(history(8, steps, count=360, noise=0.01))
+    assert [each.index for each in found] == [place for place, _ in steps]
+
+
 def test_a_step_without_noise_is_found_exactly():
     """Two levels and nothing else."""
     (found,) = change_points([1.0] * 20 + [2.0] * 20)
@@ -100,7 +115,7 @@ def test_levels_that_are_not_above_zero_have_no_ratio():
     assert found.index == 30
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 1e200, -1e200])
 def test_values_that_are_no_numbers_are_refused(wrong):
     """Wherever they stand."""
     with pytest.raises(ValueError, match="finite"):
@@ -134,10 +149,11 @@ def test_the_windows_take_no_more_error_than_there_is():
         assert all(0 <= start < end <= count for start, end, _ in windows)
 
 
-def test_the_table_only_falls():
-    """A larger L is never more likely, at any length, and nothing jumps where the table ends."""
+@pytest.mark.parametrize("table", [changepoints._REACHED, changepoints._REACHED_BY_DISTANCE])
+def test_the_tables_only_fall(table):
+    """A larger L is never more likely, at any length, and nothing jumps where a table ends."""
     for count in (12, 20, 50, 100, 500):
-        chances = [changepoints._chance(step / 10.0, count) for step in range(600)]
+        chances = [changepoints._chance(step / 10.0, count, table) for step in range(600)]
         assert all(after <= before for before, after in pairwise(chances))
         assert chances[0] == 1.0
         assert all(after > 0.8 * before for before, after in pairwise(chances))

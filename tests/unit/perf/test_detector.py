@@ -87,6 +87,8 @@ def test_too_few_values_are_unknown_however_far_apart(n, m, alpha, needed):
         ([1.0, True, *[1.0] * 9], "value 1"),
         ([1.0, None, *[1.0] * 9], "value 1"),
         ([-1.0] + [1.0] * 9, "below zero"),
+        ([1.0] * 9 + [1e200], "value 9"),
+        ([1.0] * 9 + [5e-324], "value 9"),
     ],
 )
 def test_what_is_no_measurement_is_unknown_and_named(values, said):
