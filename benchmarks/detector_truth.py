@@ -89,6 +89,7 @@ def changes(run: Run, seed: int, series: int) -> None:
         ("AR(1) 0.5, 365, flat", 0, lambda chance: drawn(chance, 365, 0.5)),
         ("iid, +10 % at 60", 60, lambda chance: drawn(chance, 100, 0.0, ((60, 1.1),))),
         ("iid, +5 % at 60", 60, lambda chance: drawn(chance, 100, 0.0, ((60, 1.05),))),
+        ("iid, twice at 15 of 30", 15, lambda chance: drawn(chance, 30, 0.0, ((15, 2.0),))),
         ("iid, +20 % at 94", 94, lambda chance: drawn(chance, 100, 0.0, ((94, 1.2),))),
         ("AR(1) 0.5, +20 % at 60", 60, lambda chance: drawn(chance, 100, 0.5, ((60, 1.2),))),
         ("outliers, +10 % at 60", 60, lambda chance: heavy(chance, 100, ((60, 1.1),))),
@@ -293,9 +294,9 @@ def main() -> int:
     many = 0.1 if arguments.quick else 1.0
     print(", ".join(f"{name} {version_of(name)}" for name in PEERS))
     changes(run, arguments.seed, round(200 * many))
-    calibration(run, arguments.seed, round(2000 * many))
-    comparisons(run, arguments.seed, round(300 * many))
-    coverage(run, arguments.seed, round(1000 * many))
+    calibration(run, arguments.seed, round(1000 * many))
+    comparisons(run, arguments.seed, round(200 * many))
+    coverage(run, arguments.seed, round(300 * many))
     p_values(run, arguments.seed, round(200 * many))
     costs(run, arguments.seed, 3 if arguments.quick else 7)
     print(f"\n{time.monotonic() - began:.0f} s")

@@ -10,7 +10,7 @@ and 0.95: estimated without the step, a step would pass for autocorrelation and 
 step. The values are replaced by the normal scores of their ranks first, so one outlier is one rank, and what the noise is distributed
 like does not matter: of independent values every order is as likely as any other, and L depends on the order alone. But ranks do not know
 how far two levels are apart, and in a short history a step that anybody sees is not clear by them. So distances from the median, none
-above three standard deviations, are asked as well; the smaller of both p-values counts, adjusted for two questions.
+above eight standard deviations, are asked as well; the smaller of both p-values counts, adjusted for two questions.
 
 How often L is as large without any step was counted, in orders drawn at random and in autocorrelated series (phi 0, 0.3, 0.5 and 0.7) of
 each length; the tables hold the worst of them. A p-value is read from there, times the number of stretches that were searched
@@ -73,12 +73,12 @@ _REACHED: Final = {
 }
 """For each length, what L reaches by chance in these shares of series without a step: counted in 14,000 to 200,000 series each."""
 _REACHED_BY_DISTANCE: Final = {
-    12: (5.42, 9.4, 12.61, 15.87, 19.81, 23.31, 26.35, 29.99, 32.34, 35.62),
-    16: (5.65, 9.7, 12.94, 16.28, 20.44, 23.38, 26.48, 30.76, 34.47, 37.62),
-    24: (5.55, 9.63, 12.58, 15.78, 19.91, 22.56, 25.17, 28.72, 32.26, 34.35),
-    32: (5.44, 9.3, 12.21, 15.2, 19.17, 22.03, 24.45, 27.79, 31.82, 33.41),
-    48: (5.25, 8.76, 11.46, 14.14, 17.36, 20.12, 22.65, 26.49, 29.41, 30.24),
-    96: (4.97, 8.04, 10.4, 12.73, 15.77, 17.93, 19.5, 22.52, 24.18, 25.88),
+    12: (5.36, 9.18, 12.17, 14.98, 18.77, 22.18, 26.15, 33.21, 36.1, 40.96),
+    16: (5.6, 9.56, 12.68, 16.0, 20.64, 24.46, 29.26, 36.37, 40.36, 43.8),
+    24: (5.53, 9.8, 12.99, 16.75, 22.44, 27.0, 32.16, 39.83, 45.04, 47.34),
+    32: (5.39, 9.67, 13.21, 17.09, 23.72, 28.94, 35.43, 40.65, 44.85, 47.35),
+    48: (5.19, 9.35, 13.04, 17.25, 23.92, 29.17, 35.66, 41.68, 46.96, 51.13),
+    96: (4.95, 8.75, 12.3, 16.67, 23.26, 28.86, 35.2, 45.93, 53.23, 55.23),
 }
 """The same of distances in place of ranks, the worst of normal noise, of Student's with three degrees of freedom, and of log-normal."""
 _OF_RANKS: Final = 0.8
@@ -86,7 +86,7 @@ _OF_RANKS: Final = 0.8
 _HOPEFUL: Final = 0.4
 """Where ranks show less than this, distances are not looked at: a clear step shows in both."""
 _MAD: Final = 1.4826
-_FARTHEST: Final = 3.0
+_FARTHEST: Final = 8.0
 _CONFIDENCE: Final = 0.95
 _DECAY: Final = 0.43
 """Beyond the table the logarithm of the p-value falls by this for each unit of L; it comes to be 1/2 far out."""
@@ -217,7 +217,7 @@ def _step(values: Sequence[float], side: int, level: float) -> _Found | None:
 
 
 def _distances(values: Sequence[float]) -> list[float] | None:
-    """The distances from the median, in standard deviations by the median distance, none above 3. None: half of the values are equal."""
+    """The distances from the median, in standard deviations by the median distance, none above 8. None: half of the values are equal."""
     middle = _median(sorted(values))
     unit = _MAD * _median(sorted(abs(value - middle) for value in values))
     if not unit:

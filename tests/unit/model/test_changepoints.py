@@ -69,7 +69,7 @@ def test_what_cannot_show_a_step_shows_none(values):
     assert change_points(values) == ()
 
 
-@pytest.mark.parametrize(("count", "place"), [(20, 10), (24, 12)])
+@pytest.mark.parametrize(("count", "place"), [(20, 10), (24, 12), (40, 30)])
 def test_a_short_history_shows_a_clear_step(count, place):
     """Twice as slow, with noise of 2 %: nobody needs a hundred values to see that."""
     for seed in range(20):
