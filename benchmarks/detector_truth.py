@@ -242,8 +242,8 @@ def doubled(x: list[float], y: list[float]) -> int:
 
 
 def costs(run: Run, seed: int, rounds: int) -> None:
-    """Milliseconds: the best of some rounds each."""
-    print("\nMilliseconds")
+    """Milliseconds of processor time, so that what else the machine does is not counted: the best of some rounds each."""
+    print("\nMilliseconds of processor time")
     chance = random.Random(seed)
     histories = {
         "365 values, flat": drawn(chance, 365),
@@ -257,7 +257,7 @@ def costs(run: Run, seed: int, rounds: int) -> None:
         x, y = drawn(chance, count), drawn(chance, count)
         print(f"  comparison of {count} and {count} values: {best(lambda x=x, y=y: detector.compare(x, y), rounds):.1f}")
     with tempfile.TemporaryDirectory() as kept:
-        code = "import time; t = time.perf_counter(); import {}; print((time.perf_counter() - t) * 1e3)"
+        code = "import time; t = time.process_time(); import {}; print((time.process_time() - t) * 1e3)"
         # Compiled once, as an installed package is.
         surroundings = {**os.environ, "PYTHONPYCACHEPREFIX": kept}
         surroundings.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -271,9 +271,9 @@ def costs(run: Run, seed: int, rounds: int) -> None:
 def best(call: Callable[[], object], rounds: int) -> float:
     times = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began = time.process_time()
         call()
-        times.append((time.perf_counter() - began) * 1e3)
+        times.append((time.process_time() - began) * 1e3)
     return min(times)
 
 
