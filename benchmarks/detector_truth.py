@@ -19,6 +19,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
+from somaresil.model import changepoints
 from somaresil.model.bootstrap import bootstrap_ratio, ratio_bounds
 from somaresil.model.changepoints import change_points
 from somaresil.model.ranks import rank_test
@@ -268,6 +269,34 @@ def costs(run: Run, seed: int, rounds: int) -> None:
             run.promise(f"import {module}", min(times), 50.0, figure="{:.1f}")
 
 
+def tables(seed: int, series: int) -> None:
+    """What L reaches by chance, counted anew: the tables of somaresil.model.changepoints, from so many series of each kind."""
+    normal, heavy_tails, skewed = (
+        lambda chance: chance.gauss(0.0, 1.0),
+        lambda chance: chance.gauss(0.0, 1.0) / math.sqrt(sum(chance.gauss(0.0, 1.0) ** 2 for _ in range(3)) / 3.0),
+        lambda chance: chance.lognormvariate(0.0, 1.0),
+    )
+    for title, table, scored, noises, phis in (
+        ("ranks", changepoints._REACHED, changepoints.normal_scores, (normal,), (0.0, 0.3, 0.5, 0.7)),
+        ("distances", changepoints._REACHED_BY_DISTANCE, changepoints._distances, (normal, heavy_tails, skewed), (0.0, 0.5, 0.7)),
+    ):
+        print(f"{title}: reached by chance in {', '.join(map(str, changepoints._CHANCES))} of {series} series of each kind")
+        for length in table:
+            worst = [0.0] * len(changepoints._CHANCES)
+            for noise, phi in itertools.product(noises, phis):
+                chance, seen = random.Random(f"{seed} {title} {length} {phi}"), []
+                for _ in range(series):
+                    drift, values = 0.0, []
+                    for place in range(length + 50):
+                        drift = phi * drift + noise(chance)
+                        if place >= 50:
+                            values.append(drift)
+                    seen.append(changepoints._likeliest(scored(values))[0])
+                seen.sort(reverse=True)
+                worst = [max(old, seen[int(share * series)]) for old, share in zip(worst, changepoints._CHANCES, strict=True)]
+            print(f"  {length}: {', '.join(f'{reached:.2f}' for reached in worst)}")
+
+
 def best(call: Callable[[], object], rounds: int) -> float:
     times = []
     for _ in range(rounds):
@@ -289,7 +318,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="few of everything: shows that it runs")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is not kept or a peer is missing")
+    parser.add_argument("--table", type=int, metavar="SERIES", help="count the tables of change points anew, from so many series, and end")
     arguments = parser.parse_args()
+    if arguments.table:
+        tables(arguments.seed, arguments.table)
+        return 0
     run, began = Run(quick=arguments.quick), time.monotonic()
     many = 0.1 if arguments.quick else 1.0
     print(", ".join(f"{name} {version_of(name)}" for name in PEERS))
