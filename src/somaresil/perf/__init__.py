@@ -1,4 +1,4 @@
-"""Performance: budgets that are kept or not, and regressions that are there or cannot be shown.
+"""Performance: results of whichever tool, budgets that are kept or not, and regressions that are there or cannot be shown.
 
 Names are loaded when they are first used, so a command that needs one of them does not pay for all.
 """
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         check_all,
     )
     from somaresil.perf.detector import Change, Comparison, History, RegressionDetector, overall
+    from somaresil.perf.machine import Machine, this_machine
+    from somaresil.perf.samples import RunResult, Series, merge
 
 __all__ = [
     "PLAN_BUDGETS",
@@ -30,16 +32,23 @@ __all__ = [
     "Comparison",
     "History",
     "LimitCheck",
+    "Machine",
     "Measured",
     "PerformanceBudget",
     "RegressionDetector",
+    "RunResult",
+    "Series",
     "check_all",
+    "merge",
     "overall",
+    "this_machine",
 ]
 
 _HOMES = {
     "budget": ("PLAN_BUDGETS", "PLAN_TARGETS", "BudgetReport", "BudgetStatus", "LimitCheck", "Measured", "PerformanceBudget", "check_all"),
     "detector": ("Change", "Comparison", "History", "RegressionDetector", "overall"),
+    "machine": ("Machine", "this_machine"),
+    "samples": ("RunResult", "Series", "merge"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
