@@ -1,4 +1,4 @@
-"""Prometheus' HTTP API for instant queries, asked without trusting the answer. VictoriaMetrics, Mimir and Thanos speak it too.
+"""Prometheus' HTTP API for instant and range queries, asked without trusting the answer. VictoriaMetrics, Mimir and Thanos speak it too.
 
 One answer has a timeout as a whole and a cap on its size. Redirects are not followed and proxies of the environment are not used: what is
 asked, and with which credentials, is seen by the server that was named and by no other. Nothing of what a server says in words is passed
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from somaresil.config import Checker
 
-__all__ = ["LONGEST_QUERY", "Answer", "Authorization", "Sample", "ask_server", "check_url"]
+__all__ = ["LONGEST_QUERY", "Answer", "Authorization", "Sample", "ask_range", "ask_server", "check_url"]
 
 LONGEST_QUERY: Final = 10_000
 """Characters of a query."""
@@ -129,7 +129,21 @@ def ask_server(url: str, query: str, timeout: float, authorization: Authorizatio
     Raises ``OSError`` when there is no answer within ``timeout`` seconds, and ``ValueError`` when it is none that can be read, is too
     large, or tells of an error. Looking up the name of the server is the system's matter, and has the system's timeout.
     """
-    status, text = _fetch(url, f"/api/v1/query?{urlencode({'query': query})}", timeout, authorization)
+    return _answer(_asked(url, f"/api/v1/query?{urlencode({'query': query})}", timeout, authorization))
+
+
+def ask_range(url: str, query: str, span: tuple[float, float, float], timeout: float, authorization: Authorization = _NOBODY) -> str:
+    """Evaluate a range query from, to (seconds since the epoch), every so many seconds, and give the answer as JSON, which is a success.
+
+    Raises as :func:`ask_server` does.
+    """
+    start, end, step = span
+    target = urlencode({"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"})
+    return json.dumps(_asked(url, f"/api/v1/query_range?{target}", timeout, authorization))
+
+
+def _asked(url: str, target: str, timeout: float, authorization: Authorization) -> dict[str, Any]:
+    status, text = _fetch(url, target, timeout, authorization)
     if 300 <= status < 400:  # noqa: PLR2004 - HTTP
         raise ValueError(f"it answers {status}, and redirects are not followed")
     if status != 200:  # noqa: PLR2004 - HTTP
@@ -142,7 +156,7 @@ def ask_server(url: str, query: str, timeout: float, authorization: Authorizatio
         raise ValueError("its answer is no JSON") from strange
     if not isinstance(said, dict) or said.get("status") != "success":
         raise ValueError(f"it answers no success{_kind_of_error(text)}")
-    return _answer(said)
+    return said
 
 
 def _answer(said: dict[str, Any]) -> Answer:

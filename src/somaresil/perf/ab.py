@@ -103,6 +103,10 @@ class PairedTest:
             baseline_count=len(before.values),
             current_count=len(after.values),
         )
+        if before.values == after.values:
+            value, count = _median(before.values), len(before.values)
+            reason = f"the same value in each of {count} pairs"
+            return replace(blank, change=Change.UNCHANGED, baseline=value, current=value, ratio=1.0, low=1.0, high=1.0, reason=reason)
         if not all(before.values) or not all(after.values):
             return replace(blank, reason="a value is 0: the ratio of a pair says nothing")
         needed = fewest_pairs(level)

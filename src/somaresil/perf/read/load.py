@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["is_k6_line", "k6", "k6_lines", "locust_csv", "locust_json", "oha", "wrk"]
 
 _MS: Final = 1e-3
-_PERCENTILES: Final = {"50%": "p50", "90%": "p90", "95%": "p95", "99%": "p99", "99.9%": "p99.9"}
+_PERCENTILES: Final = {"50%": "p50", "75%": "p75", "90%": "p90", "95%": "p95", "98%": "p98", "99%": "p99", "99.9%": "p99.9", "100%": "p100"}
 _LOCUST: Final = ("Type", "Name", "Request Count", "Failure Count", "Requests/s")
 _ROUNDED: Final = "Locust rounds percentiles to two digits: a budget within the rounding cannot be decided"
-_K6_TREND: Final = {"avg": "mean", "min": "minimum", "med": "p50", "max": "maximum"}
+_K6_TREND: Final = {"avg": "mean", "min": "minimum", "med": "p50", "max": "p100"}
+_K6_REQUESTS: Final = ("http_req_duration", "http_reqs", "http_req_failed")
 _K6_TIMES: Final = (
     "http_req_",
     "iteration_duration",
@@ -42,6 +43,13 @@ _OF_TEN: Final = 10
 
 def _one(name: str, metric: str, value: float, unit: str = "seconds", rounding: float = 0.0) -> Series:
     return Series(name, unit, (value,), better=better_of(metric), metric=metric, rounding=rounding)
+
+
+def _counts(name: str, requests: float, errors: float) -> Iterator[Series]:
+    """How many there were, and how many were bad: what says how sure a share is."""
+    yield _one(name, "requests", requests, "count")
+    yield _one(name, "errors", min(errors, requests), "count")
+    yield _one(name, "error_rate", min(errors / requests, 1.0), "ratio")
 
 
 def locust_csv(text: str, source: str) -> RunResult:
@@ -70,7 +78,7 @@ def locust_csv(text: str, source: str) -> RunResult:
             value = here[column].number()
             yield _one(name, metric, value * _MS, rounding=_rounding(value) * _MS)
         yield _one(name, "throughput", here["Requests/s"].number(), "requests_per_second")
-        yield _one(name, "error_rate", min(failed / count, 1.0), "ratio")
+        yield from _counts(name, count, failed)
 
     return RunResult(gather(enumerate(listed, start=2), read), source, form="locust", notes=(_ROUNDED,))
 
@@ -96,7 +104,7 @@ def locust_json(root: Node, source: str) -> RunResult:
         if ended > begun:
             yield _one(name, "throughput", count / (ended - begun), "requests_per_second")
         ends.append(ended)
-        yield _one(name, "error_rate", min(failed / count, 1.0), "ratio")
+        yield from _counts(name, count, failed)
 
     return RunResult(gather(root.each(), read), source, at=max(ends, default=None), form="locust", notes=(_ROUNDED,))
 
@@ -137,12 +145,13 @@ def k6(root: Node, source: str) -> RunResult:
         values = metric if inner is None else inner
         contains = metric.mapping().get("contains")
         name, _, tag = name.partition("{")
-        shown = f"{name}{{{tag}" if tag else name
+        shown = f"{'http_req' if name in _K6_REQUESTS else name}{'{' if tag else ''}{tag}"
         if name == "http_reqs":
-            return (_one(shown, "throughput", values["rate"].number(), "requests_per_second"),)
+            rate, count = values["rate"].number(), values["count"].number()
+            return (_one(shown, "throughput", rate, "requests_per_second"), _one(shown, "requests", count, "count"))
         if name == "http_req_failed":
-            share = values.find("rate") or values["value"]
-            return (_one(shown, "error_rate", share.number(), "ratio"),)
+            share, failed = values.find("rate") or values["value"], values["passes"]
+            return (_one(shown, "error_rate", share.number(), "ratio"), _one(shown, "errors", failed.number(), "count"))
         if name == "dropped_iterations":
             return (_one(shown, "dropped", values["count"].number(), "count"),)
         if contains == "time" or (contains is None and name.startswith(_K6_TIMES)):
@@ -211,7 +220,7 @@ class _Requests:
         if self.moments and (lasted := max(self.moments) - min(self.moments)) > 0.0:
             yield _one(name, "throughput", len(self.moments) / lasted, "requests_per_second")
         if self.failed:
-            yield _one(name, "error_rate", min(sum(self.failed) / len(self.failed), 1.0), "ratio")
+            yield from _counts(name, len(self.failed), sum(self.failed))
 
 
 def oha(root: Node, source: str) -> RunResult:
@@ -228,7 +237,7 @@ def oha(root: Node, source: str) -> RunResult:
     name = _stem(source)
     series = [
         _one(name, "throughput", summary["requestsPerSec"].number(), "requests_per_second"),
-        _one(name, "error_rate", bad / asked, "ratio"),
+        *_counts(name, asked, bad),
     ]
     for key, value in root["latencyPercentiles"].items():
         if f"{key[1:]}%" in _PERCENTILES:
@@ -256,7 +265,7 @@ def wrk(text: str, source: str) -> RunResult:
     bad = (int(errors[1]) if errors is not None else 0) + (sum(map(int, socket.groups())) if socket is not None else 0)
     series = [
         _one(name, "throughput", Node(_number(rate[1]), f"{source}: Requests/sec").number(), "requests_per_second"),
-        _one(name, "error_rate", min(bad / count, 1.0), "ratio"),
+        *_counts(name, count, bad),
     ]
     seen: set[str] = set()
     for percent, value, unit in re.findall(r"^\s+(\d{1,3}(?:\.\d+)?)%\s+([\d.]+)(us|ms|s|m|h)\s*$", text, re.MULTILINE):

@@ -1,0 +1,1 @@
+"""The command ``somaresil perf``: results compared, kept, held against budgets, and measured in pairs."""
