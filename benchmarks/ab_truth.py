@@ -85,11 +85,9 @@ def main():
     if options.json:
         print(json.dumps(result, indent=2))
     else:
-        print(
-            f"a command of {result['command_ms']} ms ({options.measure}), {times} times the same and {times} times 5 % slower, minimum effect 2 %"
-        )
-        for what in found:
-            shown = ", ".join(f"{count} {change}" for change, count in sorted(found[what].items()))
+        print(f"a command of {result['command_ms']} ms ({options.measure}), {times} times each, minimum effect 2 %")
+        for what, counts in result["answers"].items():
+            shown = ", ".join(f"{count} {change}" for change, count in counts.items())
             spread = f"ratio {result['ratio_median'][what]} +- {result['ratio_spread'][what]}"
             print(f"  {what:<7} {shown}; {result['pairs_median'][what]:g} pairs in the middle; {spread}")
         print(f"  {result['seconds']} s, load {result['load']}")

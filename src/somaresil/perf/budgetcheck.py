@@ -135,7 +135,8 @@ def _percentile(check: LimitCheck, quantile: float, known: list[tuple[float, Ser
     check = replace(check, measured=None if value is None else value * _MS, count=count or None)
     allowed = 1.0 - quantile
     if count:
-        most, least = math.ceil((1.0 - below) * count), math.floor((1.0 - above) * count)
+        # 1 - 0.95 is not quite 0.05.
+        most, least = math.ceil(round((1.0 - below) * count, 6)), math.floor(round((1.0 - above) * count, 6))
         words = f"{least} to {most} of {count} take longer than {check.allowed:g} ms, and {100.0 * allowed:g} % may"
         reason = f"{shown}; {words}" if shown else words
         if at_least(least, count, how[0]) > allowed:
