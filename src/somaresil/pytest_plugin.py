@@ -3,6 +3,7 @@
 Loading it imports nothing but pytest: everything else waits for the first test that asks for it.
 
 Fixtures: ``resilience``, ``chaos``, ``virtual_time``, ``fault_events``, ``slo``, ``no_leaks``. Markers: ``chaos``, ``virtual_time``.
+With it comes :mod:`somaresil.pytest_performance`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from somaresil.testing.watch import History
 
 __all__ = ["Objectives"]
+
+pytest_plugins = ["somaresil.pytest_performance"]
 
 
 def __getattr__(name: str) -> object:
