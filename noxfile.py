@@ -185,7 +185,7 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 def tests(session: nox.Session) -> None:
     """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
     servers = ("haproxy", "nginx-light", "postgresql", "prometheus", "prometheus-alertmanager", "redis-server", "victoria-metrics")
-    _debian(session, *servers, *GO_PEERS)
+    _debian(session, *servers, *GO_PEERS, "hyperfine", "wrk")
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))
