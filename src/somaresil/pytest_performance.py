@@ -153,7 +153,7 @@ def _check(rounds: int, warmup: int) -> None:
 @pytest.fixture
 def perf_budget(request: pytest.FixtureRequest) -> Iterator[BudgetedCalls]:
     """Time calls against the marker ``performance_budget``: ``perf_budget.measure(lambda: parse(text))``."""
-    calls = request.node.stash[_CALLS] = BudgetedCalls(asked=request.config.getoption(_ASKED))
+    calls = request.node.stash[_CALLS] = BudgetedCalls(asked=bool(request.config.getoption(_ASKED)))
     yield calls
     del request.node.stash[_CALLS]
 

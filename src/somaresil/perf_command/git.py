@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from somaresil.perf.read.node import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["NOTES", "Repository"]
 
@@ -63,7 +63,7 @@ class Repository:
             self._asked(commit, "notes", "--ref", NOTES, "add", "--force", "--file", str(path), commit)
 
     @contextmanager
-    def worktree(self, commit: str) -> Iterator[Path]:
+    def worktree(self, commit: str) -> Generator[Path]:
         """A checkout of a commit, gone again afterwards. What stands at the same place in it as the working directory is given."""
         inside = self._asked("the working directory", "rev-parse", "--show-prefix").strip()
         with tempfile.TemporaryDirectory(prefix="somaresil-perf-") as outer:

@@ -311,16 +311,17 @@ def _from_prometheus(arguments: argparse.Namespace, world: _World) -> tuple[dict
 
     check = Checker("history")
     check_url(check, arguments.prometheus)
-    if arguments.query is None:
-        check.problem("--query", None, "an expression of PromQL")
+    query = str(arguments.query or "")
+    if not query:
+        check.problem("--query", arguments.query, "an expression of PromQL")
     credentials = Authorization.given(check, token_env=arguments.token_env)
     check.finish()
     end = world.clock.time()
     span = arguments.days * 86_400.0
     try:
-        text = ask_range(arguments.prometheus, arguments.query, (end - span, end, arguments.step), arguments.timeout, credentials)
+        text = ask_range(arguments.prometheus, query, (end - span, end, arguments.step), arguments.timeout, credentials)
     except (OSError, ValueError) as failed:
-        raise refusal("--prometheus", arguments.query, "an answer", str(failed)[:200]) from None
+        raise refusal("--prometheus", query, "an answer", str(failed)[:200]) from None
     (found,) = read_text(text, "prometheus", "prometheus", unit=arguments.unit)
     return {each.key: tuple(Point(value, found.at or end, None, None, 1) for value in each.values) for each in found.series}, found
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from somaresil.cli import main
-from somaresil.perf import Machine
+from somaresil.perf import Change, History, Machine
 from somaresil.perf.read.tables import lines_of
 from somaresil.perf.samples import RunResult, Series
-from somaresil.perf.store import ResultStore
+from somaresil.perf.store import Point, ResultStore
+from somaresil.perf_command.report import ComparisonReport, Side, to_text
+from somaresil.perf_command.svg import distributions, quantile_shift, steps
+from somaresil.perf_command.words import figure, percent
 from tests.unit.perf import kit
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -418,3 +424,89 @@ def test_wrong_arguments_end_with_2(capsys):
             main(["perf", *wrong])
         assert ended.value.code == 2
         capsys.readouterr()
+
+
+@pytest.mark.parametrize("form", ["text", "json", "markdown", "html"])
+def test_histories_and_budgets_have_all_four_formats(form, capsys, tmp_path):
+    """With nothing hostile in them, and the same bytes each time."""
+    record_history([], [1.0] * 12 + [1.2] * 12)
+    (tmp_path / "wrk.txt").write_text(kit.WRK)
+    (tmp_path / "budgets.toml").write_text('[[budgets]]\nendpoint = "/v1/items"\nthroughput_rps = 1000\np95_ms = 5\n')
+    for words, answer in ((["history"], "regressed"), (["check", "wrk.txt", "--budgets", "budgets.toml"], "unknown")):
+        first, second = (perf(capsys, *words, "--format", form) for _ in range(2))
+        assert first == second
+        assert answer in first[1]
+        if form == "json":
+            assert json.loads(first[1])["answer"] == answer
+
+
+def test_a_figure_is_shown_with_its_unit():
+    """From nanoseconds to gibibytes."""
+    shown = [
+        figure(*each)
+        for each in ((1.5e-9, "seconds"), (0.0, "seconds"), (90.0, "seconds"), (2.0**21, "bytes"), (0.015, "ratio"), (None, "x"))
+    ]
+    assert shown == ["1.5 ns", "0 ns", "90 s", "2 MiB", "1.5 %", "-"]
+    assert (figure(12.0, "requests_per_second"), figure(7.0, "count"), percent(0.95), percent(None)) == ("12 /s", "7", "-5.0 %", "-")
+
+
+def test_plots_survive_what_is_odd():
+    """Constants, zeros, one point, no change, and more points than are drawn."""
+    blank = History(name="b", change=Change.UNCHANGED, reason="", better="lower", count=1)
+    points = tuple(Point(0.0, float(at), None, None, 1) for at in range(3_000))
+    drawn = [
+        distributions((0.0, 0.0), (0.0, 0.0), "seconds"),
+        distributions((1.0, 1.0), (5.0, 1e300), "bytes"),
+        quantile_shift((0.0, 0.0), (1.0, 2.0)),
+        quantile_shift((1.0, 1.0), (1.0, 1.0)),
+        steps(points[:1], blank, "seconds"),
+        steps(points, blank, "seconds"),
+    ]
+    for each in drawn:
+        ET.fromstring(each)
+        assert "nan" not in each
+        assert "inf" not in each
+    assert drawn[-1].count("<circle") == 2_000
+    hundred = ComparisonReport(Side("a"), Side("b"), (), paired=False, minimum_effect=0.05, alpha=0.01, exit_code=2)
+    assert to_text(hundred).startswith("unknown:\n")
+
+
+def test_ctrl_c_ends_the_command_and_leaves_no_checkout(repository, tmp_path):
+    """Neither the command nor what it has started runs on."""
+    del repository
+    (tmp_path / "work.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child.pid))\n"
+        "time.sleep(300)\n"
+    )
+    git("add", ".")
+    git("commit", "--quiet", "--message", "sleeps")
+    words = ["perf", "compare", "--baseline", "main", "--current", "main", "--run", f"{sys.executable} work.py"]
+    process = subprocess.Popen([sys.executable, "-m", "somaresil", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 30.0
+        while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 10.0
+    while is_running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert len(git("worktree", "list").splitlines()) == 1
+
+
+def is_running(pid):
+    """Tell whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -41,9 +41,10 @@ def table(text: str, source: str) -> RunResult:
         raise refusal(source, "no rows", "at least one value", "an empty result proves nothing")
     found: dict[tuple[str, str], tuple[str, Better, list[float]]] = {}
 
-    def read(row: tuple[int, dict[str, Any]]) -> Iterator[Series]:
+    def read(row: tuple[int, dict[Any, Any]]) -> Iterator[Series]:
         line, cells = row
         where = f"{source}:{line}"
+        # Cells too many stand under no name, cells too few hold nothing.
         if None in cells or None in cells.values():
             raise refusal(where, "cells", f"one for each of {len(columns)} columns")
         unit = cells["unit"].strip()
