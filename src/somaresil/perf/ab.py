@@ -5,7 +5,7 @@ What disturbs a machine disturbs both halves of a pair. So pairs, not samples, a
 and half with the other: whatever the second run of a pair has from the first (warm files, a hot processor) both have equally often.
 
 More pairs are measured until the answer is clear. Each look costs: the errors that are allowed are shared out among all looks that may be
-taken and all figures that are compared, so that looking more often never makes a false alarm more likely.
+taken, by how many pairs each has, and among all figures that are compared. So looking more often never makes a false alarm more likely.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PairedTest:
     """How often two equal versions may be told apart, over all looks and all figures."""
     fewest: int = 20
     """Pairs before the first look."""
-    most: int = 160
+    most: int = 320
     """Pairs at which it ends in any case; each look has twice as many as the one before."""
 
     def __post_init__(self) -> None:
@@ -82,8 +82,10 @@ class PairedTest:
             elif len(before.values) != len(after.values):
                 check.problem(f"{key[0]} ({key[1]})", f"{len(before.values)} and {len(after.values)} values", "one for each pair")
         check.finish()
-        level = self.alpha / 2.0 / len(self.looks) / max(1, len(baseline))
-        return tuple(self._compared(baseline[key], current[key], level) for key in sorted(baseline))
+        level = self.alpha / 2.0 / sum(self.looks) / max(1, len(baseline))
+        return tuple(
+            self._compared(baseline[key], current[key], level * min(len(baseline[key].values), self.most)) for key in sorted(baseline)
+        )
 
     def clear(self, found: Sequence[Comparison]) -> bool:
         """Whether more pairs would change nothing: every figure is shown to be worse, better, or the same within what counts."""

@@ -116,11 +116,13 @@ def _by_summary(check: LimitCheck, own: Mapping[str, Series], confidence: float,
     )
     if not known:
         return check
-    return _percentile(check, quantile, known, _fewest(own), (confidence, undecided))
+    return _percentile(check, quantile, known, _fewest(own, prefix), (confidence, undecided))
 
 
-def _fewest(own: Mapping[str, Series]) -> int:
-    counts = own.get("requests")
+def _fewest(own: Mapping[str, Series], prefix: str) -> int:
+    """How many durations percentiles are of: good answers where these are told, streams for their first items, and nobody tells pauses."""
+    kinds = {"": ("good", "requests"), "ttft_": ("streams", "requests")}.get(prefix, ())
+    counts = next((own[kind] for kind in kinds if kind in own), None)
     return 0 if counts is None else round(min(counts.values))
 
 

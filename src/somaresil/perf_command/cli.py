@@ -13,7 +13,7 @@ _CODES: Final = (
     "exit codes: 0 done, and nothing is wrong; 1 a regression with --fail-on-regression, or a budget that is broken; 2 it could not be "
     "decided, or not be done; 130 Ctrl-C"
 )
-_FORMS: Final = ("pytest-benchmark", "pyperf", "hyperfine", "locust", "k6", "oha", "wrk", "prometheus", "csv", "somaresil")
+_FORMS: Final = ("pytest-benchmark", "pyperf", "hyperfine", "locust", "k6", "oha", "wrk", "load", "prometheus", "csv", "somaresil")
 
 
 def add_command(commands: Any) -> None:
@@ -144,7 +144,7 @@ def _add_paired(parser: argparse.ArgumentParser) -> None:
         "{out} in it writes them to that file (default: %(default)s)",
     )
     paired.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs before the first look (default: %(default)s)")
-    paired.add_argument("--most-pairs", type=int, default=160, metavar="N", help="pairs at the last look (default: %(default)s)")
+    paired.add_argument("--most-pairs", type=int, default=320, metavar="N", help="pairs at the last look (default: %(default)s)")
     paired.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for one run (default: %(default)g)")
     paired.add_argument("--setup", metavar="COMMAND", help="run first in each checkout")
     paired.add_argument("--seed", default="0", metavar="TEXT", help="decides the order within pairs (default: %(default)s)")

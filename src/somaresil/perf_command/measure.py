@@ -33,7 +33,7 @@ OUT: Final = "{out}"
 """Stands in a command for a file that it writes its figures to."""
 _LARGEST: Final = 32 * 1024 * 1024
 _TAIL: Final = 400
-NOT_COMPARED: Final = ("requests", "errors", "streams", "truncated", "minimum", "mean", "p75", "p90", "p98", "p99.9", "p100")
+NOT_COMPARED: Final = ("requests", "errors", "good", "streams", "truncated", "minimum", "mean", "p75", "p90", "p98", "p99.9", "p100")
 """Metrics that are read and shown, and compared only when they are named: they say again what others say, or nothing by themselves."""
 
 

@@ -125,6 +125,29 @@ WRK = """Running 1s test @ http://127.0.0.1:8931/v1/items
 Requests/sec:   1844.42
 Transfer/sec:    449.03MB
 """
+LOAD = {
+    "version": 1,
+    "scenario": "conversation",
+    "started_at": 1000.0,
+    "seconds": 10.0,
+    "complete": True,
+    "generator": {"saturated": []},
+    "requests": {
+        "message": {
+            "ended": 1000,
+            "good": 990,
+            "failed": 10,
+            "dropped": 2,
+            "errors": {"503": 10},
+            "latency": {"p50": 0.1, "p95": 0.2, "p99": 0.4, "p100": 0.5},
+            "first": {"p50": 0.02, "p95": None},
+            "gap": {"p99": 0.03},
+            "streams": 500,
+            "truncated": 1,
+        }
+    },
+    "notes": ["a note"],
+}
 PROMETHEUS = {
     "status": "success",
     "data": {
@@ -145,6 +168,7 @@ TEXTS = {
     "k6-lines": K6_LINES,
     "oha": json.dumps(OHA),
     "wrk": WRK,
+    "load": json.dumps(LOAD),
     "prometheus": json.dumps(PROMETHEUS),
     "csv": CSV,
 }

@@ -101,6 +101,15 @@ def test_a_missing_endpoint_and_an_ambiguous_one_are_unknown():
     assert judged(summary(p50=1.0), memory_mib=5.0)[0] == "unknown"
 
 
+def test_percentiles_are_of_good_answers_where_these_are_counted():
+    """And nobody tells how many pauses there were."""
+    series = merge(read_text(kit.TEXTS["load"].replace('"message"', '"/v1/items"'), "load"))
+    assert "of 990 take longer" in judged(series, p95_ms=450.0)[1]
+    assert judged(series, p95_ms=450.0)[0] == "kept"
+    assert "how many requests there were is not known" in judged(series, gap_p99_ms=100.0)[1]
+    assert judged(series, undecided="estimate", gap_p99_ms=100.0)[0] == "kept"
+
+
 def test_first_items_and_memory():
     """Percentiles of first items bound likewise; memory is a figure."""
     series = [

@@ -153,6 +153,17 @@ def test_wrk():
     assert "--latency" in result.notes[0]
 
 
+def test_our_own_load():
+    """Percentiles of its sketch are known within 1 %; latencies are those of good answers."""
+    series, result = figures_of(kit.TEXTS["load"])
+    assert series[("message", "p95")].values == (0.2,)
+    assert series[("message", "p95")].rounding == pytest.approx(0.002)
+    assert series[("message", "ttft_p50")].values == (0.02,)
+    assert ("message", "ttft_p95") not in series
+    assert [series[("message", name)].values[0] for name in ("throughput", "error_rate", "good", "dropped")] == [99.0, 0.01, 990.0, 2.0]
+    assert (result.at, result.notes) == (1000.0, ("a note",))
+
+
 def test_a_range_query_has_the_unit_of_its_name_or_the_one_given():
     """And none is guessed."""
     series, result = figures_of(kit.TEXTS["prometheus"])
@@ -222,6 +233,11 @@ def test_our_lines_are_read_in_any_order_and_lead_back():
         (changed(kit.OHA, ["latencyPercentiles", "p95"], -1), "out: latencyPercentiles.p95 = -1"),
         (kit.WRK.replace("Requests/sec", "Req"), "it is cut off"),
         (kit.WRK.replace("2000 requests", "0 requests"), "no requests prove nothing"),
+        (changed(kit.LOAD, ["version"], 2), "version 1"),
+        (changed(kit.LOAD, ["complete"], False), "did not come to its end"),
+        (changed(kit.LOAD, ["generator", "saturated"], ["cpu"]), "the generator was the slower one"),
+        (changed(kit.LOAD, ["requests", "message", "ended"], 0), "no requests prove nothing"),
+        (changed(kit.LOAD, ["requests"], {}), "an empty result proves nothing"),
         (changed(kit.PROMETHEUS, ["status"], "error"), "refused the query"),
         (changed(kit.PROMETHEUS, ["data", "resultType"], "vector"), "query_range"),
         (changed(kit.PROMETHEUS, ["data", "result"], []), "an empty result proves nothing"),

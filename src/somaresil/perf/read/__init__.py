@@ -8,6 +8,7 @@
 ``k6``                ``handleSummary``, ``--summary-export``, ``--out json``
 ``oha``               ``--json``, ``--output-format json``
 ``wrk``               what it prints
+``load``              the report of ``somaresil load run`` as JSON
 ``prometheus``        the answer of ``/api/v1/query_range``
 ``csv``               a row a value: name, value, unit, metric, better
 ``somaresil``         the lines of the store
@@ -38,7 +39,7 @@ __all__ = ["FORMS", "LARGEST", "read_results", "read_text"]
 
 LARGEST: Final = 32 * 1024 * 1024
 """Bytes in a file."""
-FORMS: Final = ("pytest-benchmark", "pyperf", "hyperfine", "locust", "k6", "oha", "wrk", "prometheus", "csv", "somaresil")
+FORMS: Final = ("pytest-benchmark", "pyperf", "hyperfine", "locust", "k6", "oha", "wrk", "load", "prometheus", "csv", "somaresil")
 _OPEN: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _JSON: Final[dict[str, Callable[[Node, str], RunResult]]] = {
     "pytest-benchmark": benchmarks.pytest_benchmark,
@@ -47,6 +48,7 @@ _JSON: Final[dict[str, Callable[[Node, str], RunResult]]] = {
     "locust": load.locust_json,
     "k6": load.k6,
     "oha": load.oha,
+    "load": load.own_load,
 }
 
 
@@ -126,6 +128,7 @@ def _form_of(root: Node) -> str:
         ("pytest-benchmark", {"machine_info", "benchmarks"}),
         ("pyperf", {"benchmarks", "version"}),
         ("hyperfine", {"results"}),
+        ("load", {"scenario", "requests", "generator"}),
         ("k6", {"metrics"}),
         ("oha", {"summary", "latencyPercentiles"}),
         ("prometheus", {"status"}),

@@ -1,4 +1,6 @@
-"""Results of load generators: Locust, k6, oha, wrk. Each run gives one value a metric, for the requests of one run are not independent.
+"""Results of load generators: Locust, k6, oha, wrk, ``somaresil load``.
+
+Each run gives one value a metric, for the requests of one run are not independent.
 
 A single run can be held against a budget; two versions are compared by several runs of each.
 """
@@ -20,7 +22,7 @@ from somaresil.perf.samples import RunResult, Series, better_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["is_k6_line", "k6", "k6_lines", "locust_csv", "locust_json", "oha", "wrk"]
+__all__ = ["is_k6_line", "k6", "k6_lines", "locust_csv", "locust_json", "oha", "own_load", "wrk"]
 
 _MS: Final = 1e-3
 _PERCENTILES: Final = {"50%": "p50", "75%": "p75", "90%": "p90", "95%": "p95", "98%": "p98", "99%": "p99", "99.9%": "p99.9", "100%": "p100"}
@@ -39,6 +41,10 @@ _K6_TIMES: Final = (
 )
 _WRK_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _OF_TEN: Final = 10
+_OWN: Final = 1
+"""Version of reports of ``somaresil load``."""
+_SKETCH: Final = 0.01
+"""How far its percentiles may lie from the true ones, as a share."""
 
 
 def _one(name: str, metric: str, value: float, unit: str = "seconds", rounding: float = 0.0) -> Series:
@@ -243,6 +249,41 @@ def oha(root: Node, source: str) -> RunResult:
         if f"{key[1:]}%" in _PERCENTILES:
             series.append(_one(name, _PERCENTILES[f"{key[1:]}%"], value.number()))
     return RunResult(tuple(series), source, form="oha")
+
+
+def own_load(root: Node, source: str) -> RunResult:
+    """The report of ``somaresil load run`` as JSON; refused when the run did not come to its end, or its generator could not keep up."""
+    if root["version"].value != _OWN:
+        raise refusal(root["version"].path, root["version"].value, f"version {_OWN}", "it was written by another version")
+    if root["complete"].value is not True:
+        raise refusal(root["complete"].path, root["complete"].value, "true", "a run that did not come to its end")
+    saturated = root["generator"]["saturated"]
+    if saturated.value != []:
+        raise refusal(saturated.path, saturated.value, "[]", "the generator was the slower one: its figures are not those of the service")
+    seconds = root["seconds"].number()
+
+    def read(item: tuple[str, Node]) -> Iterator[Series]:
+        name, figures = item
+        ended, good = figures["ended"].number(), figures["good"].number()
+        if not ended:
+            raise refusal(figures["ended"].path, 0, "at least one request", "no requests prove nothing")
+        for key, prefix in (("latency", ""), ("first", "ttft_"), ("gap", "gap_")):
+            for quantile, value in figures[key].items():
+                if value.value is not None:
+                    measured = value.number()
+                    yield _one(name, f"{prefix}{quantile}", measured, rounding=measured * _SKETCH)
+        if seconds > 0.0:
+            yield _one(name, "throughput", good / seconds, "requests_per_second")
+        yield from _counts(name, ended, figures["failed"].number())
+        for key in ("good", "dropped", "streams", "truncated"):
+            yield _one(name, key, figures[key].number(), "count")
+
+    series = gather(root["requests"].items(), read)
+    return RunResult(series, source, at=root["started_at"].number(), form="load", notes=_texts(root["notes"]))
+
+
+def _texts(node: Node) -> tuple[str, ...]:
+    return tuple(each.text() for each in node.each()) if node.value else ()
 
 
 def wrk(text: str, source: str) -> RunResult:
