@@ -179,9 +179,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("text", "json", "markdown", "html"), default="text", help="what is printed (default: %(default)s)"
     )
-    parser.add_argument(
-        "--write", action="append", default=[], metavar="FILE", help="write it to a file too, .txt, .json, .md or .html; may be given again"
-    )
+    for form, name in (("json", "JSON"), ("markdown", "Markdown"), ("html", "a page")):
+        parser.add_argument(f"--{form}", dest=f"{form}_file", metavar="FILE", help=f"write it as {name} too")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "run"]
 
-_ENDINGS: Final = {".txt": "text", ".json": "json", ".md": "markdown", ".html": "html"}
 _HERE: Final = "."
 _PAIRED: Final = {"minimum_effect": 0.02, "alpha": 0.05}
 _APART: Final = {"minimum_effect": 0.05, "alpha": 0.01}
@@ -75,9 +74,10 @@ def run(arguments: argparse.Namespace, clock: Clock | None = None) -> int:
         done = COMMANDS[arguments.action](arguments, world)
         if done is None:
             return 0
-        texts = _texts(done, {arguments.format, *(_ending(path) for path in arguments.write)})
-        for path in arguments.write:
-            _write(path, texts[_ending(path)])
+        files = {form: path for form in ("json", "markdown", "html") if (path := getattr(arguments, f"{form}_file")) is not None}
+        texts = _texts(done, {arguments.format, *files})
+        for form, path in files.items():
+            _write(form, path, texts[form])
         print(texts[arguments.format], end="")
     except ConfigurationError as wrong:
         print(f"somaresil perf {arguments.action}: {wrong}", file=sys.stderr)
@@ -102,18 +102,11 @@ def _texts(report: Report, wanted: set[str]) -> dict[str, str]:
     return found
 
 
-def _ending(path: str) -> str:
-    found = _ENDINGS.get(Path(path).suffix.lower())
-    if found is None:
-        raise refusal("--write", path, f"a file that ends in {', '.join(_ENDINGS)}")
-    return found
-
-
-def _write(path: str, text: str) -> None:
+def _write(form: str, path: str, text: str) -> None:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as failed:
-        raise refusal("--write", path, "a file that can be written", failed.strerror or type(failed).__name__) from None
+        raise refusal(f"--{form}", path, "a file that can be written", failed.strerror or type(failed).__name__) from None
 
 
 # -- two versions -------------------------------------------------------------------------------------------------------------------------

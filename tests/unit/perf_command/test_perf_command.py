@@ -167,7 +167,7 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_hostile_gets_out(form
     """Names come from outside: no markup, no link, no control character, no script."""
     hostile = 'x<script>alert(1)</script>[a](http://e.example)|@all `"'
     sides = write("old.jsonl", result(names=(hostile, "b"))), write("new.jsonl", result(1.2, 2, names=(hostile, "b")))
-    words = ["compare", "--baseline", sides[0], "--current", sides[1], "--format", form, "--write", f"out.{form[:2]}.html"]
+    words = ["compare", "--baseline", sides[0], "--current", sides[1], "--format", form, "--html", "out.html"]
     runs = [perf(capsys, *words) for _ in range(2)]
     assert runs[0] == runs[1]
     out = runs[0][1]
@@ -186,30 +186,16 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_hostile_gets_out(form
         assert said["rows"][0]["comparison"]["change"] == "regressed"
 
 
-def test_a_report_is_written_to_files_by_their_endings(capsys, tmp_path):
-    """And another ending is refused before anything is written."""
+def test_a_report_is_written_to_files_too(capsys, tmp_path):
+    """Each in its form; a place that cannot be written to ends with 2."""
     old = write("old.jsonl", result())
-    words = [
-        "compare",
-        "--baseline",
-        old,
-        "--current",
-        old,
-        "--write",
-        "a.md",
-        "--write",
-        "a.html",
-        "--write",
-        "a.json",
-        "--write",
-        "a.txt",
-    ]
+    words = ["compare", "--baseline", old, "--current", old, "--markdown", "a.md", "--html", "a.html", "--json", "a.json"]
     assert perf(capsys, *words)[0] == 0
     assert (tmp_path / "a.md").read_text().startswith("<!-- somaresil perf -->")
+    assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
     assert json.loads((tmp_path / "a.json").read_text())["kind"] == "comparison"
-    code, _, err = perf(capsys, *words, "--write", "a.pdf")
-    assert (code, "a file that ends in" in err) == (2, True)
-    assert perf(capsys, *words, "--write", "none/a.md")[0] == 2
+    code, _, err = perf(capsys, *words, "--html", "none/a.html")
+    assert (code, "--html = 'none/a.html': expected a file that can be written" in err) == (2, True)
 
 
 # -- commits ------------------------------------------------------------------------------------------------------------------------------
