@@ -45,13 +45,16 @@ class Repository:
 
     def order(self, name: str = "HEAD") -> dict[str, int]:
         """The place of each commit that led to this one, oldest first."""
-        listed = self._asked(name, "rev-list", "--topo-order", "--reverse", "--end-of-options", name).split()
+        listed = self._asked(name, "rev-list", "--topo-order", "--reverse", "--end-of-options", name, "--").split()
         return {commit: place for place, commit in enumerate(listed)}
 
     def note_of(self, commit: str) -> str:
         """The lines that :meth:`add_note` has put there; empty without any."""
-        listed = self._asked(commit, "notes", "--ref", NOTES, "list").split()
-        return self._asked(commit, "notes", "--ref", NOTES, "show", commit) if commit in listed[1::2] else ""
+        return self._asked(commit, "notes", "--ref", NOTES, "show", commit) if commit in self.noted() else ""
+
+    def noted(self) -> tuple[str, ...]:
+        """The commits that have such a note."""
+        return tuple(sorted(self._asked("notes", "notes", "--ref", NOTES, "list").split()[1::2]))
 
     def add_note(self, commit: str, text: str) -> None:
         """Add lines to the note of a commit; lines that are there already are not written again."""

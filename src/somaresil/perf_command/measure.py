@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from somaresil.config import Checker
 from somaresil.perf.read import read_results, read_text
 from somaresil.perf.read.node import refusal
 from somaresil.perf.samples import RunResult, Series, merge
@@ -69,9 +70,11 @@ class Meter:
         self, clock: Clock, *, figure: str = "wall", timeout: float = 600.0, form: str | None = None, metrics: Sequence[str] = ()
     ) -> None:
         """``metrics``: which of the figures that a command says itself are compared; without any, all that are worth it."""
+        check = Checker("measure")
         self._clock = clock
-        self._figure = figure
-        self._timeout = timeout
+        self._figure = check.one_of("figure", figure, FIGURES)
+        self._timeout = check.seconds("timeout", timeout, maximum=86_400.0)
+        check.finish()
         self._form = form
         self._metrics = tuple(metrics)
 

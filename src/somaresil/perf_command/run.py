@@ -78,13 +78,16 @@ def run(arguments: argparse.Namespace, clock: Clock | None = None) -> int:
         texts = _texts(done, {arguments.format, *files})
         for form, path in files.items():
             _write(form, path, texts[form])
-        print(texts[arguments.format], end="")
+        print(texts[arguments.format], end="", flush=True)
     except ConfigurationError as wrong:
         print(f"somaresil perf {arguments.action}: {wrong}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Whoever reads has seen enough; what follows is said by the exit code.
         sys.stderr.close()
+        return 2
+    except Exception as defect:  # noqa: BLE001 - whatever it is, it has decided nothing: 1 would say that something regressed
+        print(f"somaresil perf {arguments.action}: {type(defect).__qualname__} in the command itself", file=sys.stderr)
         return 2
     return done.exit_code
 
@@ -263,11 +266,8 @@ def _history(arguments: argparse.Namespace, world: _World) -> Report | None:
         store = ResultStore(arguments.store)
         order = None if arguments.branch is None else world.repository.order(arguments.branch)
         results = store.all()
-        if arguments.notes and order is not None:
-            noted = (
-                read_text(text, f"note of {commit[:12]}", "somaresil") for commit in order if (text := world.repository.note_of(commit))
-            )
-            results += tuple(result for each in noted for result in each if result not in results)
+        if arguments.notes:
+            results += _noted(world.repository, results)
         points = history_of(results, order)
         left = sum(result.commit not in order for result in results) if order is not None else 0
         if left:
@@ -290,6 +290,14 @@ def _history(arguments: argparse.Namespace, world: _World) -> Report | None:
     return HistoryReport(tuple(rows), detector.alpha, code, tuple(notes))
 
 
+def _noted(repository: Repository, known: tuple[RunResult, ...]) -> tuple[RunResult, ...]:
+    """What stands in notes and is not known yet."""
+    found: list[RunResult] = []
+    for commit in repository.noted():
+        found += read_text(repository.note_of(commit), f"note of {commit[:12]}", "somaresil")
+    return tuple(each for each in found if each not in known)
+
+
 def _of_one_machine(points: tuple[Point, ...]) -> tuple[tuple[Point, ...], int]:
     """The points that were measured on a machine like that of the last, and how many were not."""
     last = points[-1].machine
@@ -308,6 +316,9 @@ def _from_prometheus(arguments: argparse.Namespace, world: _World) -> tuple[dict
     if not query:
         check.problem("--query", arguments.query, "an expression of PromQL")
     credentials = Authorization.given(check, token_env=arguments.token_env)
+    check.number("--days", arguments.days, minimum=0.0, maximum=3_650.0, exclusive=True)
+    check.seconds("--step", arguments.step, maximum=31_536_000.0)
+    check.seconds("--timeout", arguments.timeout, minimum=0.1, exclusive=False, maximum=600.0)
     check.finish()
     end = world.clock.time()
     span = arguments.days * 86_400.0

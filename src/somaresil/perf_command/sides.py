@@ -50,7 +50,7 @@ def found_of(
     results: list[RunResult] = []
     commits: list[str] = []
     for name in names:
-        if Path(name).exists():
+        if Path(name).is_file():
             results += read_results(name, form, unit=unit)
             continue
         commit = repository.commit_of(name)

@@ -362,6 +362,22 @@ def test_a_history_of_a_branch_has_its_commits_in_their_order(capsys, repository
     assert json.loads(perf(capsys, "history", "--branch", "main", "--format", "json")[1])["rows"][0]["history"]["count"] == 18
 
 
+def test_a_history_reads_notes_too(capsys, repository):
+    """With and without a branch; a recording that is in both places counts once."""
+    generator = random.Random(5)
+    for place, commit in enumerate(repository * 8):
+        made = result(generator.lognormvariate(0.0, 0.01), place, commit=commit, at=1e9 + place)
+        name = write(f"{place}.jsonl", made)
+        assert perf(capsys, "record", name, "--git-note")[0] == 0
+        if place == 0:
+            assert perf(capsys, "record", name)[0] == 0
+    for words in ([], ["--branch", "main"]):
+        said = json.loads(perf(capsys, "history", "--notes", "--format", "json", *words)[1])
+        assert said["rows"][0]["history"]["count"] == 24
+    git("branch", "perf-results")
+    assert perf(capsys, "history", "--branch", "perf-results", "--notes")[0] == 0
+
+
 # -- budgets ------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -401,6 +417,44 @@ def test_wrong_budgets_are_refused(text, said, capsys, tmp_path):
     (tmp_path / "budgets.toml").write_text(text)
     code, _, err = perf(capsys, "check", "wrk.txt", "--budgets", "budgets.toml")
     assert (code, said in err) == (2, True)
+
+
+def test_wrong_numbers_are_named(capsys):
+    """All that are wrong at once."""
+    for words, said in (
+        (["ab", "--pairs", "0", "--alpha", "2", "--", "a", "--", "b"], ["PairedTest.alpha", "PairedTest.fewest"]),
+        (["ab", "--timeout", "-1", "--", "a", "--", "b"], ["measure.timeout"]),
+        (["history", "--prometheus", "x", "--days", "-1", "--step", "nan"], ["url", "--query", "--days", "--step"]),
+        (["history", "--alpha", "7"], ["RegressionDetector.alpha"]),
+        (["ab", "--baseline", "a", "--", "b"], ["--baseline"]),
+        (["compare", "--baseline", "a", "b", "--run", "c"], ["--run"]),
+        (["compare", "--baseline", "a", "--run", "'"], ["--run"]),
+        (["compare", "--baseline", "a", "--run", " "], ["--run"]),
+    ):
+        code, _, err = perf(capsys, *words)
+        assert code == 2
+        assert all(path in err for path in said)
+
+
+def test_a_defect_of_our_own_is_not_a_regression(capsys, monkeypatch):
+    """It has decided nothing: 2, not 1."""
+    monkeypatch.setattr("somaresil.perf_command.run.to_text", lambda _: 1 / 0)
+    old = write("old.jsonl", result())
+    code, _, err = perf(capsys, "compare", "--baseline", old, "--current", old)
+    assert (code, "ZeroDivisionError in the command itself" in err) == (2, True)
+
+
+def test_long_reports_are_cut_in_a_comment_and_notes_are_in_all(capsys):
+    """100 rows, and how many more."""
+    names = tuple(f"b{number}" for number in range(120))
+    sides = write("old.jsonl", result(names=names)), write("new.jsonl", result(names=(*names[:-1], "new")))
+    words = ["compare", "--baseline", sides[0], "--current", sides[1]]
+    out = perf(capsys, *words, "--format", "markdown")[1]
+    assert "and 20 more" in out
+    assert "new, with nothing to compare with" in out
+    page = perf(capsys, *words, "--format", "html")[1]
+    assert "<ul><li>new, with nothing" in page
+    assert page.count("<svg") == 2 * 59
 
 
 def test_wrong_arguments_end_with_2(capsys):
