@@ -82,10 +82,18 @@ class PairedTest:
             elif len(before.values) != len(after.values):
                 check.problem(f"{key[0]} ({key[1]})", f"{len(before.values)} and {len(after.values)} values", "one for each pair")
         check.finish()
-        level = self.alpha / 2.0 / sum(self.looks) / max(1, len(baseline))
+        figures = len(baseline)
         return tuple(
-            self._compared(baseline[key], current[key], level * min(len(baseline[key].values), self.most)) for key in sorted(baseline)
+            self._compared(baseline[key], current[key], self._level(len(baseline[key].values), figures)) for key in sorted(baseline)
         )
+
+    def needed(self, figures: int) -> int:
+        """How many pairs the last look has at least, for it to be able to say anything of so many figures."""
+        return fewest_pairs(self._level(self.most, figures))
+
+    def _level(self, pairs: int, figures: int) -> float:
+        """The share of the errors that one side of one figure may have at this look."""
+        return self.alpha / 2.0 * min(pairs, self.most) / sum(self.looks) / max(1, figures)
 
     def clear(self, found: Sequence[Comparison]) -> bool:
         """Whether more pairs would change nothing: every figure is shown to be worse, better, or the same within what counts."""

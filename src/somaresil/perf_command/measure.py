@@ -155,8 +155,9 @@ def measure_pairs(
     One run of each goes before and does not count: it fills caches. ``told`` hears of each look.
     """
     results: tuple[list[RunResult], list[RunResult]] = [], []
-    for arm in arms:
-        meter.once(arm)
+    figures = max(len(meter.once(arm).series) for arm in arms)
+    if (needed := test.needed(figures)) > test.most:
+        raise refusal("pairs", test.most, f"{needed} at least for {figures} figure{'s' if figures > 1 else ''}", "fewer can say nothing")
     pairs = None
     for number in range(test.most):
         order = (1, 0) if test.current_first(number, chance) else (0, 1)

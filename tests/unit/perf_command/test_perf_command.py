@@ -309,6 +309,15 @@ def test_what_cannot_be_measured_ends_with_2(sides, said, capsys):
     assert (code, said in err) == (2, True)
 
 
+def test_so_few_pairs_that_they_can_say_nothing_are_refused_before_they_are_measured(capsys):
+    """After one run of each, which says how many figures there are."""
+    words = ["ab", "--pairs", "2", "--most-pairs", "3", "--measure", "output"]
+    printed = "print('name,value,unit'); [print(f'f{n},{n + 1},s') for n in range(40)]"
+    code, out, err = perf(capsys, *words, "--", *PYTHON, printed, "--", *PYTHON, printed)
+    assert (code, out) == (2, "")
+    assert "pairs = 3: expected 12 at least for 40 figures (fewer can say nothing)" in err
+
+
 # -- over time ----------------------------------------------------------------------------------------------------------------------------
 
 
