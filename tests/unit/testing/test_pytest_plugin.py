@@ -604,7 +604,7 @@ def test_running_it_for_others_imports_nothing_heavy(project):
         async def test_it(number):
             found = {name for name in sys.modules if name.startswith("somaresil.")}
             light = {"somaresil.testing", "somaresil.testing.figures", "somaresil.testing.session"}
-            assert found == {"somaresil._version", "somaresil.pytest_plugin", *light}
+            assert found == {"somaresil._version", "somaresil.pytest_performance", "somaresil.pytest_plugin", *light}
         """
     )
     project.runpytest_subprocess().assert_outcomes(passed=2)
