@@ -200,6 +200,7 @@ def test_our_lines_are_read_in_any_order_and_lead_back():
         ("hello", "its format is not known"),
         ("{", "JSON"),
         ("{}", "its format is not known"),
+        ('{"type": {}, "metric": 1}', "its format is not known"),
         ("[]", "its format is not known"),
         ("[" * 100_000, "nested"),
         ('{"a": 1, "a": 2}', "'a' stands twice"),

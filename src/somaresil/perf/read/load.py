@@ -330,4 +330,4 @@ def is_k6_line(line: str) -> bool:
         found: Any = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.get("type") in {"Metric", "Point"} and "metric" in found
+    return isinstance(found, dict) and found.get("type") in ("Metric", "Point") and "metric" in found
