@@ -69,6 +69,10 @@ def main():
             found[what][comparison.change.value] += 1
             pairs[what].append(measured.count)
             ratios[what].append(comparison.ratio)
+        if (number + 1) % 10 == 0:
+            print(
+                f"{number + 1}: same {dict(found['same'])}, slower {dict(found['slower'])}, load {os.getloadavg()[0]:.1f}", file=sys.stderr
+            )
     result = {
         "command_ms": round(takes * 1e3, 2),
         "measure": options.measure,
