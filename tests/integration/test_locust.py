@@ -1,0 +1,209 @@
+"""Locust, in processes of its own, against a real uvicorn: exit codes, merged counts, first tokens, intended times, shapes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from somaresil.load.books import Books
+from tests.integration.servers import HOST, Server, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FILE = """
+import os, pathlib, time
+from locust import FastHttpUser, HttpUser, events, task
+from somaresil.integrations.locust import *
+
+judge(report="{folder}/report.json", {options})
+
+OWN = []
+
+@events.request.add_listener
+def own(request_type, **_):
+    OWN.append(request_type)
+
+@events.test_stop.add_listener
+def write(environment, **_):
+    pathlib.Path("{folder}/own-%d" % os.getpid()).write_text("%d %d" % (len(OWN), OWN.count("SSE first")))
+
+class User({user}):
+    wait_time = {wait}
+
+    @task
+    def act(self):
+        {task}
+"""
+
+
+def locust(folder, url, *arguments, options="", user="HttpUser", wait="constant_throughput(10)", task='self.client.get("/ok")', more=""):
+    """Run a locustfile to its end; the process, and the report if it wrote one."""
+    file = folder / "locustfile.py"
+    file.write_text(FILE.format(folder=folder, options=options, user=user, wait=wait, task=task) + more)
+    done = execute(file, url, *arguments)
+    report = folder / "report.json"
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    return done, json.loads(report.read_text()) if report.exists() else None
+
+
+def execute(file, url, *arguments):
+    command = [sys.executable, "-m", "locust", "-f", str(file), "--headless", "-H", url, "--only-summary", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """Give the address of a running service."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "tests.integration.load_app:app", "--host", HOST, "--port", port, "--log-level", "critical"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with Server(command, port=port, folder=tmp_path_factory.mktemp("locust"), ready="/ok", environment=environment) as server:
+        yield server.url
+
+
+def by(port):
+    """Where a master listens, and where its workers find it."""
+    return ("--master-bind-host", HOST, "--master-bind-port", str(port), "--master-port", str(port))
+
+
+SHORT = ("-u", "5", "-r", "5", "-t", "2s")
+
+
+def test_a_test_that_keeps_its_limits_ends_with_0(service, tmp_path):
+    """The report has the counts, and the service's own beside them."""
+    options = f'thresholds={{"p95": 1.0, "error_rate": 0.05}}, metrics="{service}/metrics", server_slos=["up"]'
+    done, report = locust(tmp_path, service, *SHORT, options=options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "locust: kept" in done.stdout
+    figures = report["requests"]["GET /ok"]
+    assert 50 <= figures["good"] <= 110
+    assert report["server"]["objectives"]["up"]["good"] >= figures["good"]
+    assert report["locust"] == {"workers": 0, "requests": figures["ended"]}
+
+
+def test_a_broken_limit_ends_with_1(service, tmp_path):
+    """Errors have the kinds of `somaresil load`."""
+    done, report = locust(tmp_path, service, *SHORT, task='self.client.get("/bad")')
+    assert done.returncode == 1
+    assert "NOT KEPT" in done.stdout
+    assert set(report["requests"]["GET /bad"]["errors"]) == {"status 503"}
+
+
+def test_nothing_that_can_decide_ends_with_2(service, tmp_path):
+    """A test without requests is no good test, whatever Locust would say of it."""
+    done, report = locust(tmp_path, service, *SHORT, task="pass")
+    assert done.returncode == 2
+    assert report["answer"] == "unknown"
+
+
+def test_a_service_that_is_not_there_is_a_broken_limit(tmp_path):
+    """Errors by their kind."""
+    done, report = locust(tmp_path, f"http://{HOST}:{free_port()}", *SHORT, options='thresholds={"error_rate": 0.5}')
+    assert done.returncode == 1
+    assert set(report["requests"]["GET /ok"]["errors"]) == {"refused"}
+
+
+def test_a_process_that_measures_itself_is_not_believed(service, tmp_path):
+    """A limit of time that a busy client did not keep is not known."""
+    task = 'end = time.monotonic() + 0.2\n        while time.monotonic() < end: pass\n        self.client.get("/ok")'
+    options = 'thresholds={"p50": 0.01, "error_rate": 0.5}'
+    done, report = locust(tmp_path, service, *SHORT, options=options, task=task)
+    assert done.returncode == 2, done.stdout
+    assert report["generator"]["saturated"]
+    assert "the generator was saturated" in done.stdout
+
+
+def test_an_error_in_a_task_is_not_hidden(service, tmp_path):
+    """Who could not run the test has not shown anything."""
+    done = None
+    file = tmp_path / "locustfile.py"
+    file.write_text(FILE.format(folder=tmp_path, options="", user="HttpUser", wait="constant_pacing(0.2)", task="1 / 0"))
+    done = execute(file, service, *SHORT)
+    assert done.returncode == 2
+    assert "ended with an error of their own" in done.stdout
+
+
+def test_a_host_elsewhere_needs_permission(tmp_path):
+    """Load is not sent anywhere by a slip."""
+    done, _ = locust(tmp_path, "http://service.example", *SHORT)
+    assert done.returncode == 2
+    assert "service.example is not loopback" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("path", "code"), [("/ok", 0), ("/bad", 1)])
+def test_counts_of_workers_add_up_exactly(service, tmp_path, path, code):
+    """A master and two workers: what the workers have counted by themselves is what the master judges, to the last request."""
+    options = 'thresholds={"error_rate": 0.05}'
+    done, report = locust(
+        tmp_path, service, *SHORT, "--processes", "2", *by(free_port()), options=options, task=f'self.client.get("{path}")'
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    counted = [int(file.read_text().split()[0]) for file in tmp_path.glob("own-*")]
+    assert len([count for count in counted if count]) == 2
+    total = Books.from_dict(report["books"]).total()
+    assert total.ended == sum(counted)
+    assert total.good + total.failed == total.ended
+    assert report["locust"]["workers"] == 2
+    assert total.latency.count == total.good
+
+
+def test_a_master_by_itself_and_its_workers_end_as_they_should(service, tmp_path):
+    """Started one by one, as on several machines: the master ends with 1, its workers with 0."""
+    file = tmp_path / "locustfile.py"
+    options = 'thresholds={"error_rate": 0.05}'
+    file.write_text(FILE.format(folder=tmp_path, options=options, user="HttpUser", wait="poisson(10)", task='self.client.get("/bad")'))
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    worker = [sys.executable, "-m", "locust", "-f", str(file), "--worker", "--master-port", str(port)]
+    workers = [subprocess.Popen(worker, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    try:
+        done = execute(file, service, *SHORT, "--master", *by(port), "--expect-workers", "2")
+        assert [each.wait(20) for each in workers] == [0, 0]
+    finally:
+        for each in workers:
+            each.kill()
+            each.wait()
+    assert done.returncode == 1, done.stdout + done.stderr
+    counted = [int(each.read_text().split()[0]) for each in tmp_path.glob("own-*")]
+    assert Books.from_dict(json.loads((tmp_path / "report.json").read_text())["books"]).total().ended == sum(counted) > 0
+
+
+def test_a_stream_is_measured_by_the_token(service, tmp_path):
+    """First token, gaps, total, and truncated streams; Locust's fast client beside it."""
+    task = 'for path in ("/sse", "/cut", "/torn"): self.stream(path, end="[DONE]")'
+    more = """
+class Fast(FastHttpUser):
+    fixed_count = 1
+    wait_time = constant_throughput(2)
+
+    @task
+    def act(self):
+        begun = time.perf_counter()
+        for line in self.client.iter_lines("/sse", name="fast"):
+            if "token" in str(line):
+                took = (time.perf_counter() - begun) * 1000
+                events.request.fire(request_type="FAST", name="first", response_time=took, response_length=0, exception=None, context={})
+                break
+"""
+    options = 'thresholds={"error_rate": 1.0, "truncated": 0.1, "/sse": {"ttft_p95": 0.2}}'
+    done, report = locust(tmp_path, service, *SHORT, options=options, user="SSEUser", wait="constant_throughput(1)", task=task, more=more)
+    books = Books.from_dict(report["books"])
+    whole, cut, torn = (books.total([f"SSE {path}"]) for path in ("/sse", "/cut", "/torn"))
+    assert (whole.truncated, whole.failed) == (0, 0)
+    assert whole.items == 10 * whole.good > 0
+    assert 0.019 <= whole.first.quantile(0.5) <= 0.045
+    assert 0.018 <= whole.gap.quantile(0.5) <= 0.04
+    assert 0.19 <= whole.latency.quantile(0.5) <= 0.4
+    assert cut.errors == {"truncated": cut.ended}
+    assert torn.errors == {"cut off": torn.ended}
+    assert cut.truncated == cut.ended > 0
+    fast = books.total(["FAST first"]).latency.quantile(0.5)
+    sys.stdout.write(f"first token of a service that needs 20 ms: {whole.first.quantile(0.5):.4f} s, FastHttpUser {fast:.4f} s\n")
+    assert done.returncode == 1
+    assert "streams came to their end" in done.stdout
