@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from somaresil.demo.processes import Fleet
+from somaresil.load import PRESETS
 from somaresil.load.books import Books
 from tests.integration.servers import HOST, Server, free_port
 
@@ -207,3 +211,90 @@ class Fast(FastHttpUser):
     sys.stdout.write(f"first token of a service that needs 20 ms: {whole.first.quantile(0.5):.4f} s, FastHttpUser {fast:.4f} s\n")
     assert done.returncode == 1
     assert "streams came to their end" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def stalling(tmp_path_factory):
+    """Give the address of a service that stands still for a second in each five."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "load_target:app", "--app-dir", str(ROOT / "benchmarks"), "--host", HOST, "--port", port]
+    environment = {**os.environ, "LOAD_TARGET_STALLS": "1"}
+    quiet = ("--log-level", "critical", "--no-access-log")
+    with Server([*command, *quiet], port=port, folder=tmp_path_factory.mktemp("stall"), environment=environment) as server:
+        yield server.url
+
+
+@pytest.mark.slow
+def test_a_stall_is_seen_as_those_see_it_who_come_meanwhile(stalling, tmp_path):
+    """A fifth of the requests comes into a stall of a second, so 5 % wait longer than 0.75 s; Locust itself sees nothing of it."""
+    more = """
+@events.quitting.add_listener
+def quitting(environment, **_):
+    pathlib.Path("{folder}/p95").write_text(str(environment.stats.total.get_response_time_percentile(0.95)))
+""".replace("{folder}", str(tmp_path))
+    arguments = ("-u", "5", "-r", "5", "-t", "10s")
+    options = 'thresholds={"error_rate": 0.05, "p95": 0.3}'
+    done, report = locust(tmp_path, stalling, *arguments, options=options, wait="constant_throughput(20)", more=more)
+    p95 = Books.from_dict(report["books"]).total().latency.quantile(0.95)
+    theirs = float((tmp_path / "p95").read_text()) / 1000.0
+    sys.stdout.write(f"p95 of a service that stalls 1 s in 5 s: {p95:.3f} s, Locust's {theirs:.3f} s\n")
+    assert 0.5 <= p95 <= 1.5
+    assert theirs < 0.5 * p95
+    assert done.returncode in {1, 2}
+    assert report["answer"] == ("unknown" if report["generator"]["saturated"] else "broken")
+
+
+@pytest.fixture(scope="module")
+def gateway():
+    """The gateway of the demo with everything behind it."""
+    with Fleet() as fleet:
+        settings = fleet.start_services(7)
+        deadline = time.monotonic() + 30.0
+        while True:
+            try:
+                with urllib.request.urlopen(f"{settings.gateway}/health", timeout=1):
+                    break
+            except OSError:
+                assert time.monotonic() < deadline, fleet.last_words()
+                time.sleep(0.05)
+        yield settings.gateway
+
+
+CONVERSATION = """
+import json, pathlib
+from locust import events
+from somaresil.integrations.locust import Baseline, RampToCapacity, Soak, Spike, Stress, judge
+from somaresil.integrations.locust.conversation import LIMITS, ConversationUser
+
+judge(thresholds=LIMITS, report="{folder}/report.json")
+
+class Shape({shape}):
+    compress = {compress}
+    users = 20
+
+MOST = [0]
+
+@events.spawning_complete.add_listener
+def spawned(user_count, **_):
+    MOST[0] = max(MOST[0], user_count)
+    pathlib.Path("{folder}/most").write_text(str(MOST[0]))
+"""
+SHAPES = {"baseline": "Baseline", "stress": "Stress", "soak": "Soak", "spike": "Spike", "ramp-to-capacity": "RampToCapacity"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [*PRESETS])
+def test_every_shape_runs_against_the_demo(gateway, preset, tmp_path):
+    """The conversation user in every shape, compressed to seconds: all of its requests are answered, and all of its users were there."""
+    file = tmp_path / "locustfile.py"
+    file.write_text(CONVERSATION.format(folder=tmp_path, shape=SHAPES[preset], compress=PRESETS[preset].seconds / 8.0))
+    done = execute(file, gateway)
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    assert done.returncode in {0, 1, 2}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report["requests"]) >= {"POST message", "POST upload", "SSE events"}
+    assert all(report["requests"][name]["good"] > 0 for name in ("POST message", "POST upload", "SSE events"))
+    total = Books.from_dict(report["books"]).total()
+    assert total.failed <= 0.1 * total.ended
+    assert report["complete"]
+    assert int((tmp_path / "most").read_text()) == 20

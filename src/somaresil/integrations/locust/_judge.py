@@ -152,6 +152,8 @@ class Judge:
                 runner.register_message(_LAST, self._last)
         if not isinstance(runner, MasterRunner):
             gevent.spawn(self._watch)
+        # The loop's idea of now is that of its last turn, before this file was imported: a --run-time would be over that much too early.
+        gevent.get_hub().loop.update_now()
 
     def _check_hosts(self, environment: Environment) -> None:
         hosts = [environment.host] if environment.host else [user.host for user in environment.user_classes]
@@ -241,17 +243,22 @@ class Judge:
     def _watch(self) -> None:
         """How late waits are over, and how busy the process is, while a test runs."""
         began, cpu = _CLOCK.monotonic(), time.process_time()
+        due = began
         while True:
-            before = _CLOCK.monotonic()
-            gevent.sleep(_LOOK)
+            due += _LOOK
+            gevent.sleep(max(0.0, due - _CLOCK.monotonic()))
             now = _CLOCK.monotonic()
-            running = self._begun is not None and self._ended is None
-            if running:
-                self.tally.lag(now - before - _LOOK)
+            if self._begun is None or self._ended is not None:
+                began, cpu, due = now, time.process_time(), now
+                continue
+            # Every look that was due counts: one long stall must not be one late look among many.
+            self.tally.lag(now - due)
+            while due + _LOOK <= now:
+                due += _LOOK
+                self.tally.lag(now - due)
             if now - began >= _SLICE:
                 used = time.process_time()
-                if running and self._begun is not None and began >= self._begun:
-                    self.tally.busiest = max(self.tally.busiest, (used - cpu) / (now - began))
+                self.tally.busiest = max(self.tally.busiest, (used - cpu) / (now - began))
                 began, cpu = now, used
 
     def _read(self) -> Reading | str | None:
