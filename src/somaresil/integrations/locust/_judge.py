@@ -122,6 +122,8 @@ class Judge:
         self._complete = False
         self._before: Reading | str | None = None
         self._told = Event()
+        self._workers: set[str] = set()
+        """Those that were there in the test, whether they have told anything or not."""
 
     def listen(self) -> Judge:
         """Listen to Locust from now on, and give this object."""
@@ -134,6 +136,7 @@ class Judge:
             (events.request, self._request),
             (events.report_to_master, self._report_to_master),
             (events.worker_report, self._worker_report),
+            (events.worker_connect, self._worker_connect),
             (events.quitting, self._quitting),
         ):
             hook.add_listener(listener)
@@ -170,6 +173,8 @@ class Judge:
         self._ended = None
         self._begun = _CLOCK.monotonic()
         self._started_at = _CLOCK.time()
+        if isinstance(environment.runner, MasterRunner):
+            self._workers = {client.id for client in environment.runner.clients.all}
         if not isinstance(environment.runner, WorkerRunner):
             self._before = self._read()
 
@@ -210,6 +215,9 @@ class Judge:
         if _KEY in data:
             self.sum.add(client_id, data[_KEY])
 
+    def _worker_connect(self, client_id: str, **_: Any) -> None:
+        self._workers.add(client_id)
+
     def _finish(self, environment: Environment, **_: Any) -> None:
         """The master wants the last counts. Not in the greenlet that reads its messages: stopping may take long."""
         gevent.spawn(self._finish_now, environment)
@@ -225,7 +233,7 @@ class Judge:
         self._told.set()
 
     def _gather(self, runner: MasterRunner) -> None:
-        wanted = {client.id for client in runner.clients.all} | set(self.sum.clients)
+        wanted = self._workers | set(self.sum.clients)
         for client in wanted - self.sum.last:
             try:
                 runner.send_message(_FINISH, None, client_id=client)
