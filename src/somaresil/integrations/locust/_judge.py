@@ -356,7 +356,7 @@ class Judge:
         return Scenario(name, target, (Request("any", "/"),), (Stage(max(seconds, 1.0), 1.0),))
 
 
-def _thresholds(given: Mapping[str, Any]) -> tuple[Threshold, ...]:
+def _thresholds(given: Mapping[Any, Any]) -> tuple[Threshold, ...]:
     """Limits by name; tables of them by request."""
     check = Checker("thresholds")
     found: list[Threshold | None] = []

@@ -115,7 +115,7 @@ class SSEUser(HttpUser):
         client, session = self.client, self._streams
         session.headers, session.cookies, session.auth = client.headers, client.cookies, client.auth
         session.verify, session.cert, session.trust_env = client.verify, client.cert, client.trust_env
-        address = path if path.startswith(("http://", "https://")) else f"{client.base_url.rstrip('/')}{path}"
+        address = path if path.startswith(("http://", "https://")) else f"{str(client.base_url).rstrip('/')}{path}"
         with session.request(method, address, headers=dict(headers), stream=True, **options) as response:
             ending.injected = bool(response.headers.get(_MARK))
             if response.status_code >= _ERROR:
