@@ -33,15 +33,19 @@ _CLOCK: Final = SystemClock()
 
 
 class Pace:
-    """The timetable of one user. ``gap()`` gives the seconds from one run to the next; the first was due at ``begun``."""
+    """The timetable of one user. ``gap()`` gives the seconds from one run to the next; the first was due at ``begun``.
 
-    __slots__ = ("__weakref__", "_gap", "due")
+    ``gone()`` says whether the user was sent away: whoever is gone misses nothing.
+    """
 
-    def __init__(self, begun: float, gap: Callable[[], float]) -> None:
+    __slots__ = ("__weakref__", "_gap", "_gone", "due")
+
+    def __init__(self, begun: float, gap: Callable[[], float], gone: Callable[[], bool] = bool) -> None:
         """The first run goes on."""
         self.due = begun
         """When the run that goes on, or is waited for, should have begun."""
         self._gap = gap
+        self._gone = gone
 
     def step(self, now: float) -> float:
         """A run is over: the seconds to wait for the next; 0 when it should have begun already."""
@@ -50,6 +54,8 @@ class Pace:
 
     def missed(self, now: float) -> int:
         """How many runs were due after the one that goes on, and have not begun."""
+        if self._gone():
+            return 0
         due, runs = self.due, 0
         while runs < _MOST_MISSED:
             due += self._gap()
@@ -60,7 +66,7 @@ class Pace:
 
 
 PACES: Final[weakref.WeakSet[Pace]] = weakref.WeakSet()
-"""Those of the users that are there."""
+"""Those of the users that are there, and of some that are gone: when memory is cleaned up is nobody's to say."""
 
 
 def missed(paces: Iterable[Pace], now: float) -> int:
@@ -119,8 +125,8 @@ def _waiting(gaps: Callable[[], Callable[[], float]]) -> Callable[[Any], float]:
         pace: Pace | None = user.__dict__.get(_KEY)
         if pace is None:
             # Locust notes when it made the user, for its own waits: that is when the first run was due.
-            born = getattr(user, "_cp_last_run", now)
-            pace = user.__dict__[_KEY] = Pace(born if 0.0 <= now - born <= _LONGEST else now, gaps())
+            born, greenlet = getattr(user, "_cp_last_run", now), gevent.getcurrent()
+            pace = user.__dict__[_KEY] = Pace(born if 0.0 <= now - born <= _LONGEST else now, gaps(), lambda: bool(greenlet.dead))
             PACES.add(pace)
         left = pace.step(now)
         if left > 0.0:

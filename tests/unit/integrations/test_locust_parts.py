@@ -47,6 +47,11 @@ def test_what_was_due_and_has_not_begun_is_counted(now, runs):
     assert Pace(100.0, lambda: 1.0).missed(now) == runs
 
 
+def test_who_was_sent_away_misses_nothing():
+    """Users go when a shape wants fewer of them; what is left of them in memory has no timetable any more."""
+    assert Pace(100.0, lambda: 1.0, lambda: True).missed(200.0) == 0
+
+
 def test_missed_runs_have_a_bound():
     """A user who stands still for an age is counted in no time."""
     assert missed([Pace(0.0, lambda: 1e-9)], 1e9) == 100_000
