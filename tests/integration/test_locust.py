@@ -77,6 +77,11 @@ def by(port):
     return ("--master-bind-host", HOST, "--master-bind-port", str(port), "--master-port", str(port))
 
 
+def total_of(text, name):
+    """What Locust's own table says of streams: how many, and how many failed."""
+    return next(line.split()[2:4] for line in text.splitlines() if line.split()[:2] == ["SSE", name])
+
+
 SHORT = ("-u", "5", "-r", "5", "-t", "2s")
 
 
@@ -212,6 +217,7 @@ class Fast(FastHttpUser):
     sys.stdout.write(f"first token of a service that needs 20 ms: {whole.first.quantile(0.5):.4f} s, FastHttpUser {fast:.4f} s\n")
     assert done.returncode == 1
     assert "streams came to their end" in done.stdout
+    assert total_of(done.stderr, "/sse")[1].startswith("0(")
 
 
 def test_a_worker_that_is_lost_leaves_the_answer_unknown(service, tmp_path):

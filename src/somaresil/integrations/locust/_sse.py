@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import requests
-from gevent import GreenletExit
 from locust import HttpUser
 
 from somaresil.clock import SystemClock
 from somaresil.integrations._locust_pace import LATE
 from somaresil.integrations._locust_tally import SSE, failure_of
-from somaresil.load.books import ABANDONED, Ending
+from somaresil.load.books import Ending
 from somaresil.load.generator import TIMEOUT
 from somaresil.load.measure import Measure
 from somaresil.load.sse import EventReader
@@ -79,6 +78,8 @@ class SSEUser(HttpUser):
 
         Locust gets an event of type ``SSE`` with the time to the end, and one of type ``SSE first`` with the time to the first token, both
         from the intended start. Does not raise for what the service does; the result says what that was (times of a monotonic clock).
+
+        A stream that is read when the test ends is reported nowhere: that says nothing about the service.
         """
         begun = _CLOCK.monotonic()
         due = begun - LATE.get()
@@ -92,12 +93,6 @@ class SSEUser(HttpUser):
                 ending.failure = self._read(ending, method, path, sent, end, options)
         except _OutOfTime:
             ending.failure = TIMEOUT
-        except GreenletExit:
-            # The test is over. That says nothing about the service.
-            ending.failure = ABANDONED
-            ending.ended = _CLOCK.monotonic()
-            self._report(ending, name or path)
-            raise
         except Exception as broken:  # noqa: BLE001 - whatever the client raises is what became of the request
             ending.failure = failure_of(broken)
             if ending.stream:
