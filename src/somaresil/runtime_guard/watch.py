@@ -26,6 +26,8 @@ __all__ = ["RuntimeGuard"]
 _MOST_TOLD: Final = 256
 """Subjects that are remembered as told."""
 _TOLD_EVERY: Final = 60.0
+_FLAGS: Final = 2
+"""Where the flags of ``open`` stand among the arguments of its event."""
 
 _watching: tuple[RuntimeGuard, ...] = ()
 _hooked = False
@@ -156,7 +158,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     # While the interpreter ends, modules are emptied before hooks are taken away.
     if not _watching or DEEDS is None or event not in DEEDS:
         return
-    if event == "open" and len(arguments) > 2 and type(arguments[2]) is int and not arguments[2] & WRITING:
+    if event == "open" and len(arguments) > _FLAGS and type(arguments[_FLAGS]) is int and not arguments[_FLAGS] & WRITING:
         # By far the most frequent of ours, and nearly always harmless.
         return
     if getattr(_here, "busy", False):
