@@ -97,6 +97,14 @@ def _changed(path: Any, *rest: Any) -> Iterator[Deed]:
         yield Deed(Rule.WRITES, place_of(path, _descriptor(rest)))
 
 
+def _timed(path: Any, _: Any, __: Any, folder: Any = -1) -> Iterator[Deed]:
+    yield from _changed(path, folder)
+
+
+def _labelled(path: Any, *_: Any) -> Iterator[Deed]:
+    yield from _changed(path)
+
+
 def _entry(path: Any, *rest: Any) -> Iterator[Deed]:
     """A name in a folder comes or goes; what it stands for stays as it is."""
     yield Deed(Rule.WRITES, place_of(path, _descriptor(rest), follow=False))
@@ -165,9 +173,9 @@ DEEDS: Final[dict[str, tuple[Rule, Callable[..., Iterator[Deed]]]]] = {
     "os.mkdir": (Rule.WRITES, _entry),
     "os.chmod": (Rule.WRITES, _changed),
     "os.chown": (Rule.WRITES, _changed),
-    "os.utime": (Rule.WRITES, lambda path, *rest: _changed(path, *rest[2:])),
-    "os.setxattr": (Rule.WRITES, lambda path, *_: _changed(path)),
-    "os.removexattr": (Rule.WRITES, lambda path, *_: _changed(path)),
+    "os.utime": (Rule.WRITES, _timed),
+    "os.setxattr": (Rule.WRITES, _labelled),
+    "os.removexattr": (Rule.WRITES, _labelled),
     "sqlite3.connect": (Rule.WRITES, _database),
     "import": (Rule.NATIVE, _imported),
     "ctypes.dlopen": (Rule.NATIVE, _loaded),
