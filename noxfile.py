@@ -27,7 +27,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "imports", "tests", "docs", "bench-smoke"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "docs", "site", "bench-smoke"]
 
 ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -285,6 +285,13 @@ def docs(session: nox.Session) -> None:
     """Run every Python block of README.md and docs/."""
     session.install(PACKAGE, *_group("test"))
     _pytest(session, "tests/docs", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation as a site in build/site, with the reference; a link that leads nowhere ends it."""
+    session.install(*_group("site"))
+    session.run("zensical", "build", "--clean", "--strict", *session.posargs)
 
 
 def _benchmarks() -> list[str]:
