@@ -115,6 +115,7 @@ class ResilienceMiddleware:
         self._routes.remembered_by(self)
         resilience.requests_count_for(names)
         resilience.chaos.middleware_added()
+        resilience.log_context.middleware_added(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - one frame, written out
         """Pass the request on, and watch."""

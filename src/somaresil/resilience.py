@@ -29,6 +29,7 @@ from somaresil.exemplars import SLOW, Traces
 from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.core import configuring
 from somaresil.limiter import RateLimiter
+from somaresil.logcontext import LogContext
 from somaresil.model.histogram import merge_bounds
 from somaresil.model.selector import matches
 from somaresil.noted import Noted
@@ -103,6 +104,7 @@ class Resilience:
     """
 
     _canaries: Mapping[str, CanaryController] = MappingProxyType({})
+    _alerting: Alerting | None = None
 
     def __init__(
         self,
@@ -168,6 +170,7 @@ class Resilience:
         self.slos = SLOTracker(self.clock, self.listeners)
         self.traces = Traces(self.clock, self.listeners)
         self.routes = Routes(self.slos.thresholds, self.slos.attach, self.traces)
+        self.log_context = LogContext(lambda: self.guards)
         self.chaos = ChaosEngine(
             Place(service, self.instance, named["zone"], named["region"], named["environment"]),
             lambda: self.guards,
@@ -178,7 +181,6 @@ class Resilience:
         self.chaos.safety.objectives, self.chaos.safety.standing_for = self.slos, self._chaos_budgets
         self.slos.incidents.recorder_of = self._recorder_of
         self.slos.incidents.experiment_of = self._experiment_of
-        self._alerting: Alerting | None = None
         self._pools = Pools(self.guard, lambda: self.guards, clock=self.clock, chance=self.chance, listeners=self.listeners)
         if folder is not None:
             self.slos.keep(folder, service=service)
@@ -259,6 +261,7 @@ class Resilience:
                 self._guards[name] = guard
         if known is None:
             self.chaos.guard_added(guard)
+            self.log_context.guard_added(guard)
             return guard
         for option in known.coded.differences(options):
             if option in given and getattr(options, option) != getattr(known.options, option):
@@ -608,6 +611,15 @@ class Resilience:
                     arrange()
 
         return leave
+
+    def follow_logs(self, *, calls: bool = False) -> Callable[[], None]:
+        """Have log lines know the request that they are written in, also those of the tasks and threads that it starts.
+
+        Guarded calls are known without this, in the task or thread that makes them; with ``calls`` also in those that a guarded function
+        starts. The price of that is the quiet path, also of guards that are made later. Returns a function that ends it.
+        See :mod:`somaresil.logcontext`.
+        """
+        return self.log_context.follow(calls=calls)
 
     def requests_count_for(self, slos: tuple[str, ...]) -> None:
         """Note that a middleware counts its requests for these objectives."""

@@ -85,8 +85,8 @@ class Call(Protocol):
     function: Callable[..., Any]
     """What the user calls."""
 
-    def touch(self) -> None:
-        """An experiment strikes it."""
+    def touch(self, by: str = "") -> None:
+        """An experiment strikes it, whose id is ``by`` where that is known."""
         ...
 
     @property

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from somaresil.guard.call import Call
     from somaresil.guard.core import Guard
 
-__all__ = ["abegin", "aend", "begin", "end"]
+__all__ = ["abegin", "aend", "begin", "end", "innermost"]
 
 _NOT_AROUND_BLOCKS: Final = ("retry", "hedge", "single_flight", "fallback")
 
@@ -56,6 +56,16 @@ async def aend(guard: Guard, error: BaseException | None, key: Hashable | None =
         guard.end(call, call.judge(None, late), late)
         raise
     guard.end(call, call.judge(None, error), error)
+
+
+def innermost() -> Call | None:
+    """The block that the caller stands in, of whichever guard; None: in none."""
+    entry = _open_blocks.get()
+    while entry is not None:
+        call, entry = entry
+        if call in (call.owner.blocks or ()):
+            return call
+    return None
 
 
 def _check(guard: Guard) -> None:

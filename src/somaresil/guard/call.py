@@ -87,6 +87,7 @@ class Call:
         "replayed",
         "scope",
         "started",
+        "struck_by",
         "timed_from",
     )
     lasting = False
@@ -114,8 +115,11 @@ class Call:
         self._ends: list[Callable[[Outcome, float], None]] = []
         self.started = self.timed_from = guard.monotonic()
 
-    def touch(self) -> None:
-        """An experiment strikes it."""
+    def touch(self, by: str = "") -> None:
+        """An experiment strikes it, whose id is ``by`` where that is known."""
+        if by:
+            # Set only here: few calls are struck.
+            self.struck_by = by
         if not self.injected:
             self.injected = True
             self._guard.faults.touched(1)
@@ -174,6 +178,7 @@ class Call:
                 self._guard.faults.touched(-1)
             self.injected = True
             other.injected = False
+            self.struck_by = getattr(other, "struck_by", "")
         if won:
             self._ends, other._ends = other._ends, self._ends
             self.attempt, self.late, self.timed_from = other.attempt, other.late, other.timed_from

@@ -155,7 +155,7 @@ class FaultPoint:
             # It strikes what the callee answers; a call that fails by itself has no answer and is not touched.
             aftermaths.append(strike.after)
             return
-        call.touch()
+        call.touch(getattr(getattr(rule, "run", None), "id", ""))
         if strike.delay > 0.0:
             try:
                 if not await rule.hold(call.runtime, strike.delay):
