@@ -168,8 +168,9 @@ class JsonFormatter(logging.Formatter):
             self._tell(line, record.exc_info[1])
         if record.stack_info and self._stack:
             line["code.stacktrace"] = bounded(str(record.stack_info), self._stack)
-        if len(record.__dict__) > len(_RESERVED) - 2:
-            self._add(line, record.__dict__)
+        given = [field for field in record.__dict__.items() if field[0] not in _RESERVED]
+        if given:
+            self._add(line, given)
         return line
 
     def _tell(self, line: dict[str, Any], error: BaseException) -> None:
@@ -179,11 +180,11 @@ class JsonFormatter(logging.Formatter):
         if self._stack:
             line["exception.stacktrace"] = stack_of(error, self._stack, messages=self._messages)
 
-    def _add(self, line: dict[str, Any], given: dict[str, Any]) -> None:
+    def _add(self, line: dict[str, Any], given: list[tuple[str, Any]]) -> None:
         """What was given as ``extra``, and what filters have added."""
         left, dropped, clean = _MOST_FIELDS, 0, self._cleaner.named
-        for name, value in given.items():
-            if name in _RESERVED or name in _OF_OPENTELEMETRY or (name in NOTHING and (value is None or value in ("", 0))):
+        for name, value in given:
+            if name in _OF_OPENTELEMETRY or (name in NOTHING and (value is None or value in ("", 0))):
                 continue
             if left <= 0:
                 dropped += 1
