@@ -33,6 +33,14 @@ class Wrapped(Protocol):
     app: Any
 
 
+class Teller(Protocol):
+    """Who has something to say at the end. A process that a server ends by a signal has no other end than that of its app."""
+
+    def tell(self) -> None:
+        """Say it."""
+        ...
+
+
 class RequestAround:
     """The request in which code runs. It keeps nothing of a request that has ended but its names, for tasks may outlive it for long."""
 
@@ -113,7 +121,7 @@ def current_call() -> Standing | None:
 class LogContext:
     """What is followed for logs. One of a process."""
 
-    __slots__ = ("_calls", "_guards", "_lock", "_middlewares", "_requests")
+    __slots__ = ("_calls", "_guards", "_lock", "_middlewares", "_requests", "_tellers")
 
     def __init__(self, guards: Callable[[], Mapping[str, Guard]]) -> None:
         """Nobody has asked."""
@@ -121,6 +129,20 @@ class LogContext:
         self._lock = threading.RLock()
         self._requests = self._calls = 0
         self._middlewares: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._tellers: weakref.WeakSet[Teller] = weakref.WeakSet()
+
+    def teller_added(self, teller: Teller) -> None:
+        """Have it say the rest when the app is shut down, as long as requests are followed. It is forgotten when nobody else has it."""
+        with self._lock:
+            self._tellers.add(teller)
+
+    def tell(self) -> None:
+        """The app is shut down. Never raises."""
+        for teller in tuple(self._tellers):
+            try:
+                teller.tell()
+            except Exception:  # noqa: BLE001, S112 - handlers of others; there is nobody left to tell
+                continue
 
     def follow(self, *, calls: bool) -> Callable[[], None]:
         """Follow requests, and ``calls`` as well; returns a function that ends it."""
@@ -163,7 +185,7 @@ class LogContext:
     def _see_to(self, middleware: Wrapped) -> None:
         followed = isinstance(middleware.app, _Followed)
         if self._requests and not followed:
-            middleware.app = _Followed(middleware.app)
+            middleware.app = _Followed(middleware.app, self)
         elif followed and not self._requests:
             middleware.app = middleware.app.app
 
@@ -176,15 +198,16 @@ class LogContext:
 class _Followed:
     """An app that runs within its request."""
 
-    __slots__ = ("app",)
+    __slots__ = ("_context", "app")
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, context: LogContext) -> None:
         self.app = app
+        self._context = context
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan" or not hasattr(receive, "experiment"):
+        if not hasattr(receive, "experiment"):
             # A request that the middleware does not watch is none that anything is known of.
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._last_word(send) if scope["type"] == "lifespan" else send)
             return
         around = RequestAround(receive)
         token = _request.set(around)
@@ -196,6 +219,16 @@ class _Followed:
                 _request.reset(token)
             except Exception:  # noqa: BLE001, S110 - closed by the garbage collector in another context; and never into a request
                 pass
+
+    def _last_word(self, send: Any) -> Any:
+        """A ``send`` that lets those speak who have something left to say, before the server hears that the app is done."""
+
+        async def sends(message: Any) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                self._context.tell()
+            await send(message)
+
+        return sends
 
 
 class _Follower:

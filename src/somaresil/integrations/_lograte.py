@@ -50,8 +50,9 @@ class RateLimitFilter(logging.Filter):
     are limited at last as well.
 
     What was left out is told in a line of its own (``12 such lines were left out: ...``, field ``somaresil_left_out``), on the same logger
-    and at the same level, as soon as lines of that kind may pass again and any line comes by, and when the process ends: nothing is lost in
-    silence, and no timer is needed for it. A filter that is at several handlers counts a line once. A defect in it lets the line pass.
+    and at the same level, as soon as lines of that kind may pass again and any line comes by, when an app in the middleware is shut down,
+    and when the process exits: nothing is lost in silence, and no timer is needed for it. Where a signal ends a process without either,
+    call :meth:`tell`. A filter that is at several handlers counts a line once. A defect in it lets the line pass.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -83,6 +84,8 @@ class RateLimitFilter(logging.Filter):
         self._look_at = math.inf
         self._local = threading.local()
         forks.watch(self)
+        resilience.log_context.teller_added(self)
+        weakref.finalize(self, resilience.follow_logs()).atexit = False
 
     @property
     def left_out(self) -> int:

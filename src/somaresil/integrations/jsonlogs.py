@@ -191,6 +191,9 @@ class JsonFormatter(logging.Formatter):
                 continue
             left -= 1
             key = _NAMES.get(name) or (f"somaresil.{name[len(_OURS) :]}" if name.startswith(_OURS) else bounded(str(name), _LONGEST_NAME))
+            if name in NOTHING and line.get(key) == value:
+                # An access line says by itself what the filter has found.
+                continue
             # Nobody writes over what a line says by itself: what he has given is kept beside it.
             line[f"extra.{key}" if key in line or (key in LINE_KEYS and key == name and key not in NOTHING) else key] = clean(key, value)
         if dropped:
