@@ -167,7 +167,7 @@ def _is_there(package: str) -> bool:
         }[package]
     if package == "postgresql":
         return any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    program = "nginx" if package == "nginx-light" else package
+    program = {"nginx-light": "nginx", "rsyslog": "rsyslogd"}.get(package, package)
     return shutil.which(program) is not None or shutil.which(f"/usr/sbin/{program}") is not None
 
 
@@ -203,7 +203,16 @@ def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("p
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
-    servers = ("haproxy", "nginx-light", "postgresql", "prometheus", "prometheus-alertmanager", "redis-server", "victoria-metrics")
+    servers = (
+        "haproxy",
+        "nginx-light",
+        "postgresql",
+        "prometheus",
+        "prometheus-alertmanager",
+        "redis-server",
+        "rsyslog",
+        "victoria-metrics",
+    )
     _debian(session, *servers, *GO_PEERS, "hyperfine", "wrk")
     for version in MISSING:
         session.notify(f"tests-{version}")

@@ -54,6 +54,9 @@ _CALLS: Final = frozenset(
 _QUIET: Final = frozenset({_guarded(wrap._function_wrapper), _guarded(wrap._coroutine_wrapper)})  # noqa: SLF001 - of the same package
 """Frames that have a ``guard``, whose call is quiet or on the express path if no frame of the others is further in."""
 
+_NAMES: Final = frozenset(code.co_name for code in _CALLS | _QUIET)
+"""Asked first: a name has its hash at hand, that of a code object is made anew from all its parts."""
+
 
 def of_call(call: Any) -> Standing:
     """Where code stands that this call has called."""
@@ -76,11 +79,12 @@ def _by_frames() -> Standing | None:
     frame = sys._getframe(1)  # noqa: SLF001 - as logging itself does
     for _ in range(MOST_FRAMES):
         code = frame.f_code
-        if code in _QUIET:
-            found = frame.f_locals
-            return Standing(found["guard"].name, 1, found.get("started", -sys.float_info.max), "")
-        if code in _CALLS and (call := frame.f_locals.get("call")) is not None:
-            return of_call(call)
+        if code.co_name in _NAMES:
+            if code in _QUIET:
+                found = frame.f_locals
+                return Standing(found["guard"].name, 1, found.get("started", -sys.float_info.max), "")
+            if code in _CALLS and (call := frame.f_locals.get("call")) is not None:
+                return of_call(call)
         if frame.f_back is None:
             return None
         frame = frame.f_back

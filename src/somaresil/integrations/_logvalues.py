@@ -110,6 +110,8 @@ class Cleaner:
 
     def plain(self, value: object, depth: int = 0) -> Plain:
         """A value. Objects are told by their types: what they say of themselves may be long, slow, secret or an error."""
+        if value.__class__ is str:
+            return bounded(str(value), self.longest)
         try:
             return self._plain(value, depth)
         except Exception:  # noqa: BLE001 - a line without one of its values is better than no line

@@ -83,6 +83,9 @@ _NAMES: Final = {
     "http_route": "http.route",
 }
 _OURS: Final = "somaresil_"
+_WHERE: Final = {name: _NAMES.get(name) or (f"somaresil.{name[len(_OURS) :]}" if name.startswith(_OURS) else name) for name in NOTHING}
+"""What the filter adds, by the keys of a line."""
+_SIMPLE: Final = (str, int)
 _LEVELS: Final = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
 _MOST_FIELDS: Final = 64
 _LONGEST_NAME: Final = 200
@@ -184,16 +187,19 @@ class JsonFormatter(logging.Formatter):
         """What was given as ``extra``, and what filters have added."""
         left, dropped, clean = _MOST_FIELDS, 0, self._cleaner.named
         for name, value in given:
-            if name in _OF_OPENTELEMETRY or (name in NOTHING and (value is None or value in ("", 0))):
+            if name in _WHERE and (value is None or value.__class__ in _SIMPLE):
+                # None of these names is that of a secret, and an access line says some of them by itself.
+                key = _WHERE[name]
+                if value and line.get(key) != value:
+                    line[key if key not in line else f"extra.{key}"] = self._cleaner.plain(value)
+                continue
+            if name in _OF_OPENTELEMETRY:
                 continue
             if left <= 0:
                 dropped += 1
                 continue
             left -= 1
             key = _NAMES.get(name) or (f"somaresil.{name[len(_OURS) :]}" if name.startswith(_OURS) else bounded(str(name), _LONGEST_NAME))
-            if name in NOTHING and line.get(key) == value:
-                # An access line says by itself what the filter has found.
-                continue
             # Nobody writes over what a line says by itself: what he has given is kept beside it.
             line[f"extra.{key}" if key in line or (key in LINE_KEYS and key == name and key not in NOTHING) else key] = clean(key, value)
         if dropped:

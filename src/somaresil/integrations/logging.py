@@ -248,8 +248,10 @@ class ResilienceFilter(logging.Filter):
             here = record.thread is None or record.thread == threading.get_ident()
             error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
             found = fields(self.request_id, error) if here else NOTHING
-            # What the record has goes before what was found.
-            record.__dict__.update({**found, **{name: value for name, value in record.__dict__.items() if name in found}})
+            given = record.__dict__
+            for name, value in found.items():
+                if name not in given:
+                    given[name] = value
         except Exception as broken:  # noqa: BLE001 - the line is written without it
             for name, value in NOTHING.items():
                 record.__dict__.setdefault(name, value)
