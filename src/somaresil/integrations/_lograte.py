@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil import forks
 from somaresil.config import Checker
+from somaresil.integrations._logfields import NOTHING
 from somaresil.integrations._text import harmless
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ class RateLimitFilter(logging.Filter):
             self._listeners.defect("rate limit of log lines", broken, 0.0, "the line was written")
             return True
         self._local.last = weakref.ref(record), passes
-        for bucket, count, seconds in due:
-            self._say(bucket, count, seconds)
+        self._say(due)
         return passes
 
     def tell(self) -> None:
@@ -115,8 +115,7 @@ class RateLimitFilter(logging.Filter):
         with self._lock:
             now = self._clock.monotonic()
             due = [self._settled(bucket, now) for bucket in tuple(self._owing)]
-        for bucket, count, seconds in due:
-            self._say(bucket, count, seconds)
+        self._say(due)
 
     # -- the process (somaresil.forks) ------------------------------------------------------------------------------------------------
 
@@ -199,10 +198,14 @@ class RateLimitFilter(logging.Filter):
             else:
                 del self._buckets[key]
 
-    def _say(self, bucket: _Bucket, count: int, seconds: float) -> None:
-        logger = logging.getLogger(bucket.logger)
-        said: dict[str, Any] = {"somaresil_left_out": count, "somaresil_left_out_seconds": round(seconds, 3)}
-        logger.log(bucket.level, "%d such lines were left out: %s", count, bucket.template, extra=said)
+    def _say(self, due: list[tuple[_Bucket, int, float]]) -> None:
+        for bucket, count, seconds in due:
+            # The line that has brought this out has nothing to do with it: neither its request nor its trace.
+            said: dict[str, Any] = {**NOTHING, "somaresil_left_out": count, "somaresil_left_out_seconds": round(seconds, 3)}
+            try:
+                logging.getLogger(bucket.logger).log(bucket.level, "%d such lines were left out: %s", count, bucket.template, extra=said)
+            except Exception as broken:  # noqa: BLE001 - a filter of somebody else; the line that is being written is not to fail of it
+                self._listeners.defect("telling of log lines that were left out", broken, 0.0, "it was not told")
 
 
 def _kind_of(record: logging.LogRecord) -> Hashable:

@@ -8,6 +8,7 @@ writes ``extra=vars(request)`` should not have published a password. Names are r
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 import time
@@ -24,7 +25,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["HIDDEN", "SECRET_ENDINGS", "SECRET_WORDS", "Cleaner", "bounded", "timestamp", "type_name"]
+__all__ = ["HIDDEN", "SECRET_ENDINGS", "SECRET_WORDS", "Cleaner", "Room", "Shown", "bounded", "timestamp", "type_name"]
 
 HIDDEN: Final = "[hidden]"
 """In place of a secret."""
@@ -55,7 +56,10 @@ _RUN_TOGETHER: Final = ("password", "passwd", "passphrase", "secret", "apikey", 
 """These are found in the middle of a word as well."""
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 _LONGEST_NUMBER: Final = 64
+_LONGEST_NAME: Final = 200
 _CUT: Final = "…"
+_EACH: Final = 8
+"""Characters that a value takes beside its own."""
 _UNREADABLE: Final = "<unreadable>"
 Plain = Any
 """What ``json`` writes: str, int, float, bool, None, and lists and dictionaries of these."""
@@ -83,6 +87,22 @@ def timestamp(seconds: float) -> str:
     return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 
 
+class Room:
+    """How many characters the values of a line may still have, together: containers in containers are many."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, characters: int = 16_384) -> None:
+        """All of it is there."""
+        self.left = characters
+
+    def take(self, text: str) -> str:
+        """``text``, or as much of it as there is room for."""
+        left = self.left
+        self.left = left - len(text) - _EACH
+        return text if len(text) <= left else bounded(text, left) if left > 0 else _CUT
+
+
 class Cleaner:
     """Makes of whatever somebody logs what may stand in a line."""
 
@@ -103,27 +123,30 @@ class Cleaner:
             or any(part in words for part in _RUN_TOGETHER)
         )
 
-    def named(self, name: str, value: object) -> Plain:
+    def named(self, name: str, value: object, room: Room, depth: int = 0) -> Plain:
         """What stands under a name."""
+        if not self.is_secret(name):
+            return self.plain(value, room, depth)
         # True and None say nothing of a secret but that there is one.
-        return HIDDEN if self.is_secret(name) and value is not None and not isinstance(value, bool) else self.plain(value)
+        return value if value is None or isinstance(value, bool) else HIDDEN
 
-    def plain(self, value: object, depth: int = 0) -> Plain:
+    def plain(self, value: object, room: Room, depth: int = 0) -> Plain:
         """A value. Objects are told by their types: what they say of themselves may be long, slow, secret or an error."""
         if value.__class__ is str:
-            return bounded(str(value), self.longest)
+            return room.take(bounded(str(value), self.longest))
         try:
-            return self._plain(value, depth)
+            found = self._plain(value, room, depth)
+            return room.take(bounded(found, self.longest)) if isinstance(found, str) else found
         except Exception:  # noqa: BLE001 - a line without one of its values is better than no line
             return _UNREADABLE
 
-    def _plain(self, value: object, depth: int) -> Plain:
+    def _plain(self, value: object, room: Room, depth: int) -> Plain:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, Enum):
-            return bounded(str(value.name), self.longest)
+            return str(value.name)
         if isinstance(value, str):
-            return bounded(str.__str__(value), self.longest)
+            return str.__str__(value)
         if isinstance(value, int):
             # Readers of JSON keep numbers of this size; larger ones become texts, and Python refuses to write the largest at all.
             whole = int(value)
@@ -132,32 +155,43 @@ class Cleaner:
             number = float(value)
             return number if math.isfinite(number) else "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
         if isinstance(value, Mapping | list | tuple | AbstractSet):
-            return self._container(value, depth)
-        if isinstance(value, datetime | date | time_of_day):
-            return value.isoformat()
-        if isinstance(value, timedelta):
-            return value.total_seconds()
-        if isinstance(value, UUID | Decimal | PurePath):
-            return bounded(str(value), self.longest)
-        if isinstance(value, bytes | bytearray | memoryview):
-            return f"<{len(value)} bytes>"
-        return f"<{bounded(type_name(value), 200)}>"
+            return self._container(value, room, depth)
+        return _told(value)
 
-    def _container(self, value: Any, depth: int) -> Plain:
+    def _container(self, value: Any, room: Room, depth: int) -> Plain:
         if depth >= self.depth:
             return _CUT
-        left = len(value) - self.most
-        if not isinstance(value, Mapping):
-            items = [self.plain(item, depth + 1) for item, _ in zip(value, range(self.most), strict=False)]
-            return [*items, f"{_CUT} {left} more"] if left > 0 else items
         found: dict[str, Plain] = {}
-        for (key, item), _ in zip(value.items(), range(self.most), strict=False):
-            name = str(self.plain(key, self.depth))
-            hidden = self.is_secret(name[:200]) and item is not None and not isinstance(item, bool)
-            found[bounded(name, 200)] = HIDDEN if hidden else self.plain(item, depth + 1)
-        if left > 0:
+        items: list[Plain] = []
+        named = isinstance(value, Mapping)
+        for item in itertools.islice(value.items() if named else value, self.most):
+            if room.left <= 0:
+                break
+            room.left -= _EACH
+            if named:
+                key = str(self.plain(item[0], room, self.depth))[:_LONGEST_NAME]
+                found[key] = self.named(key, item[1], room, depth + 1)
+            else:
+                items.append(self.plain(item, room, depth + 1))
+        left = len(value) - len(found) - len(items)
+        if left > 0 and named:
             found[_CUT] = f"{left} more"
-        return found
+        elif left > 0:
+            items.append(f"{_CUT} {left} more")
+        return found if named else items
+
+
+def _told(value: object) -> Plain:
+    """What is written of a value that JSON has no word for."""
+    if isinstance(value, datetime | date | time_of_day):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID | Decimal | PurePath):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    return f"<{type_name(value)}>"
 
 
 class Shown(Mapping[str, Any]):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from somaresil.config import Checker
 from somaresil.integrations._logerrors import message_of_error, stack_of
 from somaresil.integrations._logfields import NOTHING
-from somaresil.integrations._logvalues import HIDDEN, SECRET_ENDINGS, SECRET_WORDS, Cleaner, Shown, bounded, timestamp, type_name
+from somaresil.integrations._logvalues import HIDDEN, SECRET_ENDINGS, SECRET_WORDS, Cleaner, Room, Shown, bounded, timestamp, type_name
 from somaresil.integrations._text import harmless
 from somaresil.integrations.logging import ResilienceFilter
 
@@ -99,7 +99,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line, whatever was logged. Never raises.
 
     ``resilience`` says which service, instance and environment stand in each line; None: none. ``secrets`` are words beside
-    :data:`SECRET_WORDS`. A message has at most ``longest`` characters, a value of ``extra`` 1,024, and there are at most 64 of these.
+    :data:`SECRET_WORDS`. A message has at most ``longest`` characters, a text of ``extra`` 1,024, all of it 16,384 in at most 64 fields.
     ``stack`` is how many characters of the stack of an exception are written (0: none, only its type); it holds frames and types, and the
     messages of exceptions only with ``exception_messages``.
 
@@ -171,7 +171,7 @@ class JsonFormatter(logging.Formatter):
             self._tell(line, record.exc_info[1])
         if record.stack_info and self._stack:
             line["code.stacktrace"] = bounded(str(record.stack_info), self._stack)
-        given = [field for field in record.__dict__.items() if field[0] not in _RESERVED]
+        given = [field for field in record.__dict__.items() if field[0] not in _RESERVED and field[0].__class__ is str]
         if given:
             self._add(line, given)
         return line
@@ -185,13 +185,13 @@ class JsonFormatter(logging.Formatter):
 
     def _add(self, line: dict[str, Any], given: list[tuple[str, Any]]) -> None:
         """What was given as ``extra``, and what filters have added."""
-        left, dropped, clean = _MOST_FIELDS, 0, self._cleaner.named
+        left, dropped, room, clean = _MOST_FIELDS, 0, Room(), self._cleaner.named
         for name, value in given:
             if name in _WHERE and (value is None or value.__class__ in _SIMPLE):
                 # None of these names is that of a secret, and an access line says some of them by itself.
                 key = _WHERE[name]
                 if value and line.get(key) != value:
-                    line[key if key not in line else f"extra.{key}"] = self._cleaner.plain(value)
+                    line[key if key not in line else f"extra.{key}"] = self._cleaner.plain(value, room)
                 continue
             if name in _OF_OPENTELEMETRY:
                 continue
@@ -201,7 +201,8 @@ class JsonFormatter(logging.Formatter):
             left -= 1
             key = _NAMES.get(name) or (f"somaresil.{name[len(_OURS) :]}" if name.startswith(_OURS) else bounded(str(name), _LONGEST_NAME))
             # Nobody writes over what a line says by itself: what he has given is kept beside it.
-            line[f"extra.{key}" if key in line or (key in LINE_KEYS and key == name and key not in NOTHING) else key] = clean(key, value)
+            taken = key in line or (name in LINE_KEYS and name not in NOTHING)
+            line[f"extra.{key}" if taken else key] = clean(key, value, room)
         if dropped:
             line["dropped_attributes_count"] = dropped
 

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from somaresil import ConfigurationError, Resilience, events
-from somaresil.integrations._logvalues import HIDDEN, Cleaner, timestamp
+from somaresil.integrations._logvalues import HIDDEN, Cleaner, Room, timestamp
 from somaresil.integrations.jsonlogs import LINE_KEYS, LOKI_LABELS, JsonFormatter, SafeFormatter, configure_logging, loki_labels
 from somaresil.integrations.logging import DEFAULT_LEVELS, RateLimitFilter, log_events
 
@@ -234,6 +234,22 @@ def test_containers_are_bounded():
     assert len(line["wide"]) == 65
     assert line["wide"]["…"] == "36 more"
     assert line["deep"] == [[[["…"]]]]
+
+
+def test_a_line_is_bounded_whatever_is_in_its_containers():
+    """Lists of lists of lists of texts are many texts."""
+    deep = [[["x" * 1_000] * 64] * 64] * 64
+    text = JsonFormatter().format(record_of(extra={"deep": deep, "again": {str(n): "y" * 500 for n in range(64)}, "after": 17}))
+    assert len(text) < 20_000
+    line = json.loads(text)
+    assert line["deep"][-1] == "… 63 more"
+    assert line["after"] == 17
+    assert len(JsonFormatter().format(record_of("\u20ac" * 50_000, extra={"deep": [["\u20ac" * 1_000] * 64] * 64}))) < 256 * 1_024
+
+
+def test_names_that_are_no_texts_are_left_out():
+    """They come from code that writes into a record by itself."""
+    assert "17" not in json.dumps(line_of(extra={4711: 17}))
 
 
 def test_fields_are_bounded_in_number_and_the_rest_is_counted():
@@ -481,5 +497,5 @@ def test_names_are_remembered_within_bounds():
     """Names of fields may come from outside."""
     cleaner = Cleaner()
     for number in range(5_000):
-        cleaner.named(f"header-{number}", "x")
+        cleaner.named(f"header-{number}", "x", Room())
     assert cleaner.is_secret.cache_info().currsize <= 1_024

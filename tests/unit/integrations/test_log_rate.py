@@ -11,7 +11,8 @@ import threading
 import pytest
 
 from somaresil import ConfigurationError, ManualClock, Resilience, events
-from somaresil.integrations.logging import RateLimitFilter, log_events
+from somaresil.asgi import ResilienceMiddleware
+from somaresil.integrations.logging import RateLimitFilter, ResilienceFilter, log_events
 
 
 @pytest.fixture
@@ -80,6 +81,70 @@ def test_any_line_brings_out_what_is_owed(resilience, clock, logger):
     clock.advance(1.0)
     logger.debug("something else")
     assert lines.texts[3:] == ["2 such lines were left out: lost", "something else"]
+
+
+def test_what_is_told_does_not_belong_to_the_line_that_brings_it_out(resilience, clock, logger):
+    """A guard, a request or a trace in it would be those of somebody else."""
+    lines = through(logger, RateLimitFilter(resilience, burst=1))
+    lines.addFilter(ResilienceFilter(resilience))
+    logger.info("a")
+    logger.info("a")
+    clock.advance(1.0)
+    resilience.guard("db").call(logger.info, "b")
+    assert [(record.getMessage(), record.somaresil_guard) for record in lines.records] == [
+        ("a", ""),
+        ("1 such lines were left out: a", ""),
+        ("b", "db"),
+    ]
+
+
+def test_a_filter_of_somebody_else_that_raises_is_reported(resilience, clock, logger):
+    """The line that is being written does not fail of what is told beside it."""
+    found = []
+    resilience.on(found.append, events.DefectFound)
+
+    def picky(record):
+        if hasattr(record, "somaresil_left_out"):
+            raise ZeroDivisionError
+        return True
+
+    lines = through(logger, RateLimitFilter(resilience, burst=1))
+    lines.addFilter(picky)
+    logger.info("a")
+    logger.info("a")
+    clock.advance(1.0)
+    logger.info("b")
+    assert lines.texts == ["a", "b"]
+    assert [event.where for event in found] == ["telling of log lines that were left out"]
+
+
+@pytest.mark.asyncio
+async def test_the_end_of_an_app_tells_what_is_owed(resilience, logger):
+    """Before the server hears that it is over: then it may end the process by a signal. A handler that fails stops nobody."""
+    limit = RateLimitFilter(resilience, burst=1)
+    lines = through(logger, limit)
+    sent = []
+
+    class Failing:
+        def tell(self):
+            raise ZeroDivisionError
+
+    failing = Failing()
+    resilience.log_context.teller_added(failing)
+
+    async def app(scope, receive, send):
+        logger.error("lost")
+        logger.error("lost")
+        await send({"type": "lifespan.startup.complete"})
+        assert lines.texts == ["lost"]
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message):
+        sent.append((message["type"], len(lines.texts)))
+
+    await ResilienceMiddleware(app, resilience)({"type": "lifespan"}, None, send)
+    assert sent == [("lifespan.startup.complete", 1), ("lifespan.shutdown.complete", 2)]
+    assert lines.texts[1] == "1 such lines were left out: lost"
 
 
 def test_nothing_is_lost_and_nothing_is_told_twice(resilience, clock, logger):
