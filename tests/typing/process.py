@@ -146,6 +146,7 @@ assert_type(snapshot.incidents, tuple[Incident, ...])
 assert_type(snapshot.incidents[0].guard, str | None)
 assert_type(snapshot.incidents[0].mitigated_after, float | None)
 assert_type(resilience.follow_traces(lambda: ("trace", "span")), Callable[[], None])
+assert_type(resilience.follow_logs(calls=True), Callable[[], None])
 snapshot.at = 0.0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 snapshot.guards["other"] = view  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
 
