@@ -168,19 +168,18 @@ class LogContext:
     def guard_added(self, guard: Guard) -> None:
         """Follow its calls too, if somebody asks."""
         if self._calls:
-            with self._lock:
-                self._look_at(guard)
+            self._look_at(guard)
 
     def _count(self, requests: int, calls: int) -> None:
-        guards = self._guards().values()
         with self._lock:
             self._requests += requests
             self._calls += calls
             for middleware in tuple(self._middlewares):
                 self._see_to(middleware)
-            if calls:
-                for guard in guards:
-                    self._look_at(guard)
+        if calls:
+            # With no lock held: the garbage collector may be who ends it, in a thread that has the lock of a guard.
+            for guard in self._guards().values():
+                self._look_at(guard)
 
     def _see_to(self, middleware: Wrapped) -> None:
         followed = isinstance(middleware.app, _Followed)
@@ -193,6 +192,9 @@ class LogContext:
         guard.faults.unlook(_FOLLOWER)
         if self._calls:
             guard.faults.look(_FOLLOWER)
+            if not self._calls:
+                # Another thread has ended it meanwhile, and may have been here before us.
+                guard.faults.unlook(_FOLLOWER)
 
 
 class _Followed:

@@ -385,3 +385,31 @@ def test_lines_of_threads_do_not_mix(resilience, log, kept):
         thread.join()
     assert all(record.getMessage() == record.somaresil_guard for record in kept.records)
     assert len(kept.records) == 4
+
+
+def test_threads_that_come_and_go_leave_every_guard_quiet(resilience):
+    """Whoever was the last to ask has taken his hands off all of them."""
+    guards = [resilience.guard(f"g{number}") for number in range(20)]
+    barrier = threading.Barrier(4)
+
+    def work():
+        barrier.wait()
+        for _ in range(25):
+            leave = resilience.follow_logs(calls=True)
+            leave()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert all(guard.switch.quiet for guard in guards)
+    with_calls = resilience.follow_logs(calls=True)
+    assert not any(guard.switch.quiet for guard in guards)
+    with_calls()
+    assert all(guard.switch.quiet for guard in guards)
