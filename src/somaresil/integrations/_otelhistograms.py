@@ -23,7 +23,7 @@ from somaresil._version import __version__
 from somaresil.config import Checker
 from somaresil.forks import unwatch, watch
 from somaresil.integrations._exemplars import by_bucket, current_trace, exemplars_of
-from somaresil.integrations._families import FAMILIES, Histogram
+from somaresil.integrations._families import FAMILIES, HTTP_LABELS, Histogram
 from somaresil.integrations._instruments import INSTRUMENTS, SCOPE, Source, attributes_of
 from somaresil.integrations._readings import Reading, capped
 
@@ -44,11 +44,12 @@ _NANO = 1_000_000_000
 class HistogramExporter(MetricExporter):
     """See :func:`somaresil.integrations.otelmetrics.with_histograms`."""
 
-    def __init__(self, exporter: MetricExporter, resilience: Resilience, *, limit: int, exemplars: bool) -> None:
+    def __init__(self, exporter: MetricExporter, resilience: Resilience, *, limit: int, exemplars: bool, requests: bool) -> None:
         """Prefer what ``exporter`` prefers."""
         check = Checker("with_histograms")
         check.count("limit", limit, minimum=10, maximum=100_000)
         check.type("exemplars", exemplars, bool, "True or False")
+        check.type("requests", requests, bool, "True or False")
         check.type("exporter", exporter, MetricExporter, "a MetricExporter of opentelemetry.sdk.metrics.export")
         check.finish()
         # What a reader asks an exporter for has no public name.
@@ -57,6 +58,9 @@ class HistogramExporter(MetricExporter):
         self._exporter = exporter
         self._resilience = resilience
         self._limit = limit
+        self._families = [
+            family for family in FAMILIES.values() if family.kind == "histogram" and (requests or family.labels != HTTP_LABELS)
+        ]
         self._source = Source(resilience)
         self._lock = threading.Lock()
         self._delta = (temporality or {}).get(HistogramKind) is AggregationTemporality.DELTA
@@ -119,11 +123,11 @@ class HistogramExporter(MetricExporter):
                 self._before, self._since = reading, now
         found = exemplars_of(self._resilience) if self._follows_no_more is not None else {}
         metrics: list[Metric] = []
-        for name, family in FAMILIES.items():
-            if family.kind == "histogram" and shown.rows[name]:
-                points = self._points(family, shown, found.get(name, {}), since, now)
+        for family in self._families:
+            if shown.rows[family.name]:
+                points = self._points(family, shown, found.get(family.name, {}), since, now)
                 kind = AggregationTemporality.DELTA if self._delta else AggregationTemporality.CUMULATIVE
-                called, unit = INSTRUMENTS[name]
+                called, unit = INSTRUMENTS[family.name]
                 metrics.append(Metric(called, family.help, unit, HistogramData(points, kind)))
         return metrics
 

@@ -10,6 +10,7 @@ from somaresil._version import __version__
 from somaresil.config import Checker
 from somaresil.events import Listeners
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
+from somaresil.integrations._baggage import own_baggage
 from somaresil.integrations._text import harmless
 from somaresil.templates import UNMATCHED, route_template
 
@@ -262,7 +263,10 @@ class ServerSpans:
     as in our metrics, and the span is called ``GET /v1/items/{id}`` then, as the semantic conventions have it; a route that somebody else
     has set stays, with the name. ``error.type`` is the status from 500 on, or the type of what the app has raised.
 
-    Costs one look-up when the span is not recording. Raises ``ImportError`` when ``opentelemetry-api`` is not installed.
+    What stands in OpenTelemetry's baggage as a request plan of ours is taken out of it: OpenTelemetry would send it to every host that is
+    asked for something, and :meth:`~somaresil.chaos.requests.RequestPlans.pass_plans_to` says who may have it.
+
+    Costs two look-ups when the span is not recording. Raises ``ImportError`` when ``opentelemetry-api`` is not installed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -277,8 +281,14 @@ class ServerSpans:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on. Nothing of what passes through is changed."""
-        span = self._current_span()
-        if scope["type"] not in {"http", "websocket"} or not span.is_recording():
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        with own_baggage(None):
+            await self._pass(self._current_span(), scope, receive, send)
+
+    async def _pass(self, span: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        if not span.is_recording():
             await self.app(scope, receive, send)
             return
         seen = _Seen(span, scope, self._error, self._listeners)

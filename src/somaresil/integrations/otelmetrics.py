@@ -176,13 +176,16 @@ def otel_metrics(resilience: Resilience, meter_provider: MeterProvider | None = 
     return end
 
 
-def with_histograms(exporter: MetricExporter, resilience: Resilience, *, limit: int = 200, exemplars: bool = True) -> MetricExporter:
+def with_histograms(
+    exporter: MetricExporter, resilience: Resilience, *, limit: int = 200, exemplars: bool = True, requests: bool = True
+) -> MetricExporter:
     """``exporter``, of the OpenTelemetry SDK, with the histograms of ``resilience`` in all that it exports.
 
     Give it to a ``PeriodicExportingMetricReader`` in the place of the exporter. Bounds of buckets are those that are counted by; their
     temporality is the one that the exporter prefers. ``somaresil.call.duration`` has no sum, for a quiet call bumps one bucket and nothing
     else; the data model has it optional. With ``exemplars`` the latest bad or slow event of each bucket names its trace when that is
-    sampled. ``limit`` as in :func:`otel_metrics`. It ends with ``shutdown()``, which the provider calls.
+    sampled. ``requests`` False leaves out those of HTTP requests, for an instrumentor that counts them under the same names. ``limit`` as
+    in :func:`otel_metrics`. It ends with ``shutdown()``, which the provider calls.
 
     The SDK exports nothing when there is nothing but these: use :func:`otel_metrics` with it.
 
@@ -190,4 +193,4 @@ def with_histograms(exporter: MetricExporter, resilience: Resilience, *, limit: 
     """
     from somaresil.integrations._otelhistograms import HistogramExporter
 
-    return HistogramExporter(exporter, resilience, limit=limit, exemplars=exemplars)
+    return HistogramExporter(exporter, resilience, limit=limit, exemplars=exemplars, requests=requests)

@@ -35,6 +35,7 @@ from somaresil.config import Checker
 from somaresil.events import Listeners
 from somaresil.exemplars import SLOW
 from somaresil.forks import unwatch, watch
+from somaresil.integrations._exemplars import TAILS
 from somaresil.model.selector import matches
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ KEPT: Final = "somaresil.kept"
 RATIO: Final = "somaresil.sampling_ratio"
 """Attribute of the local roots of traces that were kept for the share alone: how large it is. One of them stands for 1 / ratio."""
 
-_REASONS: Final = ("injected", "rejected", "bad", "slow", "also", "sampled")
+_REASONS: Final = ("injected", "rejected", "bad", "slow", "exemplar", "also", "sampled")
 """Of several the first is told."""
 _RANK: Final = {reason: rank for rank, reason in enumerate(_REASONS)}
 _SERVER_ERROR: Final = 500
@@ -71,7 +72,7 @@ class SamplingCounts:
     """What became of traces and spans so far. A trace counts once for each time that its local roots were there."""
 
     kept: Mapping[str, int]
-    """Traces by why: ``injected``, ``rejected``, ``bad``, ``slow``, ``also``, ``sampled``."""
+    """Traces by why: ``injected``, ``rejected``, ``bad``, ``slow``, ``exemplar``, ``also``, ``sampled``."""
     dropped: int
     """Traces of which nothing was exported."""
     early: int
@@ -147,6 +148,7 @@ class KeepInteresting(SpanProcessor):
         """For the provider: has every span recorded, and flags those of which others shall keep their part."""
         self._begin()
         watch(self)
+        TAILS.add(self)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -181,6 +183,7 @@ class KeepInteresting(SpanProcessor):
     def shutdown(self) -> None:
         """Decide about everything that is held by what is known of it, and shut the other processor down."""
         unwatch(self)
+        TAILS.discard(self)
         ready: list[ReadableSpan] = []
         with self._lock:
             while self._traces:
@@ -208,6 +211,15 @@ class KeepInteresting(SpanProcessor):
         """Whether a trace that is not over is known to be interesting already."""
         trace = self._traces.get(trace_id)
         return trace is not None and trace.why is not None and trace.why != "sampled"
+
+    def claim(self, trace_id: int) -> bool:
+        """Keep this trace, for an exemplar of a bad or slow call points at it; False: it is not held here, or was dropped."""
+        with self._lock:
+            trace = self._traces.get(trace_id)
+            if trace is not None:
+                trace.note("exemplar")
+                return True
+            return self._decided.get(trace_id) is not None
 
     # -- forks --------------------------------------------------------------------------------------------------------------------------
 

@@ -411,6 +411,25 @@ def test_buckets_name_the_trace_of_a_bad_call(resilience, pushing):
     assert exemplar.filtered_attributes == {}
 
 
+@pytest.mark.parametrize("requests", [True, False])
+def test_requests_may_be_counted_by_somebody_else(resilience, requests):
+    """Then two would be there under one name."""
+    exporter = with_histograms(kept := Kept(), resilience, requests=requests)
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, 3_600_000)], shutdown_on_exit=False)
+    otel_metrics(resilience, provider)
+    resilience.routes.cell("GET", "/x", 200, ()).good(0.1, 0.05, 1.0)
+    calls(resilience.guard("db"), good=1)
+    provider.shutdown()
+    found = metrics_in(kept.batches[-1])
+    assert ("http.server.request.duration" in found) is requests
+    assert ("http.server.time_to_first_byte" in found) is requests
+    assert "somaresil.call.duration" in found
+    if requests:
+        (point,) = found["http.server.request.duration"].data.data_points
+        assert point.sum == pytest.approx(0.1)
+        assert dict(point.attributes) == {"http.request.method": "GET", "http.route": "/x", "http.response.status_code": 200}
+
+
 def test_the_end_of_the_provider_is_ours(resilience, pushing):
     """It exports a last time, the exporter is shut down, and traces are followed no more."""
     provider, kept = pushing(resilience)
@@ -438,7 +457,7 @@ def test_without_histograms_the_rest_is_exported(resilience, pushing, monkeypatc
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [({"exporter": 5}, "exporter"), ({"limit": 1}, "limit"), ({"exemplars": "yes"}, "exemplars")],
+    [({"exporter": 5}, "exporter"), ({"limit": 1}, "limit"), ({"exemplars": "yes"}, "exemplars"), ({"requests": 1}, "requests")],
 )
 def test_wrong_arguments_of_histograms_are_refused(resilience, arguments, problem):
     """By name, at once, and nothing is begun."""

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags, set_span_in_context
 
 from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError, ManualClock, Resilience
+from somaresil.integrations._exemplars import current_trace
 from somaresil.integrations.opentelemetry import span_events
 from somaresil.integrations.otelsampler import KEPT, RATIO, KeepInteresting
 
@@ -294,6 +295,24 @@ def test_a_guard_that_rejects_is_kept(stand):
         guard.call(int)
     assert set(one.names()) == {"inner", "refused"}
     assert one.keep.counts().kept == {"rejected": 1}
+
+
+def test_an_exemplar_points_at_a_trace_that_is_kept(stand):
+    """Of a bad call in a trace that nobody would have kept otherwise; one that was dropped, or is nobody's, is not pointed at."""
+    one = stand(slow=None)
+    resilience = Resilience("service", clock=ManualClock(), seed=1)
+    leave = resilience.follow_traces(current_trace())
+    guard = resilience.guard("db")
+    with one.tracer.start_as_current_span("request") as span, pytest.raises(ZeroDivisionError):
+        guard.call(lambda: 1 / 0)
+    (exemplar,) = guard.recorder.exemplars().values()
+    assert int(exemplar.trace_id, 16) == span.get_span_context().trace_id
+    assert one.why() == ["exemplar"]
+    assert one.keep.claim(span.get_span_context().trace_id)
+    dropped = one.request()
+    assert not one.keep.claim(dropped.trace_id)
+    assert not one.keep.claim(4711)
+    leave()
 
 
 # -- more than one root -----------------------------------------------------------------------------------------------------------------

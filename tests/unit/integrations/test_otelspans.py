@@ -9,6 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from opentelemetry import baggage, context
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -501,6 +503,30 @@ def test_a_scope_that_cannot_be_read_costs_nobody_an_answer(exporter, provider, 
     answers = ask(Spans(ServerSpans(app), provider), "/", "/")
     assert [answer.text for answer in answers] == ["ok", "ok"]
     assert len([record for record in caplog.records if "ServerSpans" in record.message]) == 1
+
+
+def test_a_request_plan_does_not_go_on_in_the_baggage_of_opentelemetry():
+    """What an outer middleware has taken out of the header goes to nobody who is asked for something meanwhile; other baggage does."""
+    sent = []
+
+    async def app(scope, receive, send):
+        carrier = {}
+        W3CBaggagePropagator().inject(carrier)
+        sent.append(carrier.get("baggage"))
+
+    async def main():
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        came = W3CBaggagePropagator().extract({"baggage": "somaresil.chaos=kid.body.mac,tenant=acme"})
+        token = context.attach(came)
+        try:
+            await app(scope, None, None)
+            await ServerSpans(app)(scope, None, None)
+            assert baggage.get_baggage("somaresil.chaos") == "kid.body.mac", "outside it is as it was"
+        finally:
+            context.detach(token)
+
+    asyncio.run(main())
+    assert sent == ["somaresil.chaos=kid.body.mac,tenant=acme", "tenant=acme"]
 
 
 def test_what_is_not_its_own_is_the_apps():
