@@ -68,6 +68,7 @@ INSTRUMENTS: Final = {
     "somaresil_reused_answers": Instrument("somaresil.reused_answers", "{answer}"),
     "somaresil_shadow_decisions": Instrument("somaresil.shadow.decisions", "{decision}"),
     "somaresil_ignored_headers": Instrument("somaresil.ignored_headers", "{header}"),
+    "somaresil_runtime_violations": Instrument("somaresil.runtime.violations", "{violation}"),
     "somaresil_request_plans": Instrument("somaresil.request_plans", "{plan}"),
     "http_server_request_duration_seconds": Instrument("http.server.request.duration", "s"),
     "http_server_time_to_first_byte_seconds": Instrument("http.server.time_to_first_byte", "s"),
