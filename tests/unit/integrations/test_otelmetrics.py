@@ -394,6 +394,16 @@ def test_each_batch_has_what_came_since_when_that_is_preferred(resilience, pushi
     assert points[2] == []
 
 
+def test_the_otlp_exporter_says_which_temporality_it_wants(resilience, monkeypatch):
+    """By its own variable, as for every other histogram."""
+    otlp = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.metric_exporter")
+    for preferred, delta in (("cumulative", False), ("delta", True)):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preferred)
+        exporter = with_histograms(otlp.OTLPMetricExporter(), resilience)
+        assert exporter._delta is delta
+        exporter.shutdown()
+
+
 def test_buckets_name_the_trace_of_a_bad_call(resilience, pushing):
     """When it is sampled: that is the link from a histogram to a trace."""
     provider, kept = pushing(resilience)

@@ -529,6 +529,28 @@ def test_a_request_plan_does_not_go_on_in_the_baggage_of_opentelemetry():
     assert sent == ["somaresil.chaos=kid.body.mac,tenant=acme", "tenant=acme"]
 
 
+@pytest.mark.skipif("telemetry" not in inspect.signature(FastAPI).parameters, reason="this FastAPI makes no spans by itself")
+def test_a_framework_that_makes_spans_itself_has_ours_inside(exporter, provider, resilience, monkeypatch):
+    """What an experiment does to a request is on the span that FastAPI has made, when our middleware is one of its own."""
+    monkeypatch.setenv("SOMARESIL_CHAOS", "1")
+    resilience.chaos.opt_in()
+    api = FastAPI(telemetry={"tracer_provider": provider, "operation_spans": False})
+
+    @api.get("/items/{item}")
+    async def item(item: str):
+        return {"item": item}
+
+    api.add_middleware(ResilienceMiddleware, resilience=resilience)
+    # The framework mounts it with the first request.
+    assert ask(api, "/items/1")[0].status_code == 200
+    run = asyncio.run(resilience.chaos.inject_errors("http:/items/*", duration_seconds=60.0))
+    assert ask(api, "/items/1")[0].status_code == 503
+    resilience.chaos.stop_all()
+    _, span = exporter.get_finished_spans()
+    assert span.attributes["somaresil.experiment"] == run.id
+    assert span.attributes["somaresil.injected"] is True
+
+
 def test_what_is_not_its_own_is_the_apps():
     """Frameworks look for their state on what they were given."""
     assert ServerSpans(service()).title == "FastAPI"
