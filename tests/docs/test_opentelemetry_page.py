@@ -1,6 +1,7 @@
 """The guide about OpenTelemetry names every metric, every attribute and every event, as the code has them."""
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 
@@ -71,3 +72,16 @@ def test_every_reason_for_keeping_a_trace_is_explained():
     assert [re.match(r"\| `(\w+)` ", line)[1] for line in table if line.startswith("| `")][: len(otelsampler._REASONS)] == list(
         otelsampler._REASONS
     )
+
+
+def test_bounds_and_their_defaults_are_those_of_the_code():
+    """Each of them, as a number."""
+    rows = PAGE.partition("| bound | default | what happens there |\n")[2].splitlines()[1:]
+    found = {}
+    for row in rows:
+        match = re.match(r"\| `(\w+)` \| ([\d,]+)", row)
+        if match is None:
+            break
+        found[match[1]] = float(match[2].replace(",", ""))
+    defaults = {name: it.default for name, it in inspect.signature(otelsampler.KeepInteresting).parameters.items()}
+    assert found == {name: defaults[name] for name in ("traces", "spans", "spans_each", "longest")}

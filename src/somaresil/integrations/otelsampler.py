@@ -281,6 +281,9 @@ class KeepInteresting(SpanProcessor):
         if why is None:
             self._late += 1
             return []
+        if context.trace_id in self._decided:
+            # What ends after it follows it.
+            self._decided[context.trace_id] = why
         return [_sampled(span, why, self.ratio)]
 
     def _decide_oldest(self) -> list[ReadableSpan]:

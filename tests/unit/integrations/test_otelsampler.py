@@ -341,10 +341,11 @@ def test_spans_that_outlive_their_request_follow_it(stand):
     roots[0].set_status(StatusCode.ERROR)
     for root in roots:
         root.end()
+    latest = one.tracer.start_span("latest", context=set_span_in_context(roots[2]))
     tasks[2].set_status(StatusCode.ERROR)
-    for task in tasks:
+    for task in (*tasks, latest):
         task.end()
-    assert one.names() == ["kept", "task of kept", "task of dropped too"]
+    assert one.names() == ["kept", "task of kept", "task of dropped too", "latest"]
     assert one.keep.counts().late == 1
 
 
