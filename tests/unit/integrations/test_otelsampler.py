@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -476,6 +479,48 @@ def test_a_forked_child_begins_anew(stand):
     assert one.keep.counts().held == 0
     one.request("child's", act=lambda span: span.set_status(StatusCode.ERROR))
     assert one.names() == ["child", "child's"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_worker_that_was_forked_exports_what_is_its_own():
+    """A request that the parent serves at the fork is the parent's to tell; those of the child are the child's."""
+    program = textwrap.dedent(
+        """
+        import os
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+        from opentelemetry.trace import StatusCode, set_span_in_context
+        from somaresil.integrations.otelsampler import KeepInteresting
+
+        class Printing(SpanExporter):
+            def export(self, spans):
+                print(who, *(span.name for span in spans), flush=True)
+                return SpanExportResult.SUCCESS
+
+        who = "parent"
+        keep = KeepInteresting(SimpleSpanProcessor(Printing()), ratio=0.0)
+        provider = TracerProvider(sampler=keep.sampler, shutdown_on_exit=False)
+        provider.add_span_processor(keep)
+        tracer = provider.get_tracer("tests")
+
+        def request(name):
+            with tracer.start_as_current_span(name) as span:
+                span.set_status(StatusCode.ERROR)
+
+        root = tracer.start_span("served at the fork")
+        tracer.start_span("part of it", context=set_span_in_context(root)).end()
+        child = os.fork()
+        if not child:
+            who = "child"
+            request("child's")
+            os._exit(keep.counts().held)
+        assert os.waitpid(child, 0)[1] == 0
+        root.set_status(StatusCode.ERROR)
+        root.end()
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["child child's", "parent part of it", "parent served at the fork"]
 
 
 @pytest.mark.parametrize(
