@@ -62,13 +62,16 @@ class Table:
 class Benchmark:
     """One script: its flags, its tables and its ratios."""
 
-    def __init__(self, about: str, packages: Sequence[str]) -> None:
+    def __init__(self, about: str, packages: Sequence[str], parts: dict[str, str] | None = None) -> None:
+        """``parts`` are flags that have something else measured, by name with a line of help: see :meth:`part`."""
         parser = argparse.ArgumentParser(description=about.partition("\n")[0])
         parser.add_argument("--quick", action="store_true", help="measure briefly: shows that everything runs, the figures are rough")
         parser.add_argument(
             "--check", action="store_true", help="exit with 1 and name the ratios that are not met and the peers that are missing"
         )
         parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+        for part, help_of_it in (parts or {}).items():
+            parser.add_argument(f"--{part}", action="store_true", help=help_of_it)
         self._arguments = parser.parse_args()
         self.quick: bool = self._arguments.quick
         self.title = about.partition("\n")[0]
@@ -81,6 +84,10 @@ class Benchmark:
         # Peers warn about their own age and log their own openings; both would be timed.
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
+
+    def part(self, name: str) -> bool:
+        """Whether this part is wanted."""
+        return bool(getattr(self._arguments, name))
 
     def seconds(self, usual: float) -> float:
         """How long to measure: ``usual``, or a moment when quick."""

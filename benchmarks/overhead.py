@@ -8,6 +8,9 @@ has to look at it.
 Times are over the bare function, which returns its argument. A rejected call is one that its caller catches, over the bare function
 called by the same caller. The chaos point is the one look at the switch that a disarmed engine costs; the quiet path takes that look
 anyway, for the breaker.
+
+``--otel`` measures what OpenTelemetry adds, and nothing else: without an SDK, in a span that is not sampled, in one that is, with metrics
+that nobody collects at the moment, and with a span for each call.
 """
 
 from __future__ import annotations
@@ -21,7 +24,21 @@ from datetime import timedelta
 from itertools import count
 from typing import Any
 
-from _measure import BARE, NOT_INSTALLED, Benchmark, Ratio, Table, Timing, acts, awaits, calls, caught_awaits, caught_calls, ratio
+from _measure import (
+    BARE,
+    NOT_INSTALLED,
+    Benchmark,
+    Ratio,
+    Table,
+    Timing,
+    acts,
+    awaits,
+    calls,
+    caught_awaits,
+    caught_calls,
+    ratio,
+    version_of,
+)
 
 from somaresil import SLO, CircuitBreaker, Resilience
 from somaresil.expiry import begin
@@ -523,12 +540,118 @@ def measure_memory(bench: Benchmark) -> None:
     bench.ratios += [Ratio("a guard with breaker, without SLO", guard, 5.0, "kB"), Ratio("an SLO", slo, 66.0, "kB")]
 
 
+# -- OpenTelemetry --------------------------------------------------------------------------------------------------------------------
+
+NO_SPAN, NOT_SAMPLED, SAMPLED = "no SDK", "in a span that is not sampled", "in a span that is sampled"
+WITHOUT = "guard, without OpenTelemetry"
+
+
+def in_span(case: Any, count: int) -> int:
+    """``function(1)`` while a span is the current one, by somebody who catches what it raises; ``case`` is both. None: no span."""
+    from opentelemetry.context import attach, detach
+    from opentelemetry.trace import set_span_in_context
+
+    span, function = case
+    token = None if span is None else attach(set_span_in_context(span))
+    try:
+        return caught_calls(function, count)
+    finally:
+        if token is not None:
+            detach(token)
+
+
+def quiet_options() -> dict[str, Any]:
+    """Of a guard whose calls go well: nothing that leaves the quiet path."""
+    return {**full_options(), "retry": None, "fallback": None}
+
+
+def traced(most: int = 32, **options: Any) -> Any:
+    """A guard whose events go to spans."""
+    from somaresil.integrations.opentelemetry import span_events
+
+    made = resilience()
+    made.on(span_events(most))
+    return made.guard("full", **options)
+
+
+def untraced() -> Any:
+    return resilience().guard("full", **quiet_options())
+
+
+def counted() -> Any:
+    """A guard that is read by OpenTelemetry, which nobody collects at the moment."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+
+    from somaresil.integrations.otelmetrics import otel_metrics, with_histograms
+
+    made = resilience()
+    reader = PeriodicExportingMetricReader(with_histograms(ConsoleMetricExporter(), made), float("inf"))
+    otel_metrics(made, MeterProvider([reader], shutdown_on_exit=False))
+    return made.guard("full", **quiet_options())
+
+
+def providers() -> dict[str, Any]:
+    """None: that of the API alone. Nothing is exported: that is not what a call waits for."""
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+    from somaresil.integrations.otelsampler import KeepInteresting
+
+    off, on = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False), TracerProvider(shutdown_on_exit=False)
+    on.add_span_processor(SpanProcessor())
+    keep = KeepInteresting(SpanProcessor(), ratio=0.0, slow=None)
+    tail = TracerProvider(sampler=keep.sampler, shutdown_on_exit=False)
+    tail.add_span_processor(keep)
+    return {NO_SPAN: None, "not sampled": off, "sampled": on, "decided when it is over": tail}
+
+
+def _span(provider: Any) -> Any:
+    return provider.get_tracer("bench").start_span("request")
+
+
+def measure_otel(bench: Benchmark) -> None:
+    from somaresil.integrations.opentelemetry import call_span
+
+    kinds = providers()
+    spans = {NO_SPAN: None, NOT_SAMPLED: _span(kinds["not sampled"]), SAMPLED: _span(kinds["sampled"])}
+    good = {BARE: (None, plain), WITHOUT: (None, untraced()(plain))}
+    good |= {f"span events, {kind}": (span, traced(**quiet_options())(plain)) for kind, span in spans.items()}
+    good["metrics and histograms"] = (None, counted()(plain))
+    # A breaker would open. Every call adds an event to the span, which has room for 128 of them: the last is dropped for each.
+    bad = {BARE: (None, fails), WITHOUT: (None, resilience().guard("bad")(fails))}
+    bad |= {f"span events, {kind}": (span, traced(1_000)(fails)) for kind, span in spans.items()}
+    own = {BARE: (None, plain), WITHOUT: (None, untraced()(plain))}
+    for kind, provider in kinds.items():
+        own[f"a span for each call, {kind}"] = (None, call_span("full", tracer_provider=provider)(untraced()(plain)))
+    timing, failing, spanning = Timing(in_span, good), Timing(in_span, bad), Timing(in_span, own)
+
+    def ratios() -> list[Ratio]:
+        base = timing.over(WITHOUT)
+        found = [ratio(f"good call, {name}, of one without", timing.over(name), base, 1.2) for name in good if name not in {BARE, WITHOUT}]
+        found += [
+            Ratio("bad call, span events, no SDK, beyond one without", failing.over(f"span events, {NO_SPAN}", WITHOUT), 6_000.0, "ns"),
+            Ratio("a span for each call, no SDK", spanning.over(f"a span for each call, {NO_SPAN}", WITHOUT), 8_000.0, "ns"),
+        ]
+        return found
+
+    bench.measure([timing, failing, spanning], 4.0, ratios)
+    bench.tables.append(timing.table("a call that goes well"))
+    bench.tables.append(failing.table("a call that fails"))
+    bench.tables.append(spanning.table("a call that goes well, with a span of its own"))
+
+
 if __name__ == "__main__":
-    benchmark = Benchmark(__doc__ or "", PACKAGES)
-    measure_sync(benchmark)
-    measure_async(benchmark)
-    measure_limits(benchmark)
-    measure_rejected(benchmark)
-    measure_counting(benchmark)
-    measure_memory(benchmark)
+    benchmark = Benchmark(__doc__ or "", PACKAGES, {"otel": "measure what OpenTelemetry adds, and nothing else"})
+    if benchmark.part("otel"):
+        benchmark.versions = {name: version_of(name) for name in ("somaresil", "opentelemetry-api", "opentelemetry-sdk")}
+        benchmark.missing.clear()
+        measure_otel(benchmark)
+    else:
+        measure_sync(benchmark)
+        measure_async(benchmark)
+        measure_limits(benchmark)
+        measure_rejected(benchmark)
+        measure_counting(benchmark)
+        measure_memory(benchmark)
     benchmark.finish()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from somaresil.integrations._readings import request_labels
 from somaresil.outcome import Outcome
@@ -16,19 +17,34 @@ if TYPE_CHECKING:
     from somaresil.integrations._families import Labels
     from somaresil.resilience import Resilience
 
-__all__ = ["Found", "by_bucket", "current_trace", "exemplars_of"]
+__all__ = ["TAILS", "Found", "Tail", "by_bucket", "current_trace", "exemplars_of"]
 
 Found = dict[str, "dict[Labels, list[Exemplar]]"]
 """By metric and labels."""
 
 
+class Tail(Protocol):
+    """Who decides about traces when they are over."""
+
+    def claim(self, trace_id: int) -> bool:
+        """Keep this trace, for somebody will point at it; False: it is not held here, or was dropped."""
+        ...
+
+
+TAILS: weakref.WeakSet[Tail] = weakref.WeakSet()
+"""Those of the process."""
+
+
 def current_trace() -> Callable[[], tuple[str, str] | None]:
-    """A function that gives the ids of the current span when it is sampled. Raises ``ImportError`` without ``opentelemetry-api``."""
+    """A function that gives the ids of the current span when its trace is sampled, or will be kept.
+
+    Raises ``ImportError`` without ``opentelemetry-api``.
+    """
     from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
     def current() -> tuple[str, str] | None:
         context = get_current_span().get_span_context()
-        if not context.is_valid or not context.trace_flags.sampled:
+        if not context.is_valid or not (context.trace_flags.sampled or any(tail.claim(context.trace_id) for tail in tuple(TAILS))):
             # Nobody could look it up.
             return None
         return format_trace_id(context.trace_id), format_span_id(context.span_id)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from somaresil.resilience import Resilience
     from somaresil.routes import RouteKey, RouteView
 
-__all__ = ["Reader", "Reading", "add_up", "capped", "decode", "encode", "request_labels"]
+__all__ = ["Reader", "Reading", "add_up", "capped", "decode", "encode", "request_labels", "side_by_side"]
 
 
 @dataclass(slots=True)
@@ -97,6 +97,16 @@ def add_up(readings: Iterable[Reading]) -> Reading:
             into = whole.rows[name]
             for labels, value in rows.items():
                 into[labels] = value if labels not in into else _together(FAMILIES[name], into[labels], value)
+    return whole
+
+
+def side_by_side(readings: list[Reading]) -> Reading:
+    """Several of one process: counts are added; of a gauge the latest counts, for an app that was imported twice has one idle twin."""
+    whole = add_up(readings)
+    for reading in readings:
+        for name, rows in reading.rows.items():
+            if FAMILIES[name].kind == "gauge":
+                whole.rows[name].update(rows)
     return whole
 
 

@@ -38,7 +38,7 @@ from prometheus_client.utils import floatToGoString
 from somaresil.config import Checker
 from somaresil.integrations._exemplars import by_bucket, current_trace, exemplars_of
 from somaresil.integrations._families import FAMILIES, Family, Histogram, Labels
-from somaresil.integrations._readings import Reader, Reading, add_up, capped
+from somaresil.integrations._readings import Reader, Reading, capped, side_by_side
 from somaresil.integrations._workers import Worker
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class ResilienceCollector:
         readings = [source.read() for source in sources if isinstance(source, Reader)]
         if workers:
             readings.append(workers[0].gather(*workers[1:]))
-        return readings[0] if len(readings) == 1 else _side_by_side(readings)
+        return readings[0] if len(readings) == 1 else side_by_side(readings)
 
     def attach(self, resilience: Resilience, source: Reader | Worker) -> None:
         """Read ``resilience`` too, from ``source``."""
@@ -123,16 +123,6 @@ class ResilienceCollector:
         with self._lock:
             self._sources = {kept: source for kept, source in self._sources.items() if kept is not resilience}
             return bool(self._sources)
-
-
-def _side_by_side(readings: list[Reading]) -> Reading:
-    """Several of one process: counts are added; of a gauge the latest counts, for an app that was imported twice has one idle twin."""
-    whole = add_up(readings)
-    for reading in readings:
-        for name, rows in reading.rows.items():
-            if FAMILIES[name].kind == "gauge":
-                whole.rows[name].update(rows)
-    return whole
 
 
 def _metric(family: Family) -> Metric:
