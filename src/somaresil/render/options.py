@@ -1,0 +1,127 @@
+"""What rendered files need to know: whose they are, what it promises, and where things will run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from somaresil.config import Checker
+from somaresil.slo.objective import SLO
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from somaresil.slo.rules.source import Source
+
+__all__ = ["RenderOptions"]
+
+_DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_UID: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_BASE: Final = re.compile(r"(?:https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~-]+)*|/?[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*)")
+_LONGEST: Final = 200
+_MOST_LABELS: Final = 20
+_TAKEN: Final = frozenset({"service", "environment", "guard", "slo", "severity", "alertname", "le"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderOptions:
+    """What every kind of file is made from; the same options give the same files, to the byte.
+
+    Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+    """
+
+    service: str
+    """The service, as it calls itself: ``Resilience("gateway")``. The label ``service`` of everything that is scraped from it."""
+    environment: str | None = None
+    """Where it runs, as the label ``environment``; None: it has none."""
+    namespace: str = "monitoring"
+    """The namespace of Kubernetes that the objects are made in."""
+    slos: tuple[SLO, ...] = ()
+    """Its objectives, such as ``read_slos("slo.toml").slos``."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Where Prometheus has the events of objectives that are not in our counter, by name: ``read_slos(...).sources``."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Whose an objective is, by name, where it is not the service's: ``read_slos(...).services``."""
+    scrape_interval: float | timedelta = 15.0
+    """Seconds between two looks of Prometheus."""
+    retention: float | timedelta = 15 * 86_400.0
+    """Seconds that Prometheus keeps what it has seen; 15 days are what it does unless it is told otherwise."""
+    runbook_base: str = "runbooks"
+    """Where the runbooks are, as an address or relative to whatever shows the link; without a slash at its end."""
+    metrics: str = "prometheus"
+    """The ``uid`` of Prometheus among Grafana's data sources."""
+    traces: str = "jaeger"
+    """The ``uid`` of Jaeger."""
+    logs: str = "loki"
+    """The ``uid`` of Loki."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Further labels of what is made: of objects of Kubernetes, and of alerts."""
+
+    def __post_init__(self) -> None:
+        """Check everything, keep seconds as floats."""
+        check = Checker("RenderOptions")
+        check.name("service", self.service)
+        if self.environment is not None:
+            check.name("environment", self.environment)
+        if not isinstance(self.namespace, str) or not _DNS_LABEL.fullmatch(self.namespace):
+            check.problem("namespace", self.namespace, "a DNS label: 1 to 63 characters of a-z 0-9 -")
+        object.__setattr__(self, "slos", _slos(check, self.slos))
+        for name in ("sources", "services"):
+            _about_objectives(check, name, getattr(self, name), self.slos)
+        for name, value in self.services.items() if isinstance(self.services, Mapping) else ():
+            check.name(f"services.{name}", value)
+        object.__setattr__(self, "scrape_interval", check.seconds("scrape_interval", self.scrape_interval, minimum=0.1, maximum=3_600.0))
+        object.__setattr__(self, "retention", check.seconds("retention", self.retention))
+        if not isinstance(self.runbook_base, str) or len(self.runbook_base) > _LONGEST or not _BASE.fullmatch(self.runbook_base):
+            check.problem("runbook_base", self.runbook_base, "an address with http:// or https://, or a path, without a slash at its end")
+        for name in ("metrics", "traces", "logs"):
+            uid = getattr(self, name)
+            if not isinstance(uid, str) or not _UID.fullmatch(uid):
+                check.problem(name, uid, "the uid of a data source: 1 to 40 characters of A-Z a-z 0-9 _ -")
+        _check_labels(check, self.labels)
+        check.finish()
+
+    def runbook(self, name: str) -> str:
+        """The address of a runbook."""
+        return f"{self.runbook_base}/{name}"
+
+
+def _slos(check: Checker, given: object) -> tuple[SLO, ...]:
+    if not isinstance(given, tuple | list):
+        check.problem("slos", given, "objectives: read_slos(...).slos")
+        return ()
+    names: set[str] = set()
+    found: list[SLO] = []
+    for number, slo in enumerate(given):
+        if not isinstance(slo, SLO):
+            check.problem(f"slos[{number}]", slo, "an SLO")
+        elif slo.name in names:
+            check.problem(f"slos[{number}]", slo.name, "each name once")
+        else:
+            names.add(slo.name)
+            found.append(slo)
+    return tuple(found)
+
+
+def _about_objectives(check: Checker, option: str, given: object, slos: tuple[SLO, ...]) -> None:
+    if not isinstance(given, Mapping):
+        check.problem(option, given, "a mapping by the names of objectives")
+        return
+    names = [slo.name for slo in slos]
+    for name in given:
+        if name not in names:
+            check.problem(f"{option}.{name}", name, f"an objective ({', '.join(names) or 'there is none'})")
+
+
+def _check_labels(check: Checker, labels: object) -> None:
+    if not isinstance(labels, Mapping) or len(labels) > _MOST_LABELS:
+        check.problem("labels", labels, f"a mapping of at most {_MOST_LABELS} labels to values")
+        return
+    for name, value in labels.items():
+        if not isinstance(name, str) or not _LABEL.fullmatch(name) or name in _TAKEN or name.startswith("__"):
+            check.problem("labels", name, f"a label name other than {', '.join(sorted(_TAKEN))}")
+        elif not isinstance(value, str) or not 0 < len(value) <= _LONGEST or not value.isprintable():
+            check.problem(f"labels.{name}", value, f"a text of 1 to {_LONGEST} printable characters")
