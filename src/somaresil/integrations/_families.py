@@ -13,7 +13,19 @@ from somaresil.model.breaker import State
 from somaresil.model.ejection import Cause
 from somaresil.pool import EndpointState
 
-__all__ = ["FAMILIES", "HTTP_LABELS", "OTHER", "REQUESTS", "STAGE_FAMILIES", "SUBJECT_LABELS", "Family", "Histogram", "Labels", "Value"]
+__all__ = [
+    "FAMILIES",
+    "HTTP_LABELS",
+    "OTHER",
+    "REQUESTS",
+    "STAGE_FAMILIES",
+    "SUBJECT_LABELS",
+    "SWITCH_STATES",
+    "Family",
+    "Histogram",
+    "Labels",
+    "Value",
+]
 
 OTHER: Final = "_other"
 REQUESTS: Final = "_http"
@@ -78,6 +90,7 @@ STAGE_FAMILIES: Final = {
     "mitigation": "somaresil_mitigation_seconds",
     "between": "somaresil_between_incidents_seconds",
 }
+SWITCH_STATES: Final = ("released", "engaged", "unreadable", "none")
 HTTP_LABELS: Final = ("http_request_method", "http_route", "http_response_status_code", "error_type")
 
 FAMILIES: Final = {
@@ -220,6 +233,21 @@ FAMILIES: Final = {
             reserve=2,
         ),
         Family(
+            "somaresil_experiments",
+            "gauge",
+            ("component", "fault"),
+            "Experiments that run now, by target and kind; with several workers as many as the one has that runs most.",
+            worst=True,
+        ),
+        Family(
+            "somaresil_kill_switch",
+            "gauge",
+            ("state",),
+            "1 for what the kill switch of experiments says: released, engaged, unreadable, none (there is none); with several workers: "
+            "how many of those that live read it so.",
+            reserve=len(SWITCH_STATES),
+        ),
+        Family(
             "somaresil_resource_held",
             "gauge",
             ("resource", "unit"),
@@ -351,6 +379,24 @@ FAMILIES: Final = {
             "counter",
             ("guard", "policy", "decision"),
             "What policies in shadow mode would have done.",
+        ),
+        Family(
+            "somaresil_workers",
+            "gauge",
+            ("service_name", "deployment_environment"),
+            "Processes of the service that live and tell what they count.",
+        ),
+        Family(
+            "somaresil_defects",
+            "counter",
+            ("place",),
+            "How often something raised where nothing may raise, by the place; no call failed for it.",
+        ),
+        Family(
+            "somaresil_shared_state_lost",
+            "gauge",
+            ("backend",),
+            "1 while a backend of shared state cannot be reached, 0 once it is back; with several workers: how many do not reach it.",
         ),
         Family(
             "somaresil_ignored_headers",

@@ -19,6 +19,7 @@ from somaresil.integrations._families import (
     REQUESTS,
     STAGE_FAMILIES,
     SUBJECT_LABELS,
+    SWITCH_STATES,
     Family,
     Histogram,
     Labels,
@@ -167,6 +168,8 @@ class Reader:
         self._try("incidents", self._read_incidents, reading)
         self._try("faults", self._read_faults, reading)
         self._try("faults of the process", self._read_process_faults, reading)
+        self._try("the process", self._read_process, reading)
+        self._try("the kill switch", self._read_switch, reading)
         self._try("ignored headers", self._read_ignored, reading)
         self._try("runtime violations", self._read_violations, reading)
         self._try("request plans", self._read_plans, reading)
@@ -200,6 +203,27 @@ class Reader:
         for family, counts in (("injected", chaos.faults()), ("withheld", chaos.withheld()), ("overflow", chaos.overflows())):
             for labels, count in counts.items():
                 reading.rows[f"somaresil_faults_{family}"][labels] = count
+
+    def _read_process(self, reading: Reading) -> None:
+        resilience, rows = self._resilience, reading.rows
+        rows["somaresil_workers"][resilience.service, resilience.environment or ""] = 1
+        for place, times in resilience.listeners.defects().items():
+            rows["somaresil_defects"][place,] = times
+        for backend, lost in resilience.listeners.lost_backends().items():
+            rows["somaresil_shared_state_lost"][backend,] = int(lost)
+        running = rows["somaresil_experiments"]
+        for run in resilience.chaos.runs:
+            key = (run.config.target_component, run.config.experiment.value)
+            running[key] = _number_of(running.get(key, 0)) + 1
+
+    def _read_switch(self, reading: Reading) -> None:
+        chaos = self._resilience.chaos
+        try:
+            now = "engaged" if chaos.engaged is not None else "released" if chaos.safety.switches else "none"
+        except OSError:
+            now = "unreadable"
+        for state in SWITCH_STATES:
+            reading.rows["somaresil_kill_switch"][state,] = int(state == now)
 
     def _read_process_faults(self, reading: Reading) -> None:
         chaos = self._resilience.chaos

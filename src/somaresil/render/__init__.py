@@ -11,15 +11,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker, did_you_mean
-from somaresil.render import grafana
+from somaresil.render import grafana, rules
 from somaresil.render.options import RenderOptions
+from somaresil.render.rules import notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KINDS", "RenderOptions", "render"]
+__all__ = ["KINDS", "RenderOptions", "notes", "render"]
 
 _KINDS: Final[dict[str, Callable[[RenderOptions, Checker], dict[str, str]]]] = {
+    "prometheus-rules": rules.files,
     "grafana": grafana.files,
     "grafana-provisioning": grafana.provisioning,
     "grafana-kubernetes": grafana.config_maps,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from somaresil.config import Checker
 from somaresil.slo.objective import SLO
@@ -21,9 +22,12 @@ _DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _UID: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _BASE: Final = re.compile(r"(?:https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~-]+)*|/?[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*)")
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]{0,199}")
+_TARGET: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 _LONGEST: Final = 200
 _MOST_LABELS: Final = 20
 _TAKEN: Final = frozenset({"service", "environment", "guard", "slo", "severity", "alertname", "le"})
+_COUNTED: Final = frozenset({"slo", "outcome", "le", "guard", "state", "alertname"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,22 @@ class RenderOptions:
     """The ``uid`` of Loki."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Further labels of what is made: of objects of Kubernetes, and of alerts."""
+    series: Mapping[str, str] | None = None
+    """Labels that tell its series in Prometheus from those of others; None: ``service`` and, where it is said, ``environment``."""
+    grafana_url: str | None = None
+    """Where Grafana is for people, without a slash at its end: alerts link to its boards. None: they do not."""
+    targets: tuple[str, ...] = ()
+    """Where Prometheus scrapes the service, as ``host:port``; none: Kubernetes tells it, or compose names it."""
+    metrics_path: str = "/metrics"
+    """What it scrapes there."""
+    events_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Expected traffic by objective, ``*`` for all others: then a condition that a single bad event fires is refused."""
+    buckets: tuple[float, ...] | None = None
+    """Bounds that the histograms of durations are known to have, in seconds: a latency that is none of them is refused. None: all."""
+    cap_unreachable: bool = False
+    """Let conditions that no traffic could meet fire at 99 % of errors, instead of refusing them."""
+    sloth: bool = False
+    """Label what is recorded of objectives as Sloth does, so that its dashboards work."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -81,12 +101,35 @@ class RenderOptions:
             uid = getattr(self, name)
             if not isinstance(uid, str) or not _UID.fullmatch(uid):
                 check.problem(name, uid, "the uid of a data source: 1 to 40 characters of A-Z a-z 0-9 _ -")
-        _check_labels(check, self.labels)
+        _check_labels(check, "labels", self.labels, _TAKEN)
+        if self.series is not None:
+            _check_labels(check, "series", self.series, _COUNTED)
+        url = self.grafana_url
+        if url is not None and not (isinstance(url, str) and url.startswith(("http://", "https://")) and _BASE.fullmatch(url)):
+            check.problem("grafana_url", url, "an address with http:// or https://, without a slash at its end, or None")
+        object.__setattr__(self, "targets", _targets(check, self.targets))
+        if not isinstance(self.metrics_path, str) or not _PATH.fullmatch(self.metrics_path):
+            check.problem("metrics_path", self.metrics_path, "a path that begins with a slash")
+        # The rest is about rules of objectives alone, and checked where these are compiled.
         check.finish()
+
+    def board(self, name: str) -> str | None:
+        """The address of a board in Grafana, opened for this service; None: nobody said where Grafana is."""
+        return None if self.grafana_url is None else f"{self.grafana_url}/d/somaresil-{name}?var-service={quote(self.service)}"
 
     def runbook(self, name: str) -> str:
         """The address of a runbook."""
         return f"{self.runbook_base}/{name}"
+
+
+def _targets(check: Checker, given: object) -> tuple[str, ...]:
+    if not isinstance(given, tuple | list):
+        check.problem("targets", given, "addresses as host:port")
+        return ()
+    for number, target in enumerate(given):
+        if not isinstance(target, str) or not _TARGET.fullmatch(target):
+            check.problem(f"targets[{number}]", target, "host:port")
+    return tuple(given)
 
 
 def _slos(check: Checker, given: object) -> tuple[SLO, ...]:
@@ -116,12 +159,12 @@ def _about_objectives(check: Checker, option: str, given: object, slos: tuple[SL
             check.problem(f"{option}.{name}", name, f"an objective ({', '.join(names) or 'there is none'})")
 
 
-def _check_labels(check: Checker, labels: object) -> None:
+def _check_labels(check: Checker, option: str, labels: object, taken: frozenset[str]) -> None:
     if not isinstance(labels, Mapping) or len(labels) > _MOST_LABELS:
-        check.problem("labels", labels, f"a mapping of at most {_MOST_LABELS} labels to values")
+        check.problem(option, labels, f"a mapping of at most {_MOST_LABELS} labels to values")
         return
     for name, value in labels.items():
-        if not isinstance(name, str) or not _LABEL.fullmatch(name) or name in _TAKEN or name.startswith("__"):
-            check.problem("labels", name, f"a label name other than {', '.join(sorted(_TAKEN))}")
+        if not isinstance(name, str) or not _LABEL.fullmatch(name) or name in taken or name.startswith("__"):
+            check.problem(option, name, f"a label name other than {', '.join(sorted(taken))}")
         elif not isinstance(value, str) or not 0 < len(value) <= _LONGEST or not value.isprintable():
-            check.problem(f"labels.{name}", value, f"a text of 1 to {_LONGEST} printable characters")
+            check.problem(f"{option}.{name}", value, f"a text of 1 to {_LONGEST} printable characters")

@@ -14,9 +14,8 @@ from somaresil.slo.objective import SLO
 from somaresil.slo.rules.checks import SCRAPES, check_objective
 from somaresil.slo.rules.options import RuleOptions
 from somaresil.slo.rules.promtest import tests_of
-from somaresil.slo.rules.quantiles import quantile_rules, quantile_test
 from somaresil.slo.rules.source import EVENTS, EXAMPLE, Events, GroupEvents, Queries, source_of
-from somaresil.slo.rules.text import duration, number, quoted, template, yaml
+from somaresil.slo.rules.text import duration, number, page_of, quoted, template, yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -89,10 +88,6 @@ def compile_rules(
             for kind, test in tests_of(grouped, name):
                 files[f"{stem}.groups.{kind}.test.yaml"] = yaml(test)
         notes += rules.notes()
-    if options.quantiles and any(rules.slo.indicator == "latency" for rules in found.values()):
-        name = "latency.quantiles.rules.yaml"
-        files[name] = yaml({"groups": [quantile_rules(options)]})
-        files["latency.quantiles.test.yaml"] = yaml(quantile_test(options, name))
     return Compiled(files, tuple(notes))
 
 
@@ -285,7 +280,9 @@ class Rules:
         about = f"{slo.description.strip()} " if slo.description.strip() else ""
         target = f"{number(Decimal(str(slo.target_percentage)))} % in {slo.calendar or duration(slo.period)}"
         return self._annotated(
-            f"The error budget of {self.subject} burns too fast", f"{about}Objective: {target}. It fires at any of: {pace}."
+            self.alert(severity),
+            f"The error budget of {self.subject} burns too fast",
+            f"{about}Objective: {target}. It fires at any of: {pace}.",
         )
 
     def _pace(self, window: model.Window) -> str:
@@ -293,10 +290,10 @@ class Rules:
         long, short = duration(window.long), duration(window.short)
         return f"more than {share} % of the budget within {long}, and still so in the last {short} (errors above {errors} %)"
 
-    def _annotated(self, summary: str, description: str) -> dict[str, str]:
+    def _annotated(self, alert: str, summary: str, description: str) -> dict[str, str]:
         found = {"summary": summary, "description": description}
         if self.options.runbook_url is not None:
-            found["runbook_url"] = self.options.runbook_url.replace("{slo}", self.slo.name)
+            found["runbook_url"] = self.options.runbook_url.replace("{alert}", page_of(alert)).replace("{slo}", self.slo.name)
         return found
 
     def _unseen(self) -> dict[str, Any]:
@@ -312,7 +309,9 @@ class Rules:
         """What is said when there are no data."""
         name = self.slo.name
         return self._annotated(
-            f"Nothing is known of {name}", f"Nobody has exported events of {name} for {_UNSEEN_FOR}: no alert of it can fire."
+            "ObjectiveUnseen",
+            f"Nothing is known of {name}",
+            f"Nobody has exported events of {name} for {_UNSEEN_FOR}: no alert of it can fire.",
         )
 
     def notes(self) -> Iterator[str]:

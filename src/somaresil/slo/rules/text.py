@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["duration", "exact_duration", "number", "quoted", "template", "yaml"]
+__all__ = ["duration", "exact_duration", "number", "page_of", "quoted", "template", "yaml"]
 
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
@@ -37,6 +38,11 @@ def quoted(text: str) -> str:
     """As a string of PromQL, which has the escapes of Go."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(character if character.isprintable() else f"\\U{ord(character):08x}" for character in escaped) + '"'
+
+
+def page_of(alert: str) -> str:
+    """The page of an alert among the runbooks, without its ending: ``guard-breaker-open`` of ``GuardBreakerOpen``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", alert).lower()
 
 
 def template(text: str) -> str:

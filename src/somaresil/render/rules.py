@@ -1,0 +1,131 @@
+"""Rules of one service for Prometheus: its objectives, what boards read, alerts, and tests of all of them for promtool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from somaresil.errors import ConfigurationError
+from somaresil.render.alerts import ALERTS
+from somaresil.render.promtests import recorded_tests, tests_of
+from somaresil.render.recording import RECORDED
+from somaresil.render.series import Series
+from somaresil.slo.rules import RuleOptions, compile_rules
+from somaresil.slo.rules.text import duration, page_of, template, yaml
+
+if TYPE_CHECKING:
+    from somaresil.config import Checker
+    from somaresil.render.alerts import Alert
+    from somaresil.render.options import RenderOptions
+
+__all__ = ["ALERTS_FILE", "RECORDED_FILE", "files", "notes"]
+
+RECORDED_FILE: Final = "somaresil.recorded.rules.yaml"
+ALERTS_FILE: Final = "somaresil.alerts.rules.yaml"
+_SLOWEST: Final = 75.0
+"""Seconds between two scrapes of which four fit into the window of what is recorded."""
+
+
+def files(options: RenderOptions, check: Checker) -> dict[str, str]:
+    """``*.rules.yaml`` for Prometheus and ``*.test.yaml`` for ``promtool test rules``, to stand in one folder."""
+    if float(options.scrape_interval) > _SLOWEST:  # type: ignore[arg-type]
+        check.problem(
+            "scrape_interval",
+            duration(float(options.scrape_interval)),  # type: ignore[arg-type]
+            f"at most {duration(_SLOWEST)}",
+            "what is recorded looks at 5 minutes, and needs four scrapes in them",
+        )
+    found = dict(_compiled(options, check))
+    own = _Rules(options)
+    found[RECORDED_FILE] = yaml({"groups": [own.recorded()]})
+    found[ALERTS_FILE] = yaml({"groups": [own.alerts()]})
+    tests = tests_of(ALERTS, own.series, [RECORDED_FILE, ALERTS_FILE], own.labels_of, own.annotations_of)
+    found |= {f"somaresil.alerts.{step}.test.yaml": yaml(test) for step, test in tests.items()}
+    found["somaresil.recorded.test.yaml"] = yaml(recorded_tests(own.series, RECORDED_FILE, own.recorded_labels))
+    return found
+
+
+def notes(options: RenderOptions) -> tuple[str, ...]:
+    """What could not be said in rules, in words."""
+    return compile_rules(options.slos, _rule_options(options), sources=options.sources, services=options.services).notes
+
+
+def _compiled(options: RenderOptions, check: Checker) -> dict[str, str]:
+    try:
+        compiled = compile_rules(options.slos, _rule_options(options), sources=options.sources, services=options.services)
+    except ConfigurationError as wrong:
+        for problem in wrong.problems:
+            check.problem(problem.path, problem.value, problem.allowed, problem.hint)
+        return {}
+    return dict(compiled.files)
+
+
+def _rule_options(options: RenderOptions) -> RuleOptions:
+    return RuleOptions(
+        scrape_interval=options.scrape_interval,
+        retention=options.retention,
+        service=options.service,
+        labels=own_labels(options),
+        alert_labels=options.labels,
+        runbook_url=options.runbook("{alert}"),
+        events_per_hour=options.events_per_hour,
+        buckets=options.buckets,
+        cap_unreachable=options.cap_unreachable,
+        sloth=options.sloth,
+    )
+
+
+def named(options: RenderOptions) -> dict[str, str]:
+    """The labels of what is recorded and alerted."""
+    environment = {} if options.environment is None else {"environment": options.environment}
+    return {"service": options.service, **environment}
+
+
+def own_labels(options: RenderOptions) -> dict[str, str]:
+    """The labels that tell what is scraped from the service from what is scraped from others."""
+    return dict(named(options) if options.series is None else options.series)
+
+
+class _Rules:
+    """What is written for one service whatever its objectives are."""
+
+    def __init__(self, options: RenderOptions) -> None:
+        self._options = options
+        self.series = Series(own_labels(options))
+        # What is recorded is found by the same labels.
+        self.recorded_labels = {**self.series.labels, **named(options)}
+
+    def recorded(self) -> dict[str, Any]:
+        """A group of recording rules."""
+        rules = [{"record": each.name, "expr": each.expression(self.series), "labels": self.recorded_labels} for each in RECORDED]
+        return {"name": f"somaresil-recorded-{self._options.service}", "rules": rules}
+
+    def alerts(self) -> dict[str, Any]:
+        """A group of alerting rules."""
+        return {"name": f"somaresil-alerts-{self._options.service}", "rules": [self._alert(alert) for alert in ALERTS]}
+
+    def _alert(self, alert: Alert) -> dict[str, Any]:
+        lasts = {} if alert.lasts == "0s" else {"for": alert.lasts}
+        labels = {name: template(text) for name, text in self.labels_of(alert).items()}
+        return {
+            "alert": alert.name,
+            "expr": alert.condition(self.series),
+            **lasts,
+            "labels": labels,
+            "annotations": self.annotations_of(alert),
+        }
+
+    def labels_of(self, alert: Alert) -> dict[str, str]:
+        """Its labels, beside those of what it found."""
+        return {**self.recorded_labels, **self._options.labels, "severity": alert.severity}
+
+    def annotations_of(self, alert: Alert) -> dict[str, str]:
+        """What whoever is woken reads, and where it goes on."""
+        found = {
+            "summary": alert.summary,
+            "description": alert.description,
+            "runbook_url": self._options.runbook(page_of(alert.name)),
+        }
+        board = self._options.board(alert.board)
+        if board is not None:
+            found["dashboard_url"] = board
+        return found
