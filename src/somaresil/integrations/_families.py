@@ -112,6 +112,13 @@ FAMILIES: Final = {
             unit="seconds",
         ),
         Family(
+            "somaresil_rejections",
+            "counter",
+            ("guard", "reason"),
+            "Calls that were refused before they began, by what refused them: circuit_open, bulkhead_full, rate_limited and so on.",
+            reserve=3,
+        ),
+        Family(
             "somaresil_breaker_state",
             "gauge",
             ("guard", "state"),
@@ -217,6 +224,19 @@ FAMILIES: Final = {
             "counter",
             ("component", "fault"),
             "Calls that chaos experiments let pass because too many were held up already, by guard and kind.",
+        ),
+        Family(
+            "somaresil_experiments_ended",
+            "counter",
+            ("reason",),
+            "Chaos experiments that are over, by why they ended; a fleet counts those of each process.",
+        ),
+        Family(
+            "somaresil_chaos_allowed",
+            "gauge",
+            (),
+            "1 where a chaos experiment may be started now, else 0, of processes that have opted in; with several workers, in how many.",
+            group=0,
         ),
         Family(
             "somaresil_process_faults",
@@ -340,6 +360,14 @@ FAMILIES: Final = {
             worst=True,
         ),
         Family(
+            "somaresil_canary_evidence_threshold",
+            "gauge",
+            ("canary", "against"),
+            "The evidence that is enough to decide: 1 / alpha against a candidate, 1 / beta for it.",
+            reserve=3,
+            agree=True,
+        ),
+        Family(
             "somaresil_canary_events",
             "counter",
             ("canary", "side", "outcome"),
@@ -351,6 +379,13 @@ FAMILIES: Final = {
             "counter",
             ("canary", "step"),
             "What became of the phases of a canary: promote, complete, rollback.",
+            reserve=3,
+        ),
+        Family(
+            "somaresil_deployments",
+            "counter",
+            ("ok",),
+            "Versions that were put in service, by whether that went well; unknown: nobody has said.",
             reserve=3,
         ),
         Family(

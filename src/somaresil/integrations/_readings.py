@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.config import Checker
 from somaresil.integrations._families import (
     FAMILIES,
     HTTP_LABELS,
@@ -170,6 +171,8 @@ class Reader:
         self._try("faults of the process", self._read_process_faults, reading)
         self._try("the process", self._read_process, reading)
         self._try("the kill switch", self._read_switch, reading)
+        self._try("permission of experiments", self._read_permission, reading)
+        self._try("deployments", self._read_deployments, reading)
         self._try("ignored headers", self._read_ignored, reading)
         self._try("runtime violations", self._read_violations, reading)
         self._try("request plans", self._read_plans, reading)
@@ -216,12 +219,15 @@ class Reader:
             key = (run.config.target_component, run.config.experiment.value)
             running[key] = _number_of(running.get(key, 0)) + 1
 
-    def _read_switch(self, reading: Reading) -> None:
+    def _switch(self) -> str:
         chaos = self._resilience.chaos
         try:
-            now = "engaged" if chaos.engaged is not None else "released" if chaos.safety.switches else "none"
+            return "engaged" if chaos.engaged is not None else "released" if chaos.safety.switches else "none"
         except OSError:
-            now = "unreadable"
+            return "unreadable"
+
+    def _read_switch(self, reading: Reading) -> None:
+        now = self._switch()
         for state in SWITCH_STATES:
             reading.rows["somaresil_kill_switch"][state,] = int(state == now)
 
@@ -242,6 +248,22 @@ class Reader:
             held[key] = _number_of(held.get(key, 0)) + effect.held
             for measure, amount in effect.measured.items():
                 effects[effect.resource, measure] = max(_number_of(effects.get((effect.resource, measure), 0)), amount)
+
+    def _read_permission(self, reading: Reading) -> None:
+        chaos = self._resilience.chaos
+        for reason, count in chaos.ended().items():
+            reading.rows["somaresil_experiments_ended"][reason,] = count
+        if chaos.permission().ceilings is None:
+            return
+        check = Checker()
+        chaos.permission().check(check, chaos.place)
+        # While nobody knows what a switch says nothing may start.
+        stopped = self._switch() in {"engaged", "unreadable"}
+        reading.rows["somaresil_chaos_allowed"][()] = int(not stopped and not check.problems)
+
+    def _read_deployments(self, reading: Reading) -> None:
+        for ok, count in self._resilience.deployments().items():
+            reading.rows["somaresil_deployments"][ok,] = count
 
     def _read_plans(self, reading: Reading) -> None:
         for result, count in self._resilience.chaos.requests.counts().items():
@@ -292,6 +314,11 @@ def _read_canary(reading: Reading, name: str, canary: CanaryController) -> None:
     evidence = {"worse": found.worse, "objective": found.too_bad, "not_much_worse": found.not_much_worse}
     for against, e in evidence.items():
         reading.rows["somaresil_canary_evidence"][name, against] = e
+    # A judge of many pods has levels of its own.
+    levels = getattr(canary.judge, "levels", canary.config)
+    enough = {"worse": levels.alpha, "objective": levels.alpha, "not_much_worse": levels.beta}
+    for against, probability in enough.items():
+        reading.rows["somaresil_canary_evidence_threshold"][name, against] = 1.0 / probability
     # Workers are added up, so each tells its own.
     counts = canary.seen()
     events = reading.rows["somaresil_canary_events"]
@@ -318,6 +345,8 @@ def _read_calls(reading: Reading, name: str, guard: Guard) -> None:
             rows[name, outcome.value, "true" if injected else "false"] = number
     histogram = Histogram(counts.bounds, tuple(counts.histogram(*_ENDED_BY_ITSELF)), None)
     reading.rows["somaresil_call_duration_seconds"][name,] = histogram
+    for reason, number in guard.rejections().items():
+        reading.rows["somaresil_rejections"][name, reason] = number
 
 
 def _read_rate_limit(reading: Reading, name: str, guard: Guard) -> None:
