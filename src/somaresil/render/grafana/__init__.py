@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.render.grafana.canary import canary
+from somaresil.render.grafana.chaos import chaos
 from somaresil.render.grafana.common import BOARDS
+from somaresil.render.grafana.load import load
 from somaresil.render.grafana.services import services
+from somaresil.render.grafana.slos import slos
 from somaresil.slo.rules.text import yaml
 
 if TYPE_CHECKING:
@@ -18,7 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["boards", "config_maps", "files", "provisioning"]
 
-_BOARDS: Final[dict[str, Callable[[RenderOptions], Board]]] = {"services": services}
+_BOARDS: Final[dict[str, Callable[[RenderOptions], Board]]] = {
+    "services": services,
+    "slos": slos,
+    "chaos": chaos,
+    "canary": canary,
+    "load": load,
+}
 _FOLDER: Final = "somaresil"
 _MOUNTED: Final = "/etc/grafana/boards/somaresil"
 """Where Grafana finds the files; the provisioning says so."""

@@ -124,7 +124,7 @@ def _overview(board: Board, options: RenderOptions) -> None:
     board.add(
         number(
             "Circuits that are not closed",
-            f"Guards with a breaker that is open, half open or ramping in any process. Not 0: {options.runbook('breaker-open')}",
+            f"Guards with a breaker that is open, half open or ramping in any process. Not 0: {options.runbook('guard-breaker-open')}",
             Query(
                 "count(max by (guard) (somaresil_breaker_state{"
                 + _GUARD
