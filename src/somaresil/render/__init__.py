@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker, did_you_mean
-from somaresil.render import grafana, rules
+from somaresil.render import alertmanager, collector, compose, grafana, jaeger, kubernetes, loki, podmonitor, prometheus, rules
 from somaresil.render.options import RenderOptions
 from somaresil.render.rules import notes
 
@@ -22,6 +22,15 @@ __all__ = ["KINDS", "RenderOptions", "notes", "render"]
 
 _KINDS: Final[dict[str, Callable[[RenderOptions, Checker], dict[str, str]]]] = {
     "prometheus-rules": rules.files,
+    "prometheus": prometheus.files,
+    "alertmanager": alertmanager.files,
+    "otel-collector": collector.files,
+    "jaeger": jaeger.files,
+    "loki": loki.files,
+    "podmonitor": podmonitor.files,
+    "servicemonitor": podmonitor.services,
+    "compose": compose.files,
+    "kubernetes": kubernetes.files,
     "grafana": grafana.files,
     "grafana-provisioning": grafana.provisioning,
     "grafana-kubernetes": grafana.config_maps,

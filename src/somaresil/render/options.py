@@ -23,6 +23,11 @@ _UID: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _BASE: Final = re.compile(r"(?:https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~-]+)*|/?[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*)")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]{0,199}")
+_PORT: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,13}[a-z0-9])?")
+# No user and password in an address: files are committed.
+_RECEIVER: Final = re.compile(
+    r"webhook(?:\+bearer)?:https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?|slack:#[a-z0-9_-]{1,80}|pagerduty"
+)
 _TARGET: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 _LONGEST: Final = 200
 _MOST_LABELS: Final = 20
@@ -71,6 +76,17 @@ class RenderOptions:
     """Where Prometheus scrapes the service, as ``host:port``; none: Kubernetes tells it, or compose names it."""
     metrics_path: str = "/metrics"
     """What it scrapes there."""
+    port: str = "http"
+    """The name of the port of its pods that is scraped, in Kubernetes."""
+    page_to: str | None = None
+    """Who is woken: ``webhook:URL``, ``webhook+bearer:URL``, ``slack:#channel`` or ``pagerduty``. None: a placeholder that Alertmanager
+    refuses, so that nobody believes that somebody would be."""
+    ticket_to: str | None = None
+    """Who is told on the next working day, as ``page_to``."""
+    share: float = 0.05
+    """Share of the traces without anything of note that the collector keeps."""
+    slow: float | timedelta = 2.0
+    """Seconds from which on a trace is slow, and kept."""
     events_per_hour: Mapping[str, float] = field(default_factory=dict)
     """Expected traffic by objective, ``*`` for all others: then a condition that a single bad event fires is refused."""
     buckets: tuple[float, ...] | None = None
@@ -104,14 +120,28 @@ class RenderOptions:
         _check_labels(check, "labels", self.labels, _TAKEN)
         if self.series is not None:
             _check_labels(check, "series", self.series, _COUNTED)
+        self._check_around(check)
+        # The rest is about rules of objectives alone, and checked where these are compiled.
+        check.finish()
+
+    def _check_around(self, check: Checker) -> None:
+        """Where things are, and who is told."""
         url = self.grafana_url
         if url is not None and not (isinstance(url, str) and url.startswith(("http://", "https://")) and _BASE.fullmatch(url)):
             check.problem("grafana_url", url, "an address with http:// or https://, without a slash at its end, or None")
         object.__setattr__(self, "targets", _targets(check, self.targets))
         if not isinstance(self.metrics_path, str) or not _PATH.fullmatch(self.metrics_path):
             check.problem("metrics_path", self.metrics_path, "a path that begins with a slash")
-        # The rest is about rules of objectives alone, and checked where these are compiled.
-        check.finish()
+        if not isinstance(self.port, str) or not _PORT.fullmatch(self.port):
+            check.problem("port", self.port, "the name of a port: 1 to 15 characters of a-z 0-9 -")
+        for name in ("page_to", "ticket_to"):
+            to = getattr(self, name)
+            if to is not None and not (isinstance(to, str) and _RECEIVER.fullmatch(to)):
+                check.problem(
+                    name, to, "webhook:URL, webhook+bearer:URL, slack:#channel or pagerduty; secrets are files and in none of them"
+                )
+        object.__setattr__(self, "share", check.ratio("share", self.share))
+        object.__setattr__(self, "slow", check.seconds("slow", self.slow, minimum=0.001))
 
     def board(self, name: str) -> str | None:
         """The address of a board in Grafana, opened for this service; None: nobody said where Grafana is."""

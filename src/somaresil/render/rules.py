@@ -9,7 +9,7 @@ from somaresil.render.alerts import ALERTS
 from somaresil.render.promtests import recorded_tests, tests_of
 from somaresil.render.recording import RECORDED
 from somaresil.render.series import Series
-from somaresil.slo.rules import RuleOptions, compile_rules
+from somaresil.slo.rules import Compiled, RuleOptions, compile_rules
 from somaresil.slo.rules.text import duration, page_of, template, yaml
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from somaresil.render.alerts import Alert
     from somaresil.render.options import RenderOptions
 
-__all__ = ["ALERTS_FILE", "RECORDED_FILE", "files", "notes"]
+__all__ = ["ALERTS_FILE", "RECORDED_FILE", "files", "groups", "named", "notes"]
 
 RECORDED_FILE: Final = "somaresil.recorded.rules.yaml"
 ALERTS_FILE: Final = "somaresil.alerts.rules.yaml"
@@ -27,14 +27,9 @@ _SLOWEST: Final = 75.0
 
 def files(options: RenderOptions, check: Checker) -> dict[str, str]:
     """``*.rules.yaml`` for Prometheus and ``*.test.yaml`` for ``promtool test rules``, to stand in one folder."""
-    if float(options.scrape_interval) > _SLOWEST:  # type: ignore[arg-type]
-        check.problem(
-            "scrape_interval",
-            duration(float(options.scrape_interval)),  # type: ignore[arg-type]
-            f"at most {duration(_SLOWEST)}",
-            "what is recorded looks at 5 minutes, and needs four scrapes in them",
-        )
-    found = dict(_compiled(options, check))
+    _check(options, check)
+    compiled = _compiled(options, check)
+    found = {} if compiled is None else dict(compiled.files)
     own = _Rules(options)
     found[RECORDED_FILE] = yaml({"groups": [own.recorded()]})
     found[ALERTS_FILE] = yaml({"groups": [own.alerts()]})
@@ -49,14 +44,30 @@ def notes(options: RenderOptions) -> tuple[str, ...]:
     return compile_rules(options.slos, _rule_options(options), sources=options.sources, services=options.services).notes
 
 
-def _compiled(options: RenderOptions, check: Checker) -> dict[str, str]:
+def groups(options: RenderOptions, check: Checker) -> list[dict[str, Any]]:
+    """All groups of rules as data, for one object that holds them."""
+    _check(options, check)
+    compiled, own = _compiled(options, check), _Rules(options)
+    return [*(() if compiled is None else compiled.groups), own.recorded(), own.alerts()]
+
+
+def _check(options: RenderOptions, check: Checker) -> None:
+    if float(options.scrape_interval) > _SLOWEST:  # type: ignore[arg-type]
+        check.problem(
+            "scrape_interval",
+            duration(float(options.scrape_interval)),  # type: ignore[arg-type]
+            f"at most {duration(_SLOWEST)}",
+            "what is recorded looks at 5 minutes, and needs four scrapes in them",
+        )
+
+
+def _compiled(options: RenderOptions, check: Checker) -> Compiled | None:
     try:
-        compiled = compile_rules(options.slos, _rule_options(options), sources=options.sources, services=options.services)
+        return compile_rules(options.slos, _rule_options(options), sources=options.sources, services=options.services)
     except ConfigurationError as wrong:
         for problem in wrong.problems:
             check.problem(problem.path, problem.value, problem.allowed, problem.hint)
-        return {}
-    return dict(compiled.files)
+        return None
 
 
 def _rule_options(options: RenderOptions) -> RuleOptions:

@@ -35,6 +35,7 @@ def add_to(commands: Any) -> None:
     where = render.add_argument_group("what is around it")
     where.add_argument("--target", action="append", default=[], metavar="HOST:PORT", help="where Prometheus scrapes it; repeatable")
     where.add_argument("--metrics-path", default="/metrics", metavar="PATH", help="what is scraped there (default: %(default)s)")
+    where.add_argument("--port", default="http", metavar="NAME", help="port of its pods that is scraped (default: %(default)s)")
     where.add_argument("--scrape-interval", type=_duration, default=15.0, metavar="TIME", help="of Prometheus (default: 15s)")
     where.add_argument(
         "--retention", type=_duration, default=15 * 86_400.0, metavar="TIME", help="how long Prometheus keeps data (default: 15d, its own)"
@@ -43,6 +44,14 @@ def add_to(commands: Any) -> None:
         "--runbooks", default="runbooks", metavar="URL", help="where the runbooks are (default: %(default)s, a relative path)"
     )
     where.add_argument("--grafana", metavar="URL", help="where Grafana is for people; alerts link to its boards")
+
+    told = render.add_argument_group("who is told", "webhook:URL, webhook+bearer:URL, slack:#channel or pagerduty; secrets are files")
+    told.add_argument("--page-to", metavar="WHO", help="who is woken; without it Alertmanager refuses its configuration")
+    told.add_argument("--ticket-to", metavar="WHO", help="who is told on the next working day; the same")
+
+    traces = render.add_argument_group("traces")
+    traces.add_argument("--share", type=float, default=0.05, metavar="RATIO", help="of uninteresting traces to keep (default: %(default)g)")
+    traces.add_argument("--slow", type=_duration, default=2.0, metavar="TIME", help="from which on a trace is kept (default: 2s)")
 
     rules = render.add_argument_group("rules")
     rules.add_argument(

@@ -302,7 +302,9 @@ def test_durations_in_their_largest_unit(seconds, text):
     assert duration(seconds) == text
 
 
-texts = st.text() | st.sampled_from(["a: b", "- x", "yes", "1", "'", '"', "{{x}}", "a\nb", "#", "\\", "\u2028", "\U0001f600", ""])
+texts = st.text() | st.sampled_from(
+    ["a: b", "- x", "yes", "1", "'", '"', "{{x}}", "a\nb", "a\nb\n", "a\n\nb\n\n", "a\n", "#", "\\", "\u2028", "\U0001f600", ""]
+)
 keys = st.from_regex(r"k_[a-z_]{1,8}", fullmatch=True)
 trees = st.recursive(
     texts | st.booleans() | st.integers() | st.none(),

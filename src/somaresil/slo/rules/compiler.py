@@ -39,6 +39,8 @@ class Compiled:
     """``*.rules.yaml`` for Prometheus, ``*.test.yaml`` for ``promtool test rules``, to stand in one folder."""
     notes: tuple[str, ...]
     """What could not be said in rules, in words."""
+    groups: tuple[dict[str, Any], ...] = ()
+    """The groups of all files of rules, as data: for objects that hold them all."""
 
 
 def compile_rules(
@@ -75,20 +77,23 @@ def compile_rules(
                 check.problem(f"{what}.{name}", name, f"an objective ({', '.join(found) or 'there is none'})")
     check.finish()
     files: dict[str, str] = {}
+    groups: list[dict[str, Any]] = []
     notes: list[str] = []
     for rules in found.values():
         stem = _stem(rules.slo.name, files)
         name = f"{stem}.rules.yaml"
-        files[name] = yaml({"groups": list(rules.groups())})
+        groups += (own := list(rules.groups()))
+        files[name] = yaml({"groups": own})
         for kind, test in tests_of(rules, name):
             files[f"{stem}.{kind}.test.yaml"] = yaml(test)
         if rules.slo.group_by is not None and isinstance(rules.source, Events):
             grouped, name = GroupRules(rules.slo, rules.options), f"{stem}.groups.rules.yaml"
-            files[name] = yaml({"groups": list(grouped.groups())})
+            groups += (own := list(grouped.groups()))
+            files[name] = yaml({"groups": own})
             for kind, test in tests_of(grouped, name):
                 files[f"{stem}.groups.{kind}.test.yaml"] = yaml(test)
         notes += rules.notes()
-    return Compiled(files, tuple(notes))
+    return Compiled(files, tuple(notes), tuple(groups))
 
 
 def _stem(name: str, files: Mapping[str, str]) -> str:

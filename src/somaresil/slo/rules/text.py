@@ -81,11 +81,12 @@ def _flat(value: Any) -> bool:
 def _scalar(value: Any, depth: int) -> str:
     if isinstance(value, Mapping):
         return "{}"
-    # A block keeps neither a line end at its end nor, without more ado, blanks at its begin.
-    block = isinstance(value, str) and "\n" in value and value == value.strip()
-    if block and all(line.isprintable() and line == line.rstrip() for line in value.split("\n")):
+    # A block keeps one line end at its end or none, and without more ado no blanks at its begin.
+    body = value.removesuffix("\n") if isinstance(value, str) else ""
+    lines = body.split("\n")
+    if "\n" in body and body == body.strip() and all(line.isprintable() and line == line.rstrip() for line in lines):
         indent = "  " * (depth + 1)
-        return "|-\n" + "\n".join(f"{indent}{line}" if line else "" for line in value.split("\n"))
+        return ("|-\n" if body == value else "|\n") + "\n".join(f"{indent}{line}" if line else "" for line in lines)
     if isinstance(value, str) and value.isprintable() and '"' in value:
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, str):
