@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from somaresil.render import RenderOptions, render
-from somaresil.render.alerts import ALERTS
-from somaresil.render.rules import ALERTS_FILE, RECORDED_FILE
+from somaresil.render.alerts import ALERTS, STACK
+from somaresil.render.rules import ALERTS_FILE, RECORDED_FILE, STACK_FILE
 from somaresil.slo import defaults
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -78,15 +78,19 @@ WRONG = {"never": "vector(0) > 1", "always": "vector(1)"}
 def test_the_tests_notice_an_alert_that_is_wrong(judge, how):
     """Whichever alert never fires, or always does: its tests fail, and those of no other."""
     files = {name: text for name, text in render("prometheus-rules", SERVICE["plain"]).items() if name != "somaresil.recorded.test.yaml"}
-    document = yaml.safe_load(files[ALERTS_FILE])
-    rules = document["groups"][0]["rules"]
-    assert len(rules) == len(ALERTS)
-    for rule in rules:
-        rule["expr"] = WRONG[how]
-    checked, tested, said = judge({**files, ALERTS_FILE: yaml.safe_dump(document)})
+    alerts = 0
+    for file in (ALERTS_FILE, STACK_FILE):
+        document = yaml.safe_load(files[file])
+        for rule in document["groups"][0]["rules"]:
+            rule["expr"] = WRONG[how]
+            alerts += 1
+        files[file] = yaml.safe_dump(document)
+    assert alerts == len(ALERTS) + len(STACK)
+    checked, tested, said = judge(files)
     assert checked == 0
     assert tested == 1
-    assert set(re.findall(r"name: (\w+) " + {"never": "fires", "always": "is silent"}[how], said)) == {alert.name for alert in ALERTS}
+    pattern = r"name: (\w+) " + {"never": "fires", "always": "is silent"}[how]
+    assert set(re.findall(pattern, said)) == {alert.name for alert in (*ALERTS, *STACK)}
 
 
 def test_the_tests_notice_a_record_that_is_wrong(judge):

@@ -143,9 +143,11 @@ class RenderOptions:
         object.__setattr__(self, "share", check.ratio("share", self.share))
         object.__setattr__(self, "slow", check.seconds("slow", self.slow, minimum=0.001))
 
-    def board(self, name: str) -> str | None:
-        """The address of a board in Grafana, opened for this service; None: nobody said where Grafana is."""
-        return None if self.grafana_url is None else f"{self.grafana_url}/d/somaresil-{name}?var-service={quote(self.service)}"
+    def board(self, name: str, *, own: bool = True) -> str | None:
+        """The address of a board in Grafana, opened for this service when it is its ``own``; None: nobody said where Grafana is."""
+        if self.grafana_url is None:
+            return None
+        return f"{self.grafana_url}/d/somaresil-{name}" + (f"?var-service={quote(self.service)}" if own else "")
 
     def runbook(self, name: str) -> str:
         """The address of a runbook."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.errors import ConfigurationError
-from somaresil.render.alerts import ALERTS
+from somaresil.render.alerts import ALERTS, STACK
 from somaresil.render.promtests import recorded_tests, tests_of
 from somaresil.render.recording import RECORDED
 from somaresil.render.series import Series
@@ -13,14 +14,17 @@ from somaresil.slo.rules import Compiled, RuleOptions, compile_rules
 from somaresil.slo.rules.text import duration, page_of, template, yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from somaresil.config import Checker
     from somaresil.render.alerts import Alert
     from somaresil.render.options import RenderOptions
 
-__all__ = ["ALERTS_FILE", "RECORDED_FILE", "files", "groups", "named", "notes"]
+__all__ = ["ALERTS_FILE", "RECORDED_FILE", "STACK_FILE", "files", "groups", "named", "notes"]
 
 RECORDED_FILE: Final = "somaresil.recorded.rules.yaml"
 ALERTS_FILE: Final = "somaresil.alerts.rules.yaml"
+STACK_FILE: Final = "somaresil.stack.rules.yaml"
 _SLOWEST: Final = 75.0
 """Seconds between two scrapes of which four fit into the window of what is recorded."""
 
@@ -30,12 +34,16 @@ def files(options: RenderOptions, check: Checker) -> dict[str, str]:
     _check(options, check)
     compiled = _compiled(options, check)
     found = {} if compiled is None else dict(compiled.files)
-    own = _Rules(options)
-    found[RECORDED_FILE] = yaml({"groups": [own.recorded()]})
-    found[ALERTS_FILE] = yaml({"groups": [own.alerts()]})
-    tests = tests_of(ALERTS, own.series, [RECORDED_FILE, ALERTS_FILE], own.labels_of, own.annotations_of)
-    found |= {f"somaresil.alerts.{step}.test.yaml": yaml(test) for step, test in tests.items()}
-    found["somaresil.recorded.test.yaml"] = yaml(recorded_tests(own.series, RECORDED_FILE, own.recorded_labels))
+    series, labels = Series(own_labels(options)), _recorded_labels(options)
+    found[RECORDED_FILE] = yaml({"groups": [_recorded(options)]})
+    found["somaresil.recorded.test.yaml"] = yaml(recorded_tests(series, RECORDED_FILE, labels))
+    for alerts, stem, name, before in (
+        (_own(options), "somaresil.alerts", ALERTS_FILE, [RECORDED_FILE]),
+        (_stack(options), "somaresil.stack", STACK_FILE, []),
+    ):
+        found[name] = yaml({"groups": [alerts.group()]})
+        tests = tests_of(alerts.alerts, alerts.series, [*before, name], alerts.labels_of, alerts.annotations_of)
+        found |= {f"{stem}.{step}.test.yaml": yaml(test) for step, test in tests.items()}
     return found
 
 
@@ -47,8 +55,8 @@ def notes(options: RenderOptions) -> tuple[str, ...]:
 def groups(options: RenderOptions, check: Checker) -> list[dict[str, Any]]:
     """All groups of rules as data, for one object that holds them."""
     _check(options, check)
-    compiled, own = _compiled(options, check), _Rules(options)
-    return [*(() if compiled is None else compiled.groups), own.recorded(), own.alerts()]
+    compiled = _compiled(options, check)
+    return [*(() if compiled is None else compiled.groups), _recorded(options), _own(options).group(), _stack(options).group()]
 
 
 def _check(options: RenderOptions, check: Checker) -> None:
@@ -96,25 +104,43 @@ def own_labels(options: RenderOptions) -> dict[str, str]:
     return dict(named(options) if options.series is None else options.series)
 
 
-class _Rules:
-    """What is written for one service whatever its objectives are."""
+def _recorded_labels(options: RenderOptions) -> dict[str, str]:
+    # What is recorded is found by the same labels as what is scraped.
+    return {**own_labels(options), **named(options)}
 
-    def __init__(self, options: RenderOptions) -> None:
-        self._options = options
-        self.series = Series(own_labels(options))
-        # What is recorded is found by the same labels.
-        self.recorded_labels = {**self.series.labels, **named(options)}
 
-    def recorded(self) -> dict[str, Any]:
-        """A group of recording rules."""
-        rules = [{"record": each.name, "expr": each.expression(self.series), "labels": self.recorded_labels} for each in RECORDED]
-        return {"name": f"somaresil-recorded-{self._options.service}", "rules": rules}
+def _recorded(options: RenderOptions) -> dict[str, Any]:
+    """A group of recording rules."""
+    series, labels = Series(own_labels(options)), _recorded_labels(options)
+    rules = [{"record": each.name, "expr": each.expression(series), "labels": labels} for each in RECORDED]
+    return {"name": f"somaresil-recorded-{options.service}", "rules": rules}
 
-    def alerts(self) -> dict[str, Any]:
+
+def _own(options: RenderOptions) -> _Alerts:
+    """Those of the service."""
+    return _Alerts(options, ALERTS, Series(own_labels(options)), _recorded_labels(options), f"somaresil-alerts-{options.service}")
+
+
+def _stack(options: RenderOptions) -> _Alerts:
+    """Those of what watches: the same for every service, so that the files of several are one."""
+    return _Alerts(options, STACK, Series(), {}, "stack-alerts")
+
+
+@dataclass(frozen=True, slots=True)
+class _Alerts:
+    """A file of alerts."""
+
+    options: RenderOptions
+    alerts: tuple[Alert, ...]
+    series: Series
+    labels: Mapping[str, str]
+    name: str
+
+    def group(self) -> dict[str, Any]:
         """A group of alerting rules."""
-        return {"name": f"somaresil-alerts-{self._options.service}", "rules": [self._alert(alert) for alert in ALERTS]}
+        return {"name": self.name, "rules": [self._rule(alert) for alert in self.alerts]}
 
-    def _alert(self, alert: Alert) -> dict[str, Any]:
+    def _rule(self, alert: Alert) -> dict[str, Any]:
         lasts = {} if alert.lasts == "0s" else {"for": alert.lasts}
         labels = {name: template(text) for name, text in self.labels_of(alert).items()}
         return {
@@ -127,16 +153,10 @@ class _Rules:
 
     def labels_of(self, alert: Alert) -> dict[str, str]:
         """Its labels, beside those of what it found."""
-        return {**self.recorded_labels, **self._options.labels, "severity": alert.severity}
+        return {**self.labels, **self.options.labels, "severity": alert.severity}
 
     def annotations_of(self, alert: Alert) -> dict[str, str]:
         """What whoever is woken reads, and where it goes on."""
-        found = {
-            "summary": alert.summary,
-            "description": alert.description,
-            "runbook_url": self._options.runbook(page_of(alert.name)),
-        }
-        board = self._options.board(alert.board)
-        if board is not None:
-            found["dashboard_url"] = board
-        return found
+        found = {"summary": alert.summary, "description": alert.description, "runbook_url": self.options.runbook(page_of(alert.name))}
+        board = self.options.board(alert.board, own=bool(self.labels)) if alert.board else None
+        return found if board is None else {**found, "dashboard_url": board}

@@ -12,7 +12,7 @@ import yaml
 from somaresil import ConfigurationError
 from somaresil.integrations._families import FAMILIES
 from somaresil.render import RenderOptions, render
-from somaresil.render.alerts import ALERTS, OBJECTIVES
+from somaresil.render.alerts import ALERTS, OBJECTIVES, STACK
 from somaresil.render.recording import RECORDED
 from somaresil.render.series import Series
 from somaresil.slo.rules.text import page_of
@@ -54,7 +54,7 @@ def test_whatever_is_read_exists(name):
         assert 'service="gateway"' in matchers
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+@pytest.mark.parametrize("alert", [*ALERTS, *STACK], ids=lambda alert: alert.name)
 def test_every_alert_has_histories(alert):
     """One in which it fires, at least one in which it does not; with a severity, and texts that end as sentences do."""
     assert alert.fires.series
@@ -62,13 +62,13 @@ def test_every_alert_has_histories(alert):
     assert alert.severity in {"page", "ticket"}
     assert alert.description.endswith(".")
     assert not alert.summary.endswith(".")
-    assert alert.board in {"services", "slos", "chaos", "canary", "load"}
+    assert alert.board in {"", "services", "slos", "chaos", "canary", "load"}
     assert ("$value" in alert.description) == bool(alert.fires.value)
 
 
 def test_names_are_told_apart():
     """No two alerts have one name, and none has that of an alert of objectives."""
-    names = [*(alert.name for alert in ALERTS), *OBJECTIVES]
+    names = [*(alert.name for alert in (*ALERTS, *STACK)), *OBJECTIVES]
     assert len(set(names)) == len(names)
 
 
@@ -132,4 +132,4 @@ def test_the_guide_has_tables_of_them():
     recorded = re.findall(r"^\| `(somaresil:[\w:]+)` \| (.+?) \| (.+) \|$", page, re.MULTILINE)
     assert recorded == [(each.name, ", ".join(f"`{label}`" for label in each.by.split(", ")), each.about) for each in RECORDED]
     alerts = re.findall(r"^\| \[`(\w+)`\]\(\.\./runbooks/([\w-]+)\.md\) \| (\w+) \| (.+) \|$", page, re.MULTILINE)
-    assert alerts == [(alert.name, page_of(alert.name), alert.severity, alert.about) for alert in ALERTS]
+    assert alerts == [(alert.name, page_of(alert.name), alert.severity, alert.about) for alert in (*ALERTS, *STACK)]

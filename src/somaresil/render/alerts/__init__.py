@@ -12,8 +12,9 @@ from somaresil.render.alerts.fleet import FLEET
 from somaresil.render.alerts.guards import GUARDS
 from somaresil.render.alerts.model import Alert, History
 from somaresil.render.alerts.releases import RELEASES
+from somaresil.render.alerts.stack import STACK
 
-__all__ = ["ALERTS", "OBJECTIVES", "Alert", "History"]
+__all__ = ["ALERTS", "OBJECTIVES", "STACK", "Alert", "History"]
 
 ALERTS: Final[tuple[Alert, ...]] = (*GUARDS, *CHAOS, *RELEASES, *FLEET)
 """All that are written for a service."""

@@ -50,7 +50,7 @@ class Alert:
     lasts: str = "0s"
     """How long the condition must hold."""
     board: str = "services"
-    """Which board shows it."""
+    """Which board shows it; empty: none."""
     fires: History
     silent: tuple[History, ...]
 
