@@ -29,7 +29,6 @@ from somaresil.render.grafana.common import (
     DEPLOYMENTS,
     ENVIRONMENTS,
     EXPERIMENTS,
-    GUARDS,
     SERVICE,
     quantile,
     share,
@@ -42,7 +41,8 @@ __all__ = ["canary"]
 
 _CANARIES: Final = Variable("canary", "Canary", f"label_values(somaresil_canary_weight_ratio{{{ENVIRONMENT}}}, canary)", "Which canaries.")
 _OWN: Final = f'{ENVIRONMENT},canary=~"$canary"'
-_GUARD: Final = f'{ENVIRONMENT},guard=~"$guard"'
+_SIDES: Final = f'{ENVIRONMENT},guard=~"($canary)([.]candidate)?"'
+"""The guards of both sides of a canary that decorates a function."""
 _RATE: Final = "[$__rate_interval]"
 _NONE: Final = "no canary in this time"
 _AGAINST: Final = f'{_OWN},against=~"worse|objective"'
@@ -55,7 +55,7 @@ def canary(options: RenderOptions) -> Board:
         BOARDS["canary"],
         "somaresil / Canary",
         "New versions beside old ones: how much traffic they get, what speaks against them, and what was decided.",
-        variables=(SERVICE, ENVIRONMENTS, _CANARIES, GUARDS),
+        variables=(SERVICE, ENVIRONMENTS, _CANARIES),
         annotations=(CANARIES, DEPLOYMENTS, DEPLOYED_VERSIONS, EXPERIMENTS, ALERTS),
     )
     _now(board, options)
@@ -225,11 +225,11 @@ def _sides(board: Board) -> None:
     )
     board.add(
         trend(
-            "Latency p95 of guards",
-            "Of the guards that were chosen. Give both versions guards of their own names, and choose these two, to see them side by side.",
-            Query(quantile(0.95, "somaresil_call_duration_seconds", _GUARD, "guard"), "{{guard}}", exemplars=True),
+            "Latency p95 of both sides",
+            "Of canaries that decorate a function: the candidate has a guard of its own. It alone is slow: it is the version.",
+            Query(quantile(0.95, "somaresil_call_duration_seconds", _SIDES, "guard"), "{{guard}}", exemplars=True),
             unit="s",
-            none="no calls in this time",
+            none="no canary that decorates a function was called in this time",
         ),
         12,
     )

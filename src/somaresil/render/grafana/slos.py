@@ -121,10 +121,10 @@ def _list(board: Board, options: RenderOptions) -> None:
     board.add(
         number(
             "Soonest exhausted",
-            "When the first budget is used up if it goes on as in the last hour. Less than a day: stop what uses it up, releases first.",
+            "When the first budget is used up at the pace of the last hour, or six. Less than a day: stop what uses it up, releases first.",
             Query(f"min({_exhausted()})"),
             unit="s",
-            none="nothing is used up in the last hour",
+            none="nothing was used up lately, or nothing is left",
             colours=steps((None, BAD), (86_400, WARNED), (604_800, GOOD)),
         ),
         6,
@@ -167,10 +167,13 @@ def _list(board: Board, options: RenderOptions) -> None:
 
 
 def _exhausted() -> str:
-    """Seconds until nothing is left, at the pace of the last hour; nothing where nothing burns."""
+    """Seconds until nothing is left, at the pace of the last hour; nothing where nothing burns.
+
+    Policies that are only about slow burns record no hour, and every one of the usual ones records six.
+    """
     period = f"slo:time_period:days{_OWN} * 86400"
     left = f"(slo:period_error_budget_remaining:ratio{_OWN} > 0)"
-    burn = f"(slo:sli_error:ratio_rate1h{_OWN} > 0)"
+    burn = f"((slo:sli_error:ratio_rate1h{_OWN} or slo:sli_error:ratio_rate6h{_OWN}) > 0)"
     return f"max by (slo) ({left} * on (slo, service) {period} * on (slo, service) slo:error_budget:ratio{_OWN} / on (slo, service) {burn})"
 
 

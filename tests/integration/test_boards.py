@@ -1,0 +1,192 @@
+"""Every query of every board, asked of a real Prometheus that scrapes a service to which everything happens: each of them has an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from somaresil import SLO
+from somaresil.model.slo import BurnPolicy, Window
+from somaresil.render import RenderOptions, render
+from somaresil.render.grafana import boards
+from tests.integration.servers import HOST, Server, free_port
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+QUICK = BurnPolicy("quick", (Window(long=12.0, short=10.0, budget_share=0.02, severity="page"),), minimum_bad=2)
+SLICED = {"budgeting": "timeslices", "time_slice_window": 10.0, "time_slice_target": 0.9}
+OBJECTIVES = (
+    SLO("api", 50.0, timedelta(days=30), group_by="route"),
+    SLO("model", 95.0, timedelta(days=7), "gradual_burn"),
+    SLO("quick", 90.0, timedelta(minutes=5), QUICK),
+    SLO("sliced", 90.0, timedelta(days=1), **SLICED),
+    SLO("apart", 90.0, timedelta(days=1), injected="separate", chaos_budget_percentage=2.5),
+    SLO("all", 90.0, timedelta(days=1), parts={"model": 1.0, "apart": 2.0}),
+)
+DAILY = SLO("daily", 90.0, calendar="day")
+RULED = tuple(slo for slo in OBJECTIVES if slo.name in {"api", "model", "quick"})
+"""Those whose rules are loaded: of slices and parts there are none, and windows of a day say in a minute what others say."""
+
+
+OPTIONS = RenderOptions(
+    service="gateway", environment="demo", slos=RULED, scrape_interval=1.0, retention=timedelta(days=400), cap_unreachable=True
+)
+BOARDS = boards(OPTIONS)
+CHOSEN = {
+    "$__rate_interval": "15s",
+    "$__range": "2m",
+    "$service": "gateway",
+    "$environment": "demo",
+    "$guard": ".*",
+    "$slo": ".*",
+    "$canary": "answer",
+    "$scenario": "boards",
+}
+"""What Grafana would put in for what is chosen."""
+PATIENCE = 50.0
+SCENARIO = """
+name = "boards"
+arrival = "constant"
+timeout = 2.0
+target = "http://127.0.0.1:1"
+
+
+stages = [{ name = "steady", seconds = 55, rate = 30 }]
+
+[[requests]]
+name = "ask"
+weight = 6
+path = "/ask"
+
+[[requests]]
+name = "fail"
+path = "/fail"
+
+[[requests]]
+name = "stream"
+kind = "sse"
+path = "/stream"
+end = "[DONE]"
+
+[thresholds]
+error_rate = 0.9
+"""
+
+
+def chosen(text):
+    """An expression with everything put in; none may be left."""
+    for name, value in sorted(CHOSEN.items(), key=lambda pair: -len(pair[0])):
+        text = text.replace(name, value)
+    assert "$" not in text, text
+    return text
+
+
+def queries():
+    """Every expression of every board, by where it stands."""
+    found = {}
+    for name, board in BOARDS.items():
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                if target["datasource"]["type"] == "prometheus":
+                    found[f"{name}: {panel['title']}: {target['refId']}"] = chosen(target["expr"])
+        for annotation in board["annotations"]["list"]:
+            if annotation["datasource"]["type"] == "prometheus":
+                found[f"{name}: annotation {annotation['name']}"] = chosen(annotation["expr"])
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", chosen(variable["query"]["query"])).groups()
+                found[f"{name}: variable {variable['name']}"] = f"count by ({label}) ({selector})"
+    return found
+
+
+@pytest.fixture
+def service(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "tests.integration.boards_app:app", "--host", HOST, "--port", str(port)]
+    command += ["--log-level", "warning", "--lifespan", "on"]
+    environment = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    root = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    environment |= {"SOMARESIL_CHAOS": "1", "SOMARESIL_CHAOS_SWITCH": str(tmp_path / "switch")}
+    with Server(command, port=port, folder=tmp_path, ready="/ready", environment=environment) as server:
+        yield server
+
+
+@pytest.fixture
+def generator(service, tmp_path):
+    """Load, for as long as the test may take; it tells how it goes."""
+    file, port = tmp_path / "scenario.toml", free_port()
+    file.write_text(SCENARIO)
+    command = [sys.executable, "-m", "somaresil", "load", "run", file, "--target", service.url, "--quiet", "--metrics", f"{HOST}:{port}"]
+    with Server(command, port=port, folder=tmp_path, ready="/metrics") as server:
+        yield server
+
+
+def scraping(service, generator):
+    """What is scraped, with the labels by which boards tell services apart."""
+    own = {"service": "gateway", "environment": "demo"}
+    return [
+        {"job_name": "gateway", "static_configs": [{"targets": [f"{HOST}:{service.port}"], "labels": own}]},
+        {"job_name": "others", "metrics_path": "/others", "static_configs": [{"targets": [f"{HOST}:{service.port}"], "labels": own}]},
+        {"job_name": "load", "static_configs": [{"targets": [f"{HOST}:{generator.port}"]}]},
+    ]
+
+
+def get(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10.0) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as refused:
+        with refused:
+            pytest.fail(f"{url}: {refused.read().decode()}")
+
+
+def answered(server, expression):
+    """Whether a query has an answer in which a number stands."""
+    found = get(f"{server.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+    if found["resultType"] == "scalar":
+        return True
+    return any(series["value"][1] not in {"NaN", "+Inf", "-Inf"} for series in found["result"])
+
+
+def left(server, expressions, patience):
+    """Those that had no answer at any time within so many seconds."""
+    waiting, deadline = dict(expressions), time.monotonic() + patience
+    while waiting and time.monotonic() < deadline:
+        for where, expression in list(waiting.items()):
+            if answered(server, expression):
+                del waiting[where]
+        time.sleep(0.5)
+    return waiting
+
+
+@pytest.mark.timeout(120)
+def test_every_query_of_every_board_has_an_answer(service, generator, prometheus, tmp_path):
+    """Panels, annotations and what can be chosen, with rules that were rendered from the same options; and exemplars lead to traces."""
+    rendered = {name: text for name, text in render("prometheus-rules", OPTIONS).items() if name.endswith(".rules.yaml")}
+    # A whole period is summed every two minutes, and nobody waits that long here.
+    rules = {name: re.sub(r'interval: "?2m"?', 'interval: "1s"', text) for name, text in rendered.items()}
+    assert rules != rendered
+    server = prometheus(scraping(service, generator), rules=rules, features=["exemplar-storage"])
+    expressions = queries()
+    assert len(expressions) > 120
+    assert left(server, expressions, PATIENCE) == {}
+    for board in BOARDS.values():
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                if target.get("exemplar"):
+                    asked = {"query": chosen(target["expr"]), "start": time.time() - 60.0, "end": time.time()}
+                    found = get(f"{server.url}/api/v1/query_exemplars?{urllib.parse.urlencode(asked)}")
+                    traces = {each["labels"]["trace_id"] for series in found for each in series["exemplars"]}
+                    assert all(re.fullmatch(r"[0-9a-f]{32}", trace) for trace in traces)
+                    assert traces, panel["title"]
