@@ -113,9 +113,7 @@ def test_quantiles_of_a_histogram_without_a_sum_are_not_asked_for_a_mean():
 def test_thresholds_of_each_objective_stand_on_its_board():
     """14.4 and 6 for thirty days, and what the windows of others come to."""
     (note,) = [panel for panel in BOARDS["slos"]["panels"] if panel["title"] == "When alerts fire"]
-    rows = [
-        row for row in note["options"]["content"].splitlines() if row.startswith("| api_availability") or row.startswith("| llm_latency")
-    ]
+    rows = [row for row in note["options"]["content"].splitlines() if row.startswith(("| api_availability", "| llm_latency"))]
     assert rows == [
         "| api_availability | page | 1h and 5m | 14.4 |",
         "| api_availability | page | 6h and 30m | 6 |",

@@ -289,10 +289,10 @@ def _events(board: Board) -> None:
             "Weights of the parts of composites, what experiments may spoil, and what the calendar period before this one has used.",
             {"slo": "Objective", "part": "Part"},
             Column("Weight", f"max by (slo, part) (somaresil_slo_part_weight{{{_SCRAPED}}})", "none"),
-            Column("For experiments", f"max by (slo, part) (somaresil_slo_chaos_budget_ratio{{{_SCRAPED}}})", "percentunit", decimals=3),
+            Column("For experiments", f"max by (slo) (somaresil_slo_chaos_budget_ratio{{{_SCRAPED}}})", "percentunit", decimals=3),
             Column(
                 "Used before",
-                f"max by (slo, part) (somaresil_slo_previous_error_budget_consumed_ratio{{{_SCRAPED}}})",
+                f"max by (slo) (somaresil_slo_previous_error_budget_consumed_ratio{{{_SCRAPED}}})",
                 "percentunit",
                 ((None, GOOD), (1.0, BAD)),
                 1,
