@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -152,3 +154,14 @@ def test_it_is_served_while_the_run_lasts(metrics):
             assert b'somaresil_load_offered_total{scenario="evening"} 0.0' in answer.read()
     with pytest.raises(OSError, match=r"."):
         urllib.request.urlopen(url, timeout=5.0)
+
+
+def test_the_table_of_the_guide_has_every_metric_with_its_labels():
+    """What is not there nobody finds."""
+    guide = (Path(__file__).parents[3] / "docs" / "guides" / "load.md").read_text(encoding="utf-8")
+    rows = guide.partition("<!-- metrics of a run of load -->")[2].partition("\n\n")[0].splitlines()[3:]
+    told = {}
+    for row in rows:
+        name, labels, _ = (cell.strip() for cell in row.strip("|").split("|", 2))
+        told[name.strip("`").removesuffix("_total")] = tuple(re.findall(r"`(\w+)`", labels))
+    assert told == {name: labels for name, (_, labels, _) in LOAD_FAMILIES.items()}

@@ -6,8 +6,10 @@ import itertools
 import json
 import re
 from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 
 from somaresil import SLO
 from somaresil.errors import ConfigurationError
@@ -192,3 +194,69 @@ def test_everything_that_is_wrong_with_options_is_told_at_once():
 def test_runbooks_are_below_an_address_or_a_path(base):
     """Relative ones lead where the board is shown."""
     assert RenderOptions(service="gateway", runbook_base=base).runbook("breaker-open") == f"{base}/breaker-open"
+
+
+def test_a_config_map_holds_a_board_to_the_byte_and_the_sidecar_finds_it():
+    """YAML must not change it, and Kubernetes takes a megabyte."""
+    boards_of = render("grafana", OPTIONS)
+    options = RenderOptions(service="gateway", environment="demo", retention=OPTIONS.retention, slos=OPTIONS.slos, namespace="obs")
+    maps = render("grafana-kubernetes", options)
+    assert len(maps) == len(boards_of)
+    held = {}
+    for text in maps.values():
+        document = yaml.safe_load(text)
+        assert (document["apiVersion"], document["kind"], document["metadata"]["namespace"]) == ("v1", "ConfigMap", "obs")
+        assert document["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert re.fullmatch(r"[a-z0-9-]{1,63}", document["metadata"]["name"])
+        held |= document["data"]
+        assert len(text) < 1_000_000
+    assert held == boards_of
+
+
+def test_labels_of_ones_own_do_not_hide_a_board_from_the_sidecar():
+    """Whoever says `grafana_dashboard: "0"` has not asked for these files."""
+    options = RenderOptions(service="gateway", labels={"grafana_dashboard": "0", "team": "payments"})
+    for text in render("grafana-kubernetes", options).values():
+        labels = yaml.safe_load(text)["metadata"]["labels"]
+        assert (labels["grafana_dashboard"], labels["team"]) == ("1", "payments")
+
+
+def test_provisioning_links_metrics_traces_and_logs_by_the_uids_that_were_given():
+    """An exemplar leads to the trace, a line of a log too; what is chosen first on a board is the same."""
+    options = RenderOptions(service="gateway", metrics="prom", traces="jaeger-eu", logs="loki-eu")
+    files = render("grafana-provisioning", options)
+    sources = {each["type"]: each for each in yaml.safe_load(files["datasources/somaresil.yaml"])["datasources"]}
+    assert {kind: source["uid"] for kind, source in sources.items()} == {"prometheus": "prom", "jaeger": "jaeger-eu", "loki": "loki-eu"}
+    (exemplar,) = sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert (exemplar["name"], exemplar["datasourceUid"]) == ("trace_id", "jaeger-eu")
+    (field,) = sources["loki"]["jsonData"]["derivedFields"]
+    line = json.dumps({"message": "x", "trace_id": "0af7651916cd43dd8448eb211c80319c"})
+    assert re.search(field["matcherRegex"], line)[1] == "0af7651916cd43dd8448eb211c80319c"
+    assert field["datasourceUid"] == "jaeger-eu"
+    (provider,) = yaml.safe_load(files["dashboards/somaresil.yaml"])["providers"]
+    assert provider["options"]["path"] == "/etc/grafana/boards/somaresil"
+    chosen = {each["name"]: each["current"]["value"] for each in boards(options)["services"]["templating"]["list"] if "current" in each}
+    assert (chosen["datasource"], chosen["traces"], chosen["logs"], chosen["service"]) == ("prom", "jaeger-eu", "loki-eu", "gateway")
+
+
+@each_board
+def test_links_into_explore_are_addresses_that_hold_what_they_should(board):
+    """Decoded they are JSON again, and what Grafana puts in stands in it as it is."""
+    found = re.findall(r'"url": "(/explore[^"]*)"', json.dumps(board))
+    for url in found:
+        query = parse_qs(urlsplit(url).query)
+        (pane,) = json.loads(query["panes"][0]).values()
+        assert pane["datasource"] in {"${traces}", "${logs}"}
+        (asked,) = pane["queries"]
+        assert "${service}" in asked.get("service", asked.get("expr", ""))
+        assert re.search(r"\$\{__(field\.labels\.guard|value\.text)\}", asked.get("tags", asked.get("expr", "")))
+    assert found or board["uid"] != "somaresil-services"
+
+
+@each_board
+def test_data_links_name_labels_that_the_series_have(board):
+    """Otherwise a link says nothing where a name should stand."""
+    for panel in panels(board):
+        wanted = set(re.findall(r"\$\{__field\.labels\.(\w+)\}", json.dumps(panel["fieldConfig"]["defaults"].get("links", []))))
+        for label in wanted:
+            assert all(f"{{{{{label}}}}}" in target["legendFormat"] for target in panel["targets"]), panel["title"]
