@@ -293,9 +293,10 @@ class Alertmanager(Server):
         webhook: Where to.
         folder: Where configuration, state and log go.
         binary: The program; see `find_alertmanager`.
+        configuration: The text of its configuration instead, which says by itself whom to tell.
     """
 
-    def __init__(self, webhook: str, *, folder: Path, binary: str = "prometheus-alertmanager") -> None:
+    def __init__(self, webhook: str, *, folder: Path, binary: str = "prometheus-alertmanager", configuration: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "alertmanager.yml"
         route = {
@@ -306,7 +307,7 @@ class Alertmanager(Server):
             "repeat_interval": "1h",
         }
         receivers = [{"name": "webhook", "webhook_configs": [{"url": webhook, "send_resolved": True}]}]
-        file.write_text(json.dumps({"route": route, "receivers": receivers}), encoding="utf-8")
+        file.write_text(configuration or json.dumps({"route": route, "receivers": receivers}), encoding="utf-8")
         port = free_port()
         command = [
             binary,
