@@ -13,6 +13,7 @@ from somaresil import ConfigurationError
 from somaresil.integrations._families import FAMILIES
 from somaresil.render import RenderOptions, render
 from somaresil.render.alerts import ALERTS, OBJECTIVES, STACK
+from somaresil.render.grafana.common import BOARDS
 from somaresil.render.recording import RECORDED
 from somaresil.render.series import Series
 from somaresil.slo.rules.text import page_of
@@ -62,7 +63,7 @@ def test_every_alert_has_histories(alert):
     assert alert.severity in {"page", "ticket"}
     assert alert.description.endswith(".")
     assert not alert.summary.endswith(".")
-    assert alert.board in {"", "services", "slos", "chaos", "canary", "load"}
+    assert alert.board in {"", *BOARDS}
     assert ("$value" in alert.description) == bool(alert.fires.value)
 
 
