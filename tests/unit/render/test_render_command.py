@@ -94,6 +94,28 @@ def test_what_is_missing_or_unknown_is_told(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_all_of_it_has_a_folder_for_each_kind(tmp_path, slo, capsys):
+    """And is found to be as it would be written, until one of them is changed by hand."""
+    command = ["render", "all", "--service", "gw", "--slo", str(slo), "--retention", "31d", "--out", str(tmp_path / "all")]
+    assert main([*command, "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert {path.name for path in (tmp_path / "all").iterdir()} == set(KINDS)
+    assert len(written) == sum(path.is_file() for path in (tmp_path / "all").rglob("*"))
+    assert main([*command, "--check"]) == 0
+    (tmp_path / "all" / "loki" / "loki.yaml").write_text("auth_enabled: true\n")
+    (tmp_path / "all" / "grafana" / "somaresil-slos.json").write_text("{}\n")
+    capsys.readouterr()
+    assert main([*command, "--check"]) == 1
+    assert capsys.readouterr().out.count("differs") == 2
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, capsys):
+    """With exit code 2 and no trace."""
+    (tmp_path / "file").write_text("in the way")
+    assert main(["render", "jaeger", "--service", "gw", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "somaresil render:" in capsys.readouterr().err
+
+
 def test_it_prints_where_no_folder_is_given(capsys):
     """Several files under their names; as JSON by their names."""
     assert main(["render", "prometheus-rules", "--service", "gw"]) == 0
