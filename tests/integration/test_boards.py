@@ -20,6 +20,7 @@ from somaresil import SLO
 from somaresil.model.slo import BurnPolicy, Window
 from somaresil.render import RenderOptions, render
 from somaresil.render.grafana import boards
+from somaresil.render.recording import RECORDED
 from tests.integration.servers import HOST, Server, find_victoria_metrics, free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -196,12 +197,13 @@ def left(server, expressions, patience):
 
 @pytest.mark.timeout(120)
 def test_every_query_of_every_board_has_an_answer(service, generator, prometheus, tmp_path):
-    """Panels, annotations and what can be chosen, with rules that were rendered from the same options; and exemplars lead to traces."""
+    """Panels, annotations, what can be chosen and what is recorded, with rules from the same options; and exemplars lead to traces."""
     rendered = {name: text for name, text in render("prometheus-rules", OPTIONS).items() if name.endswith(".rules.yaml")}
     # A whole period is summed every two minutes, and nobody waits that long here.
     rules = {name: re.sub(r'interval: "?2m"?', 'interval: "1s"', text) for name, text in rendered.items()}
     assert rules != rendered
-    jobs, expressions = scraping(service, generator), queries()
+    recorded = {f"recorded: {each.name}": f'{each.name}{{service="gateway"}}' for each in RECORDED}
+    jobs, expressions = scraping(service, generator), queries() | recorded
     assert len(expressions) > 120
     server = prometheus(jobs, rules=rules, features=["exemplar-storage"])
     with victoria_metrics(tmp_path, jobs, server) as other:

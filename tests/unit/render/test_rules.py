@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from somaresil import ConfigurationError
+from somaresil.chaos.permission import _is_production
 from somaresil.integrations._families import FAMILIES
 from somaresil.render import RenderOptions, render
 from somaresil.render.alerts import ALERTS, OBJECTIVES, STACK
+from somaresil.render.alerts.chaos import NOT_YET, PRODUCTION
 from somaresil.render.grafana.common import BOARDS
 from somaresil.render.recording import RECORDED
 from somaresil.render.series import Series
@@ -125,6 +127,30 @@ def test_a_counter_that_was_not_there_before_has_grown():
         '(sum by (place) (increase(x_total{service="a",kind="b"}[15m])) > 0)\n'
         'or\n(sum by (place) (x_total{service="a",kind="b"} unless x_total{service="a",kind="b"} offset 15m) > 0)'
     )
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        "production",
+        "prod",
+        "PROD-eu-1",
+        "prd",
+        "live_2",
+        "eu.live",
+        "pre-prod",
+        "nonprod",
+        "non_production",
+        "not.live",
+        "test",
+        "staging",
+        "delivery",
+    ],
+)
+def test_production_is_what_the_permission_takes_for_it(environment):
+    """The alert and the permission of experiments read names of environments alike."""
+    told = bool(re.fullmatch(PRODUCTION, environment)) and not re.fullmatch(NOT_YET, environment)
+    assert told == _is_production(environment)
 
 
 def test_the_guide_has_tables_of_them():

@@ -9,9 +9,13 @@ from somaresil.render.alerts.model import Alert, History
 if TYPE_CHECKING:
     from somaresil.render.series import Series
 
-__all__ = ["CHAOS"]
+__all__ = ["CHAOS", "NOT_YET", "PRODUCTION"]
 
-_PRODUCTION: Final = 'deployment_environment=~"(?i)prod|production|live"'
+_SAYS_SO: Final = "(production|prod|prd|live)([^a-z].*)?"
+PRODUCTION: Final = f"(?i)(.*[^a-z])?{_SAYS_SO}"
+"""Names of environments that the permission of experiments takes for production: one part of it says so ..."""
+NOT_YET: Final = f"(?i)(.*[^a-z])?(pre|non|not)[^a-z]+{_SAYS_SO}"
+"""... and the part before does not take it back."""
 _SWITCH: Final = 'somaresil_kill_switch{state="%s"}'
 _RUNNING: Final = 'somaresil_experiments{component="llm.invoke",fault="latency"}'
 _FAULTS: Final = 'somaresil_faults_injected_total{component="llm.invoke",fault="latency"}'
@@ -38,7 +42,8 @@ def _in_production(series: Series) -> str:
     by = "component, fault"
     running = f"(sum by ({by}) ({series('somaresil_experiments')}) > 0)"
     struck = series.appeared("somaresil_faults_injected_total", by, "5m")
-    return f"({running}\nor\n{struck})\nand on () sum({series('somaresil_workers', _PRODUCTION)}) > 0"
+    there = series("somaresil_workers", f'deployment_environment=~"{PRODUCTION}"', f'deployment_environment!~"{NOT_YET}"')
+    return f"({running}\nor\n{struck})\nand on () sum({there}) > 0"
 
 
 CHAOS: Final = (
@@ -93,9 +98,10 @@ CHAOS: Final = (
         description="An experiment strikes {{ $labels.component }} with {{ $labels.fault }} in what says that it is production.",
         condition=_in_production,
         board="chaos",
-        fires=History("an experiment was armed", {_RUNNING: "0x5 1x10", _WORKERS % "production": "2x20"}, "8m", _STRUCK),
+        fires=History("an experiment was armed", {_RUNNING: "0x5 1x10", _WORKERS % "prod-eu-1": "2x20"}, "8m", _STRUCK),
         silent=(
             History("it is staging", {_RUNNING: "0x5 1x10", _FAULTS: "_x5 1x10", _WORKERS % "staging": "2x20"}, "8m"),
+            History("it is what comes before", {_RUNNING: "0x5 1x10", _WORKERS % "pre-prod": "2x20"}, "8m"),
             History("it was over long ago", {_FAULTS: "0 5x30", _WORKERS % "production": "2x40"}, "20m"),
         ),
     ),
