@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
@@ -128,7 +128,7 @@ class LoadMetrics:
             yield plain
 
     @contextmanager
-    def serve(self, host: str, port: int) -> Iterator[int]:
+    def serve(self, host: str, port: int) -> Generator[int]:
         """Answer scrapes from a daemon thread as long as this lasts, and give the port (0: any that is free). Raises :class:`OSError`."""
         registry = CollectorRegistry()
         registry.register(self)

@@ -29,7 +29,7 @@ from somaresil.markdown import table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Generator
 
     from somaresil.load.capacity import Capacity, Probe
     from somaresil.load.generator import Point, Run
@@ -118,7 +118,7 @@ def _load(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _told(scenario: Scenario, address: str | None) -> Iterator[Callable[[Point, Run], None] | None]:
+def _told(scenario: Scenario, address: str | None) -> Generator[Callable[[Point, Run], None] | None]:
     """Answer whoever scrapes ``address``, and give what wants to be told of slices; None: nobody scrapes."""
     if address is None:
         yield None
