@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from somaresil.load.measure import Measure
     from somaresil.load.scenario import Scenario
 
-__all__ = ["LOAD_FAMILIES", "LoadMetrics"]
+__all__ = ["LOAD_FAMILIES", "LoadMetrics", "address_of"]
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Seconds, of every histogram here."""
+_HIGHEST_PORT: Final = 65_535
 _MOST_REQUESTS: Final = 50
 _OTHER: Final = "_other"
 _PARTS: Final = (("false", ("calm", "chaos")), ("true", ("injected",)))
@@ -69,7 +70,7 @@ LOAD_FAMILIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         ("scenario",),
         "How much later than meant requests have begun: the generator's own doing.",
     ),
-    "somaresil_load_in_flight": ("gauge", ("scenario",), "Requests that wait for an answer."),
+    "somaresil_load_in_flight": ("gauge", ("scenario",), "Requests that wait for an answer; with Locust the users."),
     "somaresil_load_generator_cpu_ratio": ("gauge", ("scenario",), "Share of one processor that the generator used in its last slice."),
     "somaresil_load_saturated": ("gauge", ("scenario",), "1 when the generator may have measured itself, else 0."),
 }
@@ -83,6 +84,14 @@ class _Rows:
     numbers: Mapping[str, Mapping[tuple[str, ...], float]]
     buckets: Mapping[str, Mapping[tuple[str, ...], Sequence[int]]]
     """Of histograms: how many were at most each bound, and all."""
+
+
+def address_of(text: str) -> tuple[str, int] | None:
+    """Host and port of ``HOST:PORT``; None: it is not written so."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > _HIGHEST_PORT:
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class LoadMetrics:
@@ -100,9 +109,13 @@ class LoadMetrics:
         self._show(scenario.name, _first(scenario.name, names))
 
         def watch(point: Point, run: Run) -> None:
-            self._show(scenario.name, _rows(scenario.name, names, point, run))
+            self.tell(scenario.name, run, in_flight=point.in_flight, cpu=point.cpu, names=names)
 
         return watch
+
+    def tell(self, scenario: str, run: Run, *, in_flight: int, cpu: float, names: Sequence[str] = ()) -> None:
+        """Show from now on what is known of a run at this moment; ``names`` are those of requests to be told apart first."""
+        self._show(scenario, _rows(scenario, names, run, in_flight, cpu))
 
     def _show(self, scenario: str, rows: _Rows) -> None:
         with self._lock:
@@ -152,7 +165,7 @@ def _kept(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))[:_MOST_REQUESTS]
 
 
-def _rows(scenario: str, names: Sequence[str], point: Point, run: Run) -> _Rows:
+def _rows(scenario: str, names: Sequence[str], run: Run, in_flight: int, cpu: float) -> _Rows:
     found: dict[str, dict[tuple[str, ...], float]] = {name: {} for name, (kind, *_) in LOAD_FAMILIES.items() if kind != "histogram"}
     buckets: dict[str, dict[tuple[str, ...], list[int]]] = {name: {} for name, (kind, *_) in LOAD_FAMILIES.items() if kind == "histogram"}
     kept = _kept([*names, *run.books.requests])
@@ -170,8 +183,8 @@ def _rows(scenario: str, names: Sequence[str], point: Point, run: Run) -> _Rows:
     for kind, times in run.books.total(parts=("calm", "chaos", "injected")).errors.items():
         found["somaresil_load_errors"][scenario, kind] = times
     found["somaresil_load_offered"][scenario,] = run.offered
-    found["somaresil_load_in_flight"][scenario,] = point.in_flight
-    found["somaresil_load_generator_cpu_ratio"][scenario,] = point.cpu
+    found["somaresil_load_in_flight"][scenario,] = in_flight
+    found["somaresil_load_generator_cpu_ratio"][scenario,] = cpu
     found["somaresil_load_saturated"][scenario,] = int(bool(run.saturated))
     buckets["somaresil_load_late_seconds"][scenario,] = _cumulative(run.lateness)
     return _Rows(found, buckets)

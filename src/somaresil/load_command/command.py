@@ -41,7 +41,6 @@ __all__ = ["run"]
 IMPOSSIBLE: Final = 2
 _SPARE: Final = 200
 """Descriptors beside those of connections."""
-_HIGHEST_PORT: Final = 65_535
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -123,18 +122,17 @@ def _told(scenario: Scenario, address: str | None) -> Generator[Callable[[Point,
     if address is None:
         yield None
         return
-    from somaresil.integrations.loadmetrics import LoadMetrics
+    from somaresil.integrations.loadmetrics import LoadMetrics, address_of
 
-    host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > _HIGHEST_PORT:
+    if (where := address_of(address)) is None:
         raise _RefusedError(f"--metrics {address}: expected HOST:PORT, such as 127.0.0.1:9102")
     metrics = LoadMetrics()
     with contextlib.ExitStack() as serving:
         try:
-            bound = serving.enter_context(metrics.serve(host.strip("[]"), int(port)))
+            bound = serving.enter_context(metrics.serve(*where))
         except OSError as taken:
             raise _RefusedError(f"--metrics {address}: {describe(taken)}") from None
-        print(f"metrics: http://{host}:{bound}/metrics", file=sys.stderr, flush=True)
+        print(f"metrics: http://{address.rpartition(':')[0]}:{bound}/metrics", file=sys.stderr, flush=True)
         yield metrics.watching(scenario)
 
 

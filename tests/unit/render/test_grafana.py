@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -260,3 +261,11 @@ def test_data_links_name_labels_that_the_series_have(board):
         wanted = set(re.findall(r"\$\{__field\.labels\.(\w+)\}", json.dumps(panel["fieldConfig"]["defaults"].get("links", []))))
         for label in wanted:
             assert all(f"{{{{{label}}}}}" in target["legendFormat"] for target in panel["targets"]), panel["title"]
+
+
+def test_every_runbook_that_a_panel_names_is_there():
+    """Whoever follows it was woken."""
+    named = set(re.findall(r"runbooks/([a-z-]+)", json.dumps(BOARDS)))
+    pages = {page.stem for page in (Path(__file__).parents[3] / "docs" / "runbooks").glob("*.md")}
+    assert named
+    assert named <= pages
