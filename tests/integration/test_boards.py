@@ -184,6 +184,34 @@ def answered(server, expression):
     return any(series["value"][1] not in {"NaN", "+Inf", "-Inf"} for series in found["result"])
 
 
+def labels_of(server, expression):
+    """The labels of each series of an answer."""
+    found = get(f"{server.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+    return [series["metric"] for series in found["result"]] if found["resultType"] == "vector" else [{}]
+
+
+def legend(text, labels):
+    """What Grafana makes of the name of a line."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: labels.get(name[1], ""), text)
+
+
+def unfit(server, panel):
+    """What of the answers a panel could not show as it is meant to."""
+    found, names = [], []
+    for target in panel["targets"]:
+        series = labels_of(server, chosen(target["expr"]))
+        if panel["type"] == "stat" and len(series) > 1:
+            found.append(f"{panel['title']}: {len(series)} figures in place of one")
+        if panel["type"] == "table":
+            keys = set(panel["transformations"][2]["options"]["renameByName"])
+            found += [f"{panel['title']}: {target['refId']} has {set(labels) - keys}" for labels in series if not set(labels) <= keys]
+        elif panel["type"] != "stat":
+            names += [legend(target["legendFormat"], labels) for labels in series]
+    if len(set(names)) < len(names):
+        found.append(f"{panel['title']}: several lines of one name in {sorted(names)}")
+    return found
+
+
 def left(server, expressions, patience):
     """Those that had no answer at any time within so many seconds."""
     waiting, deadline = dict(expressions), time.monotonic() + patience
@@ -210,9 +238,17 @@ def test_every_query_of_every_board_has_an_answer(service, generator, prometheus
         assert left(server, expressions, PATIENCE) == {}
         if other is not None:
             assert left(other, expressions, 10.0) == {}
+        # Neither says yes to everything.
+        for each in filter(None, (server, other)):
+            assert left(each, {"nobody": "sum(somaresil_cals_total)", "never": "sum(somaresil_calls_total) < 0"}, 1.0).keys() == {
+                "nobody",
+                "never",
+            }
     for board in BOARDS.values():
-        for panel in board["panels"]:
-            for target in panel.get("targets", ()):
+        asking = [panel for panel in board["panels"] if panel.get("targets") and panel["datasource"]["type"] == "prometheus"]
+        assert [problem for panel in asking for problem in unfit(server, panel)] == []
+        for panel in asking:
+            for target in panel["targets"]:
                 if target.get("exemplar"):
                     asked = {"query": chosen(target["expr"]), "start": time.time() - 60.0, "end": time.time()}
                     found = get(f"{server.url}/api/v1/query_exemplars?{urllib.parse.urlencode(asked)}")

@@ -265,11 +265,11 @@ def traces_link(title: str, tags: str) -> dict[str, Any]:
     return {"targetBlank": True, "title": title, "url": _explore("${traces}", query)}
 
 
-def logs_link(title: str, text: str) -> dict[str, Any]:
-    """A link to the lines of the service that have this text."""
+def logs_link(title: str, field: str, text: str) -> dict[str, Any]:
+    """A link to the lines of the service whose field has this value."""
     query = {
         "datasource": {"type": "loki", "uid": "${logs}"},
-        "expr": f'{{service_name="${{service}}"}} |= `{text}`',
+        "expr": f'{{service_name="${{service}}"}} | json | {field}="{text}"',
         "queryType": "range",
         "refId": "A",
     }

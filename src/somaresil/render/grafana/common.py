@@ -45,7 +45,9 @@ DEPLOYMENTS: Final = annotation(
     title="{{service}}: a version was put in service",
     tags="service",
 )
-DEPLOYED_VERSIONS: Final = log_annotation("Versions", '{service_name="$service"} |= `DeploymentMarked`', NOTED, title="{{service_name}}")
+DEPLOYED_VERSIONS: Final = log_annotation(
+    "Versions", '{service_name="$service"} | json | somaresil_event="DeploymentMarked"', NOTED, title="{{service_name}}"
+)
 EXPERIMENTS: Final = annotation(
     "Experiments",
     f"sum by (component, fault) (somaresil_experiments{{{ENVIRONMENT}}}) > 0",

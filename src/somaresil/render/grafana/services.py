@@ -48,7 +48,6 @@ _GUARD: Final = f'{ENVIRONMENT},guard=~"$guard"'
 _LIMITED: Final = f'{ENVIRONMENT},guard=~"$guard|_http"'
 """The limit of all requests belongs to no guard."""
 _CALLS: Final = f"somaresil_calls_total{{{_GUARD}}}"
-_RECORDED: Final = f"{{{_GUARD}}}"
 _NO_CALLS: Final = "no calls in this time"
 _RATE: Final = "[$__rate_interval]"
 _BAD_SHARE: Final = ((None, GOOD), (0.01, WARNED), (0.05, BAD))
@@ -75,12 +74,17 @@ def services(options: RenderOptions) -> Board:
     return board
 
 
+def _recorded(name: str) -> str:
+    """What is recorded of each guard. Without its name: a table makes a row of all that have the same labels."""
+    return f"max by (guard) ({name}{{{_GUARD}}})"
+
+
 def _to_guard() -> tuple[dict[str, Any], ...]:
     guard = "${__field.labels.guard}"
     return (
         board_link("This guard alone", BOARDS["services"], "guard"),
         traces_link("Traces of this guard", f"somaresil.guard={guard}"),
-        logs_link("Lines about this guard", guard),
+        logs_link("Lines about this guard", "somaresil_guard", guard),
     )
 
 
@@ -155,16 +159,14 @@ def _overview(board: Board, options: RenderOptions) -> None:
             "Guards",
             "A row for each guarded call, the worst first, over the last five minutes. Click its name for its own board, traces and lines.",
             {"guard": "Guard"},
-            Column("Calls/s", f"somaresil:guard_calls:rate5m{_RECORDED}", "reqps", decimals=2),
-            Column("Bad", f"somaresil:guard_error:ratio_rate5m{_RECORDED}", "percentunit", _BAD_SHARE, 2),
-            Column("Refused", f"somaresil:guard_rejected:ratio_rate5m{_RECORDED}", "percentunit", _BAD_SHARE, 2),
-            Column(
-                "Retried", f"somaresil:guard_retry:ratio_rate5m{_RECORDED}", "percentunit", ((None, GOOD), (0.1, WARNED), (0.5, BAD)), 2
-            ),
-            Column("Experiments", f"somaresil:guard_injected:ratio_rate5m{_RECORDED}", "percentunit", ((None, DIMMED), (1e-6, WARNED)), 2),
-            Column("p50", f"somaresil:guard_duration_seconds:p50_rate5m{_RECORDED}", "s"),
-            Column("p95", f"somaresil:guard_duration_seconds:p95_rate5m{_RECORDED}", "s"),
-            Column("p99", f"somaresil:guard_duration_seconds:p99_rate5m{_RECORDED}", "s"),
+            Column("Calls/s", _recorded("somaresil:guard_calls:rate5m"), "reqps", decimals=2),
+            Column("Bad", _recorded("somaresil:guard_error:ratio_rate5m"), "percentunit", _BAD_SHARE, 2),
+            Column("Refused", _recorded("somaresil:guard_rejected:ratio_rate5m"), "percentunit", _BAD_SHARE, 2),
+            Column("Retried", _recorded("somaresil:guard_retry:ratio_rate5m"), "percentunit", ((None, GOOD), (0.1, WARNED), (0.5, BAD)), 2),
+            Column("Experiments", _recorded("somaresil:guard_injected:ratio_rate5m"), "percentunit", ((None, DIMMED), (1e-6, WARNED)), 2),
+            Column("p50", _recorded("somaresil:guard_duration_seconds:p50_rate5m"), "s"),
+            Column("p95", _recorded("somaresil:guard_duration_seconds:p95_rate5m"), "s"),
+            Column("p99", _recorded("somaresil:guard_duration_seconds:p99_rate5m"), "s"),
             sort="Bad",
             falling=True,
             none="no calls in the last five minutes, or the recording rules are not loaded",
@@ -182,7 +184,11 @@ def _row_links() -> tuple[dict[str, Any], ...]:
         "title": "This guard alone",
         "url": f"/d/{BOARDS['services']}?${{__url_time_range}}&var-service=${{service}}&var-guard={guard}",
     }
-    return (alone, traces_link("Traces of this guard", f"somaresil.guard={guard}"), logs_link("Lines about this guard", guard))
+    return (
+        alone,
+        traces_link("Traces of this guard", f"somaresil.guard={guard}"),
+        logs_link("Lines about this guard", "somaresil_guard", guard),
+    )
 
 
 _GOOD_OR_BAD: Final = f'somaresil_calls_total{{{_GUARD},outcome=~"good|bad"}}'
