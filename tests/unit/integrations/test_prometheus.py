@@ -423,6 +423,7 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
         "somaresil_shared_state",
         "somaresil_defects",
         "somaresil_chaos_allowed",
+        "somaresil_runtime_violations",
     )
     assert set(sets) == {name for name in FAMILIES if not name.startswith(chaos) and name not in KINDS}
     assert max(sets.values()) <= 200
