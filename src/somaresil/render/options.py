@@ -29,6 +29,7 @@ _RECEIVER: Final = re.compile(
     r"webhook(?:\+bearer)?:https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?|slack:#[a-z0-9_-]{1,80}|pagerduty"
 )
 _TARGET: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+_RUNBOOKS: Final = re.compile(rf"{_BASE.pattern}(?:/\{{page\}}(?:\.[a-z]{{1,8}})?)?")
 _LONGEST: Final = 200
 _MOST_LABELS: Final = 20
 _TAKEN: Final = frozenset({"service", "environment", "guard", "slo", "severity", "alertname", "le"})
@@ -59,7 +60,8 @@ class RenderOptions:
     retention: float | timedelta = 15 * 86_400.0
     """Seconds that Prometheus keeps what it has seen; 15 days are what it does unless it is told otherwise."""
     runbook_base: str = "runbooks"
-    """Where the runbooks are, as an address or relative to whatever shows the link; without a slash at its end."""
+    """Where the runbooks are, as an address or relative to whatever shows the link; without a slash at its end. The name of the page comes behind it, or
+    where ``/{page}`` stands: ``https://docs.example/runbooks/{page}.html`` for a site of files."""
     metrics: str = "prometheus"
     """The ``uid`` of Prometheus among Grafana's data sources."""
     traces: str = "jaeger"
@@ -111,7 +113,7 @@ class RenderOptions:
             check.name(f"services.{name}", value)
         object.__setattr__(self, "scrape_interval", check.seconds("scrape_interval", self.scrape_interval, minimum=0.1, maximum=3_600.0))
         object.__setattr__(self, "retention", check.seconds("retention", self.retention))
-        if not isinstance(self.runbook_base, str) or len(self.runbook_base) > _LONGEST or not _BASE.fullmatch(self.runbook_base):
+        if not isinstance(self.runbook_base, str) or len(self.runbook_base) > _LONGEST or not _RUNBOOKS.fullmatch(self.runbook_base):
             check.problem("runbook_base", self.runbook_base, "an address with http:// or https://, or a path, without a slash at its end")
         for name in ("metrics", "traces", "logs"):
             uid = getattr(self, name)
@@ -151,7 +153,8 @@ class RenderOptions:
 
     def runbook(self, name: str) -> str:
         """The address of a runbook."""
-        return f"{self.runbook_base}/{name}"
+        base = self.runbook_base
+        return base.replace("{page}", name) if "{page}" in base else f"{base}/{name}"
 
 
 def _targets(check: Checker, given: object) -> tuple[str, ...]:

@@ -41,7 +41,10 @@ def add_to(commands: Any) -> None:
         "--retention", type=_duration, default=15 * 86_400.0, metavar="TIME", help="how long Prometheus keeps data (default: 15d, its own)"
     )
     where.add_argument(
-        "--runbooks", default="runbooks", metavar="URL", help="where the runbooks are (default: %(default)s, a relative path)"
+        "--runbooks",
+        default="runbooks",
+        metavar="URL",
+        help="where the runbooks are, with /{page}.html for a site of files (default: %(default)s, a relative path)",
     )
     where.add_argument("--grafana", metavar="URL", help="where Grafana is for people; alerts link to its boards")
 

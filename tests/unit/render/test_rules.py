@@ -93,6 +93,18 @@ def test_alerts_say_where_to_go_on():
     assert recorded["labels"] == {"service": "gate/way", "environment": "prod"}
 
 
+def test_runbooks_may_be_files_of_a_site():
+    """With the ending that the site gives them; nothing but the page is put in."""
+    rule = rules_of(RenderOptions(service="gateway", runbook_base="https://docs.example/runbooks/{page}.html"))["ChaosEngaged"]
+    assert rule["annotations"]["runbook_url"] == "https://docs.example/runbooks/chaos-engaged.html"
+    slo = availability(target=99.9)
+    options = RenderOptions(service="gateway", runbook_base="r/{page}.html", slos=(slo,), retention=timedelta(days=31))
+    assert 'runbook_url: "r/error-budget-burn-page.html"' in render("prometheus-rules", options)["up.rules.yaml"]
+    for wrong in ("r/{slo}", "r/{page}/x", "javascript:{page}", "r/{page}.html?x"):
+        with pytest.raises(ConfigurationError):
+            RenderOptions(service="gateway", runbook_base=wrong)
+
+
 def test_series_can_be_told_apart_by_other_labels():
     """Where nothing that is scraped has a label service: what is recorded has both."""
     rules = rules_of(RenderOptions(service="gateway", series={"job": "gw"}))
