@@ -60,8 +60,8 @@ class RenderOptions:
     retention: float | timedelta = 15 * 86_400.0
     """Seconds that Prometheus keeps what it has seen; 15 days are what it does unless it is told otherwise."""
     runbook_base: str = "runbooks"
-    """Where the runbooks are, as an address or relative to whatever shows the link; without a slash at its end. The name of the page comes behind it, or
-    where ``/{page}`` stands: ``https://docs.example/runbooks/{page}.html`` for a site of files."""
+    """Where the runbooks are, as an address or relative to whatever shows the link; without a slash at its end. The name of the page comes
+    behind it, or where ``/{page}`` stands: ``https://docs.example/runbooks/{page}.html`` for a site of files."""
     metrics: str = "prometheus"
     """The ``uid`` of Prometheus among Grafana's data sources."""
     traces: str = "jaeger"
