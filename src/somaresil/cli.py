@@ -21,7 +21,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from somaresil import control_command, rules_command, slo_command
+from somaresil import control_command, slo_command
 from somaresil._version import __version__
 from somaresil.adopt import cli as adopt_command
 from somaresil.canary_command import cli as canary_command
@@ -29,6 +29,7 @@ from somaresil.doctor import cli as doctor_command
 from somaresil.gate import cli as gate_command
 from somaresil.load_command import cli as load_command
 from somaresil.perf_command import cli as perf_command
+from somaresil.render_command import cli as render_command
 from somaresil.scan import cli as scan_command
 from somaresil.sla import cli as sla_command
 from somaresil.toolkit import cli as toolkit_command
@@ -168,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     toolkit_command.add_command(commands)
     control_command.add_to(commands)
     canary_command.add_to(commands)
-    rules_command.add_to(commands)
+    render_command.add_to(commands)
     slo_command.add_to(commands)
     return parser
 

@@ -657,6 +657,10 @@ Listener = Callable[[Any], object]
 """A function that takes an event. What it returns is not looked at."""
 
 
+_MOST_PLACES = 256
+_ELSEWHERE = "_other"
+
+
 class _Entry(NamedTuple):
     listener: Listener
     kinds: tuple[type, ...] | None
@@ -671,7 +675,8 @@ class Listeners:
         self._lock = threading.RLock()
         self._entries: tuple[_Entry, ...] = ()
         self._wanted: frozenset[type] | None = frozenset()
-        self._reported: set[str] = set()
+        self._defects: dict[str, int] = {}
+        self._lost: dict[str, bool] = {}
 
     def add(self, listener: Listener, *kinds: type, last: bool = False) -> Callable[[], None]:
         """Call ``listener`` with every event of ``kinds`` (of every kind when none is named); returns a function that ends it.
@@ -714,13 +719,38 @@ class Listeners:
     def defect(self, where: str, error: BaseException, at: float = 0.0, consequence: str = "the call went on without it") -> None:
         """Report something that raised where nothing may raise: once for each place, in the log and as an event."""
         with self._lock:
-            # The set is bounded by the number of places in the code; hooks of users are named by qualified name, and 256 is plenty.
-            if where in self._reported or len(self._reported) >= 256:  # noqa: PLR2004
+            # Bounded by the number of places in the code; hooks of users are named by qualified name, and 256 is plenty.
+            if where in self._defects:
+                self._defects[where] += 1
                 return
-            self._reported.add(where)
+            if len(self._defects) >= _MOST_PLACES:
+                self._defects[_ELSEWHERE] = self._defects.get(_ELSEWHERE, 0) + 1
+                return
+            self._defects[where] = 1
         _log.error("%s raised %s; %s", where, type(error).__qualname__, consequence, exc_info=error)
         if self.wants(DefectFound):
             self.emit(DefectFound(where, at, type(error).__qualname__))
+
+    def defects(self) -> dict[str, int]:
+        """How often something raised where nothing may raise, by the place; what more than 256 places did is under ``_other``."""
+        with self._lock:
+            return dict(self._defects)
+
+    def lost(self, backend: str) -> None:
+        """Note that a backend of shared state cannot be reached; whoever notices tells :class:`SharedStateLost` too, once."""
+        with self._lock:
+            self._lost[backend] = True
+
+    def reached(self, backend: str) -> None:
+        """Note that it can be. Cheap when nobody has lost it."""
+        if self._lost.get(backend):
+            with self._lock:
+                self._lost[backend] = False
+
+    def lost_backends(self) -> dict[str, bool]:
+        """Backends that were lost once, and whether they still are."""
+        with self._lock:
+            return dict(self._lost)
 
 
 def _name_of(function: object) -> str:

@@ -19,6 +19,7 @@ from bisect import bisect_left
 from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from somaresil.errors import CircuitOpen, Rejected
 from somaresil.exemplars import SLOW, Tap, slow_from, value_of
 from somaresil.outcome import Outcome
 
@@ -28,9 +29,16 @@ if TYPE_CHECKING:
     from somaresil.exemplars import Exemplar, Traces
     from somaresil.switch import Switch
 
-__all__ = ["Counts", "Recorder", "View"]
+__all__ = ["Counts", "Recorder", "View", "label_of"]
 
 _GOOD: Final = Outcome.GOOD
+_MOST_REASONS: Final = 20
+"""Reasons are classes; somebody may make them as calls come."""
+
+
+def label_of(rejection: Rejected | type[Rejected]) -> str:
+    """Its reason as a label: ``circuit_open``."""
+    return rejection.reason.replace(" ", "_")
 
 
 class View(Protocol):
@@ -79,6 +87,7 @@ class Recorder:
         "_other",
         "_quiet",
         "_reads",
+        "_reasons",
         "_refused",
         "_rows",
         "_slow_from",
@@ -102,6 +111,7 @@ class Recorder:
         self.cells: list[Iterator[object]] = list(self._counters)
         """What a quiet call takes the ``next`` of, one for each bucket. A view may put its own iterator in the place of one it must see."""
         self._reads = 0
+        self._reasons: dict[str, int] = {}
         self._other: dict[tuple[Outcome, bool], array[int]] = {}
         # What tally() makes of them, until there is one more.
         self._noted: dict[int | None, tuple[int, int, int, int]] | None = None
@@ -135,8 +145,8 @@ class Recorder:
         """Count a good quiet call, as the quiet path does by itself."""
         next(self.cells[bisect_left(self.bounds, elapsed)])
 
-    def add(self, outcome: Outcome, elapsed: float, injected: bool = False) -> None:  # noqa: FBT001, FBT002 - hot
-        """Count a call that ended after ``elapsed`` seconds, not quietly."""
+    def add(self, outcome: Outcome, elapsed: float, injected: bool = False, reason: str | None = None) -> None:  # noqa: FBT001, FBT002 - hot
+        """Count a call that ended after ``elapsed`` seconds, not quietly. ``reason``: what has refused it, unless an open circuit has."""
         bucket = bisect_left(self.bounds, elapsed)
         key = (outcome, injected)
         with self.lock:
@@ -145,9 +155,21 @@ class Recorder:
                 cell = self._other[key] = array("q", bytes(8 * (len(self.bounds) + 1)))
             cell[bucket] += 1
             self._noted = None
+            if reason is not None:
+                known = reason in self._reasons or len(self._reasons) < _MOST_REASONS
+                reason = reason if known else "_other"
+                self._reasons[reason] = self._reasons.get(reason, 0) + 1
         traces = self._traces
         if traces is not None and traces.current is not None:
             self._keep(traces, outcome, injected, bucket, elapsed)
+
+    def refusals_by_reason(self) -> dict[str, int]:
+        """How many calls were refused, by reason; those that an open circuit refuses are told apart only as all others."""
+        # At one moment: what is left for the circuit must never go back.
+        with self.lock:
+            refused = dict(self._reasons)
+            others = self.counts().total(Outcome.REJECTED) - sum(refused.values())
+        return {**refused, label_of(CircuitOpen): others} if others else refused
 
     def follow_traces(self) -> None:
         """Keep exemplars from now on if anybody wants them, and forget them otherwise."""

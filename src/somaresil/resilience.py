@@ -105,6 +105,8 @@ class Resilience:
 
     _canaries: Mapping[str, CanaryController] = MappingProxyType({})
     _alerting: Alerting | None = None
+    # All there from the start: Prometheus does not see the first step of a series that begins at 1.
+    _deployments: Mapping[str, int] = MappingProxyType({"true": 0, "false": 0, "unknown": 0})
 
     def __init__(
         self,
@@ -522,7 +524,14 @@ class Resilience:
         :class:`~somaresil.errors.ConfigurationError` with every problem found.
         """
         noted = deployment(self.service, version, now=self.clock.time(), at=at, commit=commit, ok=ok)
+        with self._lock:
+            how = "unknown" if ok is None else str(ok).lower()
+            self._deployments = {**self._deployments, how: self._deployments[how] + 1}
         self.listeners.emit(DeploymentMarked(noted.at, noted.version, noted.began, noted.commit, noted.ok))
+
+    def deployments(self) -> dict[str, int]:
+        """How many versions :meth:`deployed` was told of, by whether that went well: ``true``, ``false``, or ``unknown``."""
+        return dict(self._deployments)
 
     def alerting(self, *actions: BudgetAction, interval: float | timedelta = 30.0, store: SliStore | None = None) -> Alerting:
         """Look at the objectives every ``interval`` seconds (1 s to 1 h), tell of alerts, and take ``actions`` as budgets run out.

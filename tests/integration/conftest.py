@@ -32,15 +32,15 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
 
 
 @pytest.fixture
-def alertmanager(tmp_path: Path) -> Iterator[Callable[[str], Alertmanager]]:
+def alertmanager(tmp_path: Path) -> Iterator[Callable[..., Alertmanager]]:
     """Give a factory: `alertmanager("http://127.0.0.1:9000")` is a running server that tells that webhook, stopped after the test."""
     binary = find_alertmanager()
     if binary is None:
         pytest.skip("prometheus-alertmanager is not installed: `apt-get install prometheus-alertmanager`, or run `nox -s tests` as root")
     with ExitStack() as running:
 
-        def start(webhook: str) -> Alertmanager:
-            return running.enter_context(Alertmanager(webhook, folder=tmp_path / "alertmanager", binary=binary))
+        def start(webhook: str, **options: str) -> Alertmanager:
+            return running.enter_context(Alertmanager(webhook, folder=tmp_path / "alertmanager", binary=binary, **options))
 
         yield start
 

@@ -152,11 +152,12 @@ class Prometheus(Server):
     """Debian's Prometheus with a database of its own, scraping the given targets every second.
 
     Args:
-        targets: Either `host:port` strings, all in the job `somaresil`, or a mapping from job name to such strings.
+        targets: Either `host:port` strings, all in the job `somaresil`, or a mapping from job name to such strings, or whole
+            `scrape_configs`.
         folder: Where configuration, database and log go.
         binary: The program; see `find_prometheus`.
         metrics_path: What is scraped on each target.
-        rules: The text of a rule file, if any.
+        rules: The text of a rule file, if any, or several by their names.
         scrape_interval: Seconds between scrapes and between rule evaluations.
         history: A file of OpenMetrics text with timestamps: what it knows when it starts.
         alertmanager: The `host:port` of the Alertmanager that is told of alerts.
@@ -165,29 +166,33 @@ class Prometheus(Server):
 
     def __init__(
         self,
-        targets: Sequence[str] | Mapping[str, Sequence[str]],
+        targets: Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, Sequence[str]],
         *,
         folder: Path,
         binary: str = "prometheus",
         metrics_path: str = "/metrics",
-        rules: str | None = None,
+        rules: str | Mapping[str, str] | None = None,
         scrape_interval: int = 1,
         history: Path | None = None,
         alertmanager: str | None = None,
         features: Sequence[str] = (),
     ) -> None:
+        whole = [target for target in targets if not isinstance(target, str)] if not hasattr(targets, "items") else []
         jobs: dict[str, Sequence[str]] = {"somaresil": targets} if not hasattr(targets, "items") else dict(targets.items())
         configuration: dict[str, Any] = {
             "global": {"scrape_interval": f"{scrape_interval}s", "evaluation_interval": f"{scrape_interval}s"},
-            "scrape_configs": [
+            "scrape_configs": whole
+            or [
                 {"job_name": job, "metrics_path": metrics_path, "static_configs": [{"targets": list(members)}]}
                 for job, members in jobs.items()
             ],
         }
         folder.mkdir(parents=True, exist_ok=True)
         if rules is not None:
-            (folder / "rules.yml").write_text(rules, encoding="utf-8")
-            configuration["rule_files"] = ["rules.yml"]
+            files = {"rules.yml": rules} if isinstance(rules, str) else rules
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            configuration["rule_files"] = list(files)
         if alertmanager is not None:
             configuration["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
         file = folder / "prometheus.yml"
@@ -288,9 +293,10 @@ class Alertmanager(Server):
         webhook: Where to.
         folder: Where configuration, state and log go.
         binary: The program; see `find_alertmanager`.
+        configuration: The text of its configuration instead, which says by itself whom to tell.
     """
 
-    def __init__(self, webhook: str, *, folder: Path, binary: str = "prometheus-alertmanager") -> None:
+    def __init__(self, webhook: str, *, folder: Path, binary: str = "prometheus-alertmanager", configuration: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "alertmanager.yml"
         route = {
@@ -301,7 +307,7 @@ class Alertmanager(Server):
             "repeat_interval": "1h",
         }
         receivers = [{"name": "webhook", "webhook_configs": [{"url": webhook, "send_resolved": True}]}]
-        file.write_text(json.dumps({"route": route, "receivers": receivers}), encoding="utf-8")
+        file.write_text(configuration or json.dumps({"route": route, "receivers": receivers}), encoding="utf-8")
         port = free_port()
         command = [
             binary,

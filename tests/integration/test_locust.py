@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
 
 from somaresil.demo.processes import Fleet
 from somaresil.load import PRESETS
@@ -95,6 +97,45 @@ def test_a_test_that_keeps_its_limits_ends_with_0(service, tmp_path):
     assert 50 <= figures["good"] <= 110
     assert report["server"]["objectives"]["up"]["good"] >= figures["good"]
     assert report["locust"] == {"workers": 0, "requests": figures["ended"]}
+
+
+MORE = """
+@events.test_stopping.add_listener
+def look(**_):
+    import urllib.request
+    pathlib.Path("{folder}/metrics").write_bytes(urllib.request.urlopen("http://127.0.0.1:{port}/metrics", timeout=5.0).read())
+"""
+
+
+def test_prometheus_can_be_told_how_a_test_goes(service, tmp_path):
+    """What it hears in the last second is in the report too, and nothing is missing there for having been told before."""
+    port = free_port()
+    more = MORE.format(folder=tmp_path, port=port)
+    options = f'thresholds={{"p95": 5.0, "error_rate": 0.05}}, tell="{HOST}:{port}"'
+    done, report = locust(tmp_path, service, "-u", "5", "-r", "5", "-t", "4s", options=options, more=more)
+    assert done.returncode == report["exit_code"] != 1, done.stdout + done.stderr
+    found = {
+        sample.name + sample.labels.get("outcome", ""): sample.value
+        for family in parse((tmp_path / "metrics").read_text())
+        for sample in family.samples
+    }
+    figures = report["requests"]["GET /ok"]
+    assert figures["ended"] == report["locust"]["requests"]
+    assert 0.3 * figures["good"] <= found["somaresil_load_requests_totalgood"] <= figures["good"]
+    assert found["somaresil_load_in_flight"] == 5
+    # On a machine that is busy with others the process may have measured itself; that is told as well.
+    assert found["somaresil_load_saturated"] <= bool(report["generator"]["saturated"])
+
+
+def test_a_place_at_which_somebody_else_is_told_ends_it_with_2(service, tmp_path):
+    """Before anything is sent."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done, report = locust(tmp_path, service, *SHORT, options=f'tell="{HOST}:{port}"')
+    assert (done.returncode, report) == (2, None)
+    assert f"tell='{HOST}:{port}'" in done.stderr
 
 
 def test_a_broken_limit_ends_with_1(service, tmp_path):

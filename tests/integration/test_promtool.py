@@ -304,18 +304,3 @@ def test_each_group_is_alerted_on_by_itself(promtool):
     assert (checked, tested) == (0, 0), said
     files["up.groups.rules.yaml"] = files["up.groups.rules.yaml"].replace("sum by (group)", "sum")
     assert judged(promtool, files)[:2] == (0, 1)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"service": "gateway", "labels": {"env": 'a"b'}}, {"scrape_interval": timedelta(minutes=1), "quantiles": (0.001, 1 / 3, 0.9999)}],
-)
-def test_quantiles_are_those_of_the_histogram(promtool, options):
-    """promtool accepts the rules, and what they record of a known histogram is what it is."""
-    slo = SLO("fast", 95.0, timedelta(days=30), latency=2.0)
-    compiled = compile_rules([slo], RuleOptions(retention=timedelta(days=400), cap_unreachable=True, **options))
-    files = {name: text for name, text in compiled.files.items() if name.startswith("latency.")}
-    assert sorted(files) == ["latency.quantiles.rules.yaml", "latency.quantiles.test.yaml"]
-    assert judged(promtool, files)[:2] == (0, 0)
-    wrong = {**files, "latency.quantiles.rules.yaml": files["latency.quantiles.rules.yaml"].replace("by (guard, le)", "by (le)")}
-    assert judged(promtool, wrong)[:2] == (0, 1)

@@ -8,6 +8,8 @@ looks at anyway.
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from functools import partial
 from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
@@ -77,6 +79,7 @@ class ChaosEngine(Shorthand):
         self._lock = threading.RLock()
         self._number = 0
         self._runs: tuple[ExperimentRun, ...] = ()
+        self._ended = Counter[str]()
         self._forgotten: dict[str, dict[tuple[str, str], int]] = {counts: {} for counts in _COUNTS}
         self._warden = Warden(listeners)
         self._process_faults: dict[ChaosExperiment, ProcessFault] = {}
@@ -369,7 +372,7 @@ class ChaosEngine(Shorthand):
         draws: str | None = None,
         seen: Callable[[str], object] | None = None,
     ) -> ExperimentRun:
-        return ExperimentRun(
+        run = ExperimentRun(
             identity,
             config,
             selected=self._vetting.selected(config),
@@ -383,6 +386,16 @@ class ChaosEngine(Shorthand):
             look=self.safety.look,
             active=self.safety.active,
         )
+        if seen is None:
+            run.on_end(partial(self._count_end, run))
+        return run
+
+    def _count_end(self, run: ExperimentRun) -> None:
+        ended = run.end_reason or ""
+        # What a condition is called is for the event of its end: names of people's making are many.
+        reason = "condition" if ended.startswith("condition ") else ended.replace(" ", "_")
+        with self._lock:
+            self._ended[reason] += 1
 
     # -- stopping ---------------------------------------------------------------------------------------------------------------------
 
@@ -407,6 +420,11 @@ class ChaosEngine(Shorthand):
     def overflows(self) -> dict[tuple[str, str], int]:
         """How many calls passed unharmed because too many were held up already, as in :meth:`faults`."""
         return self._counted("overflowed")
+
+    def ended(self) -> dict[str, int]:
+        """How many experiments have ended since the process began, by why: ``expired``, ``stopped``, ``stop_all``, ``condition`` ..."""
+        with self._lock:
+            return dict(self._ended)
 
     @property
     def http(self) -> tuple[ExperimentRun, ...]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from somaresil.config import Checker
 from somaresil.deadline import current
-from somaresil.errors import DeadlineExceeded
+from somaresil.errors import BulkheadFull, CircuitOpen, DeadlineExceeded, LoadShed, RateLimited, Rejected
 from somaresil.events import CallEnded
 from somaresil.guard import block
 from somaresil.guard.call import CoroutineCall, FunctionCall, callee, judge
@@ -35,6 +35,7 @@ from somaresil.model.breaker import Permit
 from somaresil.noted import Noted
 from somaresil.outcome import Outcome
 from somaresil.policy.fault import FaultPoint
+from somaresil.recorder import label_of
 from somaresil.runtime import Asyncio, Blocking, Carried, run_sync, set_context, shorten
 from somaresil.shadow import Shadow
 from somaresil.site import Site
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from somaresil.chance import Chance
-    from somaresil.errors import CircuitOpen
     from somaresil.events import Listeners
     from somaresil.expiry import Expiry
     from somaresil.guard.call import Call
@@ -69,6 +69,15 @@ __all__ = ["LAYERS", "Guard", "Prepared", "configuring"]
 
 LAYERS: Final = ("fallback", "single_flight", "hedge", "retry", "throttle", "breaker", "rate_limit", "bulkhead", "timeout")
 """The policies a guard may have, outermost first. Each is an option of that name and a slot of the guard."""
+
+_REJECTED: Final = Outcome.REJECTED
+_REFUSES: Final[tuple[tuple[str, type[Rejected]], ...]] = (
+    ("breaker", CircuitOpen),
+    ("throttle", LoadShed),
+    ("rate_limit", RateLimited),
+    ("bulkhead", BulkheadFull),
+)
+"""How each policy refuses."""
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _T = TypeVar("_T")
@@ -207,6 +216,12 @@ class Guard:
             with configuring:
                 breaker.keys = breaker.keys or KeyedBreakers(breaker, self._site)
         return breaker.keys
+
+    def rejections(self) -> dict[str, int]:
+        """How many calls were refused before they began, by reason: ``circuit_open``, ``bulkhead_full``, ``rate_limited`` and so on."""
+        # What may refuse says 0 until it does: Prometheus does not see the first step of a series that begins at 1.
+        none = {label_of(kind): 0 for policy, kind in _REFUSES if getattr(self, policy) is not None}
+        return {**none, **self.recorder.refusals_by_reason()}
 
     @property
     def budget_scale(self) -> float | None:
@@ -500,7 +515,10 @@ class Guard:
     def _book(self, outcome: Outcome, elapsed: float, now: float, error: BaseException | None, *, injected: bool) -> None:
         if now >= self.switch.due:
             self._roll(now)
-        self.recorder.add(outcome, elapsed, injected)
+        if outcome is _REJECTED and not isinstance(error, CircuitOpen):
+            self.recorder.add(outcome, elapsed, injected, label_of(error if isinstance(error, Rejected) else Rejected))
+        else:
+            self.recorder.add(outcome, elapsed, injected)
         noteworthy = (outcome is not Outcome.GOOD or injected) and self.listeners.wants(CallEnded)
         if not noteworthy and not self.observers:
             return

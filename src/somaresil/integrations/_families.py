@@ -13,7 +13,19 @@ from somaresil.model.breaker import State
 from somaresil.model.ejection import Cause
 from somaresil.pool import EndpointState
 
-__all__ = ["FAMILIES", "HTTP_LABELS", "OTHER", "REQUESTS", "STAGE_FAMILIES", "SUBJECT_LABELS", "Family", "Histogram", "Labels", "Value"]
+__all__ = [
+    "FAMILIES",
+    "HTTP_LABELS",
+    "OTHER",
+    "REQUESTS",
+    "STAGE_FAMILIES",
+    "SUBJECT_LABELS",
+    "SWITCH_STATES",
+    "Family",
+    "Histogram",
+    "Labels",
+    "Value",
+]
 
 OTHER: Final = "_other"
 REQUESTS: Final = "_http"
@@ -78,6 +90,7 @@ STAGE_FAMILIES: Final = {
     "mitigation": "somaresil_mitigation_seconds",
     "between": "somaresil_between_incidents_seconds",
 }
+SWITCH_STATES: Final = ("released", "engaged", "unreadable", "none")
 HTTP_LABELS: Final = ("http_request_method", "http_route", "http_response_status_code", "error_type")
 
 FAMILIES: Final = {
@@ -97,6 +110,13 @@ FAMILIES: Final = {
             "Duration of the calls that ended by themselves (good, bad, ignored). The sum is not kept: a quiet call bumps one bucket "
             "and nothing else. The +Inf bucket is the count.",
             unit="seconds",
+        ),
+        Family(
+            "somaresil_rejections",
+            "counter",
+            ("guard", "reason"),
+            "Calls that were refused before they began, by what refused them: circuit_open, bulkhead_full, rate_limited and so on.",
+            reserve=3,
         ),
         Family(
             "somaresil_breaker_state",
@@ -206,6 +226,19 @@ FAMILIES: Final = {
             "Calls that chaos experiments let pass because too many were held up already, by guard and kind.",
         ),
         Family(
+            "somaresil_experiments_ended",
+            "counter",
+            ("reason",),
+            "Chaos experiments that are over, by why they ended; a fleet counts those of each process.",
+        ),
+        Family(
+            "somaresil_chaos_allowed",
+            "gauge",
+            (),
+            "1 where a chaos experiment may be started now, else 0, of processes that have opted in; with several workers, in how many.",
+            group=0,
+        ),
+        Family(
             "somaresil_process_faults",
             "gauge",
             ("component", "fault"),
@@ -218,6 +251,21 @@ FAMILIES: Final = {
             "Faults of the process that were given back, by target, kind and why they ended.",
             group=2,
             reserve=2,
+        ),
+        Family(
+            "somaresil_experiments",
+            "gauge",
+            ("component", "fault"),
+            "Experiments that run now, by target and kind; with several workers as many as the one has that runs most.",
+            worst=True,
+        ),
+        Family(
+            "somaresil_kill_switch",
+            "gauge",
+            ("state",),
+            "1 for what the kill switch of experiments says: released, engaged, unreadable, none (there is none); with several workers: "
+            "how many of those that live read it so.",
+            reserve=len(SWITCH_STATES),
         ),
         Family(
             "somaresil_resource_held",
@@ -312,6 +360,14 @@ FAMILIES: Final = {
             worst=True,
         ),
         Family(
+            "somaresil_canary_evidence_threshold",
+            "gauge",
+            ("canary", "against"),
+            "The evidence that is enough to decide: 1 / alpha against a candidate, 1 / beta for it.",
+            reserve=3,
+            agree=True,
+        ),
+        Family(
             "somaresil_canary_events",
             "counter",
             ("canary", "side", "outcome"),
@@ -323,6 +379,13 @@ FAMILIES: Final = {
             "counter",
             ("canary", "step"),
             "What became of the phases of a canary: promote, complete, rollback.",
+            reserve=3,
+        ),
+        Family(
+            "somaresil_deployments",
+            "counter",
+            ("ok",),
+            "Versions that were put in service, by whether that went well; unknown: nobody has said.",
             reserve=3,
         ),
         Family(
@@ -351,6 +414,24 @@ FAMILIES: Final = {
             "counter",
             ("guard", "policy", "decision"),
             "What policies in shadow mode would have done.",
+        ),
+        Family(
+            "somaresil_workers",
+            "gauge",
+            ("service_name", "deployment_environment"),
+            "Processes of the service that live and tell what they count.",
+        ),
+        Family(
+            "somaresil_defects",
+            "counter",
+            ("place",),
+            "How often something raised where nothing may raise, by the place; no call failed for it.",
+        ),
+        Family(
+            "somaresil_shared_state_lost",
+            "gauge",
+            ("backend",),
+            "1 while a backend of shared state cannot be reached, 0 once it is back; with several workers: how many do not reach it.",
         ),
         Family(
             "somaresil_ignored_headers",

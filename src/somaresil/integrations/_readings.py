@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.config import Checker
 from somaresil.integrations._families import (
     FAMILIES,
     HTTP_LABELS,
@@ -19,6 +20,7 @@ from somaresil.integrations._families import (
     REQUESTS,
     STAGE_FAMILIES,
     SUBJECT_LABELS,
+    SWITCH_STATES,
     Family,
     Histogram,
     Labels,
@@ -177,6 +179,10 @@ class Reader:
         self._try("incidents", self._read_incidents, reading)
         self._try("faults", self._read_faults, reading)
         self._try("faults of the process", self._read_process_faults, reading)
+        self._try("the process", self._read_process, reading)
+        self._try("the kill switch", self._read_switch, reading)
+        self._try("permission of experiments", self._read_permission, reading)
+        self._try("deployments", self._read_deployments, reading)
         self._try("ignored headers", self._read_ignored, reading)
         self._try("runtime violations", self._read_violations, reading)
         self._try("request plans", self._read_plans, reading)
@@ -211,6 +217,30 @@ class Reader:
             for labels, count in counts.items():
                 reading.rows[f"somaresil_faults_{family}"][labels] = count
 
+    def _read_process(self, reading: Reading) -> None:
+        resilience, rows = self._resilience, reading.rows
+        rows["somaresil_workers"][resilience.service, resilience.environment or ""] = 1
+        for place, times in resilience.listeners.defects().items():
+            rows["somaresil_defects"][place,] = times
+        for backend, lost in resilience.listeners.lost_backends().items():
+            rows["somaresil_shared_state_lost"][backend,] = int(lost)
+        running = rows["somaresil_experiments"]
+        for run in resilience.chaos.runs:
+            key = (run.config.target_component, run.config.experiment.value)
+            running[key] = _number_of(running.get(key, 0)) + 1
+
+    def _switch(self) -> str:
+        chaos = self._resilience.chaos
+        try:
+            return "engaged" if chaos.engaged is not None else "released" if chaos.safety.switches else "none"
+        except OSError:
+            return "unreadable"
+
+    def _read_switch(self, reading: Reading) -> None:
+        now = self._switch()
+        for state in SWITCH_STATES:
+            reading.rows["somaresil_kill_switch"][state,] = int(state == now)
+
     def _read_process_faults(self, reading: Reading) -> None:
         chaos = self._resilience.chaos
         there, released = reading.rows["somaresil_process_faults"], reading.rows["somaresil_process_faults_released"]
@@ -228,6 +258,22 @@ class Reader:
             held[key] = _number_of(held.get(key, 0)) + effect.held
             for measure, amount in effect.measured.items():
                 effects[effect.resource, measure] = max(_number_of(effects.get((effect.resource, measure), 0)), amount)
+
+    def _read_permission(self, reading: Reading) -> None:
+        chaos = self._resilience.chaos
+        for reason, count in chaos.ended().items():
+            reading.rows["somaresil_experiments_ended"][reason,] = count
+        if chaos.permission().ceilings is None:
+            return
+        check = Checker()
+        chaos.permission().check(check, chaos.place)
+        # While nobody knows what a switch says nothing may start.
+        stopped = self._switch() in {"engaged", "unreadable"}
+        reading.rows["somaresil_chaos_allowed"][()] = int(not stopped and not check.problems)
+
+    def _read_deployments(self, reading: Reading) -> None:
+        for ok, count in self._resilience.deployments().items():
+            reading.rows["somaresil_deployments"][ok,] = count
 
     def _read_plans(self, reading: Reading) -> None:
         for result, count in self._resilience.chaos.requests.counts().items():
@@ -278,6 +324,11 @@ def _read_canary(reading: Reading, name: str, canary: CanaryController) -> None:
     evidence = {"worse": found.worse, "objective": found.too_bad, "not_much_worse": found.not_much_worse}
     for against, e in evidence.items():
         reading.rows["somaresil_canary_evidence"][name, against] = e
+    # A judge of many pods has levels of its own.
+    levels = getattr(canary.judge, "levels", canary.config)
+    enough = {"worse": levels.alpha, "objective": levels.alpha, "not_much_worse": levels.beta}
+    for against, probability in enough.items():
+        reading.rows["somaresil_canary_evidence_threshold"][name, against] = 1.0 / probability
     # Workers are added up, so each tells its own.
     counts = canary.seen()
     events = reading.rows["somaresil_canary_events"]
@@ -304,6 +355,8 @@ def _read_calls(reading: Reading, name: str, guard: Guard) -> None:
             rows[name, outcome.value, "true" if injected else "false"] = number
     histogram = Histogram(counts.bounds, tuple(counts.histogram(*_ENDED_BY_ITSELF)), None)
     reading.rows["somaresil_call_duration_seconds"][name,] = histogram
+    for reason, number in guard.rejections().items():
+        reading.rows["somaresil_rejections"][name, reason] = number
 
 
 def _read_rate_limit(reading: Reading, name: str, guard: Guard) -> None:

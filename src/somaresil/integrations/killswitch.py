@@ -210,8 +210,11 @@ class RedisKillSwitch:
 
     def _tell(self, error: BaseException | None) -> None:
         listeners, now = self._resilience.listeners, self._resilience.clock.time()
+        if error is None:
+            listeners.reached(self.where)
         if error is not None and self._lost_at is None:
             self._lost_at = time.monotonic()
+            listeners.lost(self.where)
             if listeners.wants(SharedStateLost):
                 listeners.emit(SharedStateLost(self.where, now, type(error).__qualname__))
         elif error is None and self._lost_at is not None:

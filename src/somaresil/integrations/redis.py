@@ -221,6 +221,7 @@ class SharedBreakers:
         if self._closed or self._said_lost:
             return
         self._said_lost, self._lost_at = True, time.monotonic()
+        self.resilience.listeners.lost(self.backend)
         _log.warning("shared state at %s cannot be reached (%s); local state decides", self.backend, describe(error))
         listeners = self.resilience.listeners
         if listeners.wants(SharedStateLost):
@@ -228,6 +229,7 @@ class SharedBreakers:
 
     def _found(self) -> None:
         self._in_touch.set()
+        self.resilience.listeners.reached(self.backend)
         if not self._said_lost or self._lost_at is None:
             return
         self._said_lost = False

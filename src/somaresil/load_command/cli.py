@@ -29,6 +29,7 @@ def add_command(commands: Any) -> None:
     run.add_argument("--json", metavar="FILE", help="write the report as JSON too, with the sketches in it")
     run.add_argument("--markdown", metavar="FILE", help="write the report as Markdown too")
     run.add_argument("--html", metavar="FILE", help="write the report as a page too")
+    run.add_argument("--metrics", metavar="HOST:PORT", help="tell Prometheus how the run goes, there, while it lasts")
     run.set_defaults(perform="run")
     capacity = actions.add_parser(
         "capacity",

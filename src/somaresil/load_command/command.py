@@ -29,9 +29,10 @@ from somaresil.markdown import table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
     from somaresil.load.capacity import Capacity, Probe
+    from somaresil.load.generator import Point, Run
     from somaresil.load.report import LoadReport
     from somaresil.load.scenario import Scenario
 
@@ -104,7 +105,8 @@ def _load(arguments: argparse.Namespace) -> int:
     _prepare(scenario)
     forms = _forms(arguments)
     try:
-        report, number = asyncio.run(_played(scenario, arguments))
+        with _told(scenario, arguments.metrics) as watch:
+            report, number = asyncio.run(_played(scenario, arguments, watch))
     except OSError as broken:
         # The control app is lost; what requests meet is in the figures.
         raise _RefusedError(describe(broken)) from None
@@ -114,13 +116,41 @@ def _load(arguments: argparse.Namespace) -> int:
     return report.exit_code if number is None else 128 + number
 
 
-async def _played(scenario: Scenario, arguments: argparse.Namespace) -> tuple[LoadReport, int | None]:
+@contextlib.contextmanager
+def _told(scenario: Scenario, address: str | None) -> Generator[Callable[[Point, Run], None] | None]:
+    """Answer whoever scrapes ``address``, and give what wants to be told of slices; None: nobody scrapes."""
+    if address is None:
+        yield None
+        return
+    from somaresil.integrations.loadmetrics import LoadMetrics, address_of
+
+    if (where := address_of(address)) is None:
+        raise _RefusedError(f"--metrics {address}: expected HOST:PORT, such as 127.0.0.1:9102")
+    metrics = LoadMetrics()
+    with contextlib.ExitStack() as serving:
+        try:
+            bound = serving.enter_context(metrics.serve(*where))
+        except OSError as taken:
+            raise _RefusedError(f"--metrics {address}: {describe(taken)}") from None
+        print(f"metrics: http://{address.rpartition(':')[0]}:{bound}/metrics", file=sys.stderr, flush=True)
+        yield metrics.watching(scenario)
+
+
+async def _played(
+    scenario: Scenario, arguments: argparse.Namespace, watch: Callable[[Point, Run], None] | None
+) -> tuple[LoadReport, int | None]:
     progress = progress_for(sys.stderr, scenario, quiet=arguments.quiet)
     experiments = None if scenario.chaos is None else Experiments(scenario.chaos)
+
+    def both(point: Point, run: Run) -> None:
+        progress.point(point, run)
+        if watch is not None:
+            watch(point, run)
+
     session = Session(
         scenario,
         allow_hosts=arguments.allow_host,
-        watch=progress.point,
+        watch=progress.point if watch is None else both,
         struck=bool if experiments is None else experiments.struck,
         begin=None if experiments is None else experiments.start,
     )

@@ -415,7 +415,16 @@ def test_no_metric_has_more_than_two_hundred_label_sets(resilience, registry):
         fail_through(guard)
         resilience.routes.cell("GET", f"/{number}", 200, ()).add(Outcome.GOOD, 0.2, 0.1, 0.0, injected=False)
     sets = sets_of(registry)
-    chaos = ("somaresil_faults_", "somaresil_process_faults", "somaresil_resource_")
+    chaos = (
+        "somaresil_faults_",
+        "somaresil_process_faults",
+        "somaresil_resource_",
+        "somaresil_experiments",
+        "somaresil_shared_state",
+        "somaresil_defects",
+        "somaresil_chaos_allowed",
+        "somaresil_runtime_violations",
+    )
     assert set(sets) == {name for name in FAMILIES if not name.startswith(chaos) and name not in KINDS}
     assert max(sets.values()) <= 200
     found = scrape(registry)

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somaresil import SLO, ConfigurationError
-from somaresil.cli import main
 from somaresil.model.slo import FAST_BURN, BurnPolicy
 from somaresil.slo import defaults
 from somaresil.slo.rules import Histogram, Queries, RuleOptions, compile_rules
@@ -25,7 +24,7 @@ LONG = RuleOptions(retention=timedelta(days=100))
 def rules_of(slo, options=LONG, **more):
     """Compile one objective; give its rules by name or alert, and its groups."""
     compiled = compile_rules([slo], options, **more)
-    (name,) = (name for name in compiled.files if name.endswith(".rules.yaml") and not name.startswith("latency."))
+    (name,) = (name for name in compiled.files if name.endswith(".rules.yaml"))
     groups = yaml.safe_load(compiled.files[name])["groups"]
     return {rule.get("record") or rule["alert"]: rule for group in groups for rule in group["rules"]}, groups
 
@@ -69,13 +68,13 @@ def test_alerts_say_what_whoever_is_woken_needs():
         retention=timedelta(days=30),
         service="gateway",
         alert_labels={"team": "edge"},
-        runbook_url="https://wiki/{slo}",
+        runbook_url="https://wiki/{alert}/{slo}",
         labels={"job": "gw"},
     )
     rules, _ = rules_of(availability(target=99.9, description="Requests are answered."), options)
     alert = rules["ErrorBudgetBurnPage"]
     assert alert["labels"] == {"slo": "up", "service": "gateway", "team": "edge", "severity": "page"}
-    assert alert["annotations"]["runbook_url"] == "https://wiki/up"
+    assert alert["annotations"]["runbook_url"] == "https://wiki/error-budget-burn-page/up"
     assert alert["annotations"]["description"].startswith(
         "Requests are answered. Objective: 99.9 % in 30d. It fires at any of: more than 2 %"
     )
@@ -132,18 +131,6 @@ def test_sloth_names_and_labels():
         "slo:period_burn_rate:ratio",
         "slo:period_error_budget_remaining:ratio",
     } <= set(rules)
-
-
-def test_quantiles_are_recorded_when_an_objective_is_about_latency():
-    """By guard and by route, each quantile; not otherwise."""
-    compiled = compile_rules([availability(latency=2.0)], RuleOptions(retention=timedelta(days=30), quantiles=(0.95, 0.999)))
-    (group,) = yaml.safe_load(compiled.files["latency.quantiles.rules.yaml"])["groups"]
-    assert group["rules"][1] == {
-        "record": "guard:somaresil_call_duration_seconds:p99_9",
-        "expr": "histogram_quantile(0.999, sum by (guard, le) (rate(somaresil_call_duration_seconds_bucket{}[5m])))",
-    }
-    assert len(group["rules"]) == 6
-    assert "latency.quantiles.rules.yaml" not in compile_rules([availability()], LONG).files
 
 
 # -- refused ------------------------------------------------------------------------------------------------------------------------------
@@ -285,7 +272,6 @@ def test_options_are_checked_all_at_once():
             runbook_url="javascript:x",
             events_per_hour={"up": -1.0},
             buckets=(-1.0,),
-            quantiles=(1.0,),
             sloth="yes",
             cap_unreachable=1,
         )
@@ -301,7 +287,6 @@ def test_options_are_checked_all_at_once():
         "buckets[0]",
         "cap_unreachable",
         "sloth",
-        "quantiles[0]",
     ]
 
 
@@ -317,7 +302,9 @@ def test_durations_in_their_largest_unit(seconds, text):
     assert duration(seconds) == text
 
 
-texts = st.text() | st.sampled_from(["a: b", "- x", "yes", "1", "'", '"', "{{x}}", "a\nb", "#", "\\", "\u2028", "\U0001f600", ""])
+texts = st.text() | st.sampled_from(
+    ["a: b", "- x", "yes", "1", "'", '"', "{{x}}", "a\nb", "a\nb\n", "a\n\nb\n\n", "a\n", "#", "\\", "\u2028", "\U0001f600", ""]
+)
 keys = st.from_regex(r"k_[a-z_]{1,8}", fullmatch=True)
 trees = st.recursive(
     texts | st.booleans() | st.integers() | st.none(),
@@ -336,46 +323,3 @@ def test_names_of_files_differ_and_are_plain():
     """Two objectives whose names differ only in letters that files do not have get two files."""
     files = compile_rules([availability("a/b"), availability("a:b"), availability("A_B")], LONG).files
     assert [name for name in files if name.endswith(".rules.yaml")] == ["a_b.rules.yaml", "a_b-2.rules.yaml", "A_B-3.rules.yaml"]
-
-
-# -- the command --------------------------------------------------------------------------------------------------------------------------
-
-FILE = """
-[slos.up]
-target_percentage = 99.9
-measurement_window = "30d"
-"""
-
-
-def test_the_command_writes_and_checks(tmp_path, capsys):
-    """Files by objective; with --check it tells what differs, is missing or is left over, and writes nothing."""
-    (tmp_path / "slo.toml").write_text(FILE)
-    out = tmp_path / "rules"
-    command = ["rules", "--slo", str(tmp_path / "slo.toml"), "--out", str(out), "--retention", "31d", "--service", "gw", "--label", "job=x"]
-    assert main([*command, "--check"]) == 1
-    assert not out.exists()
-    assert main(command) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["up.page.test.yaml", "up.rules.yaml"]
-    assert main([*command, "--check"]) == 0
-    (out / "old.rules.yaml").write_text("groups: []")
-    (out / "up.rules.yaml").write_text("groups: []")
-    capsys.readouterr()
-    assert main([*command, "--check"]) == 1
-    assert [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()] == ["differs", "left over"]
-
-
-def test_the_command_refuses_with_every_problem(tmp_path, capsys):
-    """Retention of Prometheus' own default is too short for 30 days; nothing is written."""
-    (tmp_path / "slo.toml").write_text(FILE)
-    command = ["rules", "--slo", str(tmp_path / "slo.toml"), "--out", str(tmp_path / "rules")]
-    assert main([*command, "--scrape-interval", "2m"]) == 2
-    error = capsys.readouterr().err
-    assert "slos.up.measurement_window" in error
-    assert "windows[0].short" in error
-    assert not (tmp_path / "rules").exists()
-    assert main([*command, "--label", "x"]) == 2
-    assert main([*command, "--events-per-hour", "many"]) == 2
-    for wrong in (["--retention", "long"], ["--buckets", "a,b"]):
-        with pytest.raises(SystemExit) as ended:
-            main([*command, *wrong])
-        assert ended.value.code == 2

@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from somaresil.errors import describe
 from somaresil.integrations._locust_pace import LATE, PACES, missed
 from somaresil.integrations._locust_report import ClientRun, LocustReport, checks_of, limits_of
 from somaresil.integrations._locust_tally import Sum, Tally, ending_of
+from somaresil.integrations.loadmetrics import LoadMetrics, address_of
 from somaresil.integrations.locust._sse import ENDING, GAP_BOUNDS
 from somaresil.load.arrivals import Stage
 from somaresil.load.orders import Request
@@ -50,6 +52,7 @@ _PATIENCE: Final = 10.0
 """Seconds, beside the ``--stop-timeout``, in which workers must tell their last counts."""
 _LOOK: Final = 0.05
 _SLICE: Final = 1.0
+_SHOWN_EVERY: Final = 1.0
 _UNKNOWN: Final = 2
 _LOCAL: Final = "locust"
 _CLOCK: Final = SystemClock()
@@ -65,6 +68,7 @@ def judge(
     server_slos: Iterable[str] = (),
     report: str | os.PathLike[str] | None = None,
     allow_hosts: Iterable[str] = (),
+    tell: str | None = None,
 ) -> Judge:
     """Judge the tests of this locustfile; to be called once in it. Locust's exit code is then 0 (kept), 1 (not kept) or 2 (not known).
 
@@ -75,12 +79,21 @@ def judge(
     - ``metrics``: the address of the service's metrics in the text form of Prometheus, read at the beginning and at the end of a test;
       ``server_slos``: objectives that are judged by them;
     - ``report``: a file that gets the report, as JSON or (``.md``) Markdown; as text it goes to the standard output;
-    - ``allow_hosts``: hosts that are not loopback and may be put under load. Locust ends with 2 for any other.
+    - ``allow_hosts``: hosts that are not loopback and may be put under load. Locust ends with 2 for any other;
+    - ``tell``: ``HOST:PORT`` at which Prometheus is answered while a test runs (:mod:`somaresil.integrations.loadmetrics`), by the master
+      or the single process. Locust ends with 2 when somebody else is there.
 
     Raises :class:`~somaresil.errors.ConfigurationError`.
     """
     return Judge(
-        scenario, thresholds=thresholds, slos=slos, metrics=metrics, server_slos=server_slos, report=report, allow_hosts=allow_hosts
+        scenario,
+        thresholds=thresholds,
+        slos=slos,
+        metrics=metrics,
+        server_slos=server_slos,
+        report=report,
+        allow_hosts=allow_hosts,
+        tell=tell,
     ).listen()
 
 
@@ -97,6 +110,7 @@ class Judge:
         server_slos: Iterable[str] = (),
         report: str | os.PathLike[str] | None = None,
         allow_hosts: Iterable[str] = (),
+        tell: str | None = None,
     ) -> None:
         """Nothing is listened to yet. Arguments and errors are those of :func:`judge`."""
         found = None if scenario is None else read_scenario(scenario)
@@ -111,10 +125,16 @@ class Judge:
             check.problem("report", str(self._file), "a file in a folder that is there")
             check.finish()
         self._allowed = frozenset(allow_hosts)
+        self._tell = None if tell is None else address_of(tell)
+        if tell is not None and self._tell is None:
+            check = Checker("judge")
+            check.problem("tell", tell, "HOST:PORT, such as 127.0.0.1:9102")
+            check.finish()
         bounds = bounds_of(self.limits, self.slos)
         GAP_BOUNDS.update(bounds.get("gap", ()))
         self.tally = Tally(bounds)
         self.sum = Sum(bounds)
+        self._serving = ExitStack()
         self._environment: Environment | None = None
         self._begun: float | None = None
         self._ended: float | None = None
@@ -153,10 +173,38 @@ class Judge:
             self._check_hosts(environment)
             if isinstance(runner, MasterRunner):
                 runner.register_message(_LAST, self._last)
+            if self._tell is not None:
+                self._serve(environment, *self._tell)
         if not isinstance(runner, MasterRunner):
             gevent.spawn(self._watch)
         # The loop's idea of now is that of its last turn, before this file was imported: a --run-time would be over that much too early.
         gevent.get_hub().loop.update_now()
+
+    def _serve(self, environment: Environment, host: str, port: int) -> None:
+        metrics = LoadMetrics()
+        try:
+            # As long as the process lives.
+            self._serving.enter_context(metrics.serve(host, port))
+        except OSError as taken:
+            _LOG.error("tell=%r: %s", f"{host}:{port}", describe(taken))
+            raise SystemExit(_UNKNOWN) from None
+        gevent.spawn(self._show, environment, metrics)
+
+    def _show(self, environment: Environment, metrics: LoadMetrics) -> None:
+        """Tell how the test goes, about once a second."""
+        while True:
+            gevent.sleep(_SHOWN_EVERY)
+            if self._begun is None or self._ended is not None:
+                continue
+            try:
+                if not isinstance(environment.runner, MasterRunner):
+                    self.sum.add(_LOCAL, self.tally.take())
+                users = 0 if environment.runner is None else environment.runner.user_count
+                run = self._run(list(self.sum.problems))
+                metrics.tell(self._about(environment, 1.0).name, run, in_flight=users, cpu=run.cpu)
+            except Exception:  # noqa: BLE001 - what is shown must not end the test
+                _LOG.exception("how the test goes cannot be told to Prometheus any more")
+                return
 
     def _check_hosts(self, environment: Environment) -> None:
         hosts = [environment.host] if environment.host else [user.host for user in environment.user_classes]
@@ -306,15 +354,8 @@ class Judge:
                 self._gather(runner)
         else:
             self.sum.add(_LOCAL, self.tally.take(), last=True)
-        now = _CLOCK.monotonic()
-        begun = now if self._begun is None else self._begun
-        seconds = max((now if self._ended is None else self._ended) - begun, 1e-9)
         problems = [*self.sum.problems, *(f"{client} was lost" for client in self.sum.missing if not self._complete or not distributed)]
-        run = ClientRun(self.sum.books, seconds, seconds, complete=self._complete, notes=problems, clients=self.sum.clients)
-        run.cpu = max((busiest for busiest, _ in self.sum.clients.values()), default=0.0)
-        for _, lag in self.sum.clients.values():
-            run.lateness.merge(lag)
-        run.offered = run.books.total(parts=("calm", "chaos", "injected")).started
+        run = self._run(problems)
         checks = [*checks_of(self.limits, self.slos, run)]
         if problems:
             checks.append(Check("all counts", Answer.UNKNOWN, "; ".join(problems)))
@@ -329,7 +370,7 @@ class Judge:
         if self._scenario is not None and self._scenario.chaos is not None:
             run.notes.append("the experiments of the scenario are not started by Locust")
         return LocustReport(
-            self._about(environment, seconds),
+            self._about(environment, run.seconds),
             run,
             tuple(checks),
             self._started_at,
@@ -337,6 +378,18 @@ class Judge:
             workers=len(self.sum.clients) if distributed else 0,
             locust_requests=environment.stats.total.num_requests,
         )
+
+    def _run(self, problems: list[str]) -> ClientRun:
+        """What all processes have told so far."""
+        now = _CLOCK.monotonic()
+        begun = now if self._begun is None else self._begun
+        seconds = max((now if self._ended is None else self._ended) - begun, 1e-9)
+        run = ClientRun(self.sum.books, seconds, seconds, complete=self._complete, notes=problems, clients=self.sum.clients)
+        run.cpu = max((busiest for busiest, _ in self.sum.clients.values()), default=0.0)
+        for _, lag in self.sum.clients.values():
+            run.lateness.merge(lag)
+        run.offered = run.books.total(parts=("calm", "chaos", "injected")).started
+        return run
 
     def _view(self) -> ServerView | None:
         before = self._before

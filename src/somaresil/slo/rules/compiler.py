@@ -14,9 +14,8 @@ from somaresil.slo.objective import SLO
 from somaresil.slo.rules.checks import SCRAPES, check_objective
 from somaresil.slo.rules.options import RuleOptions
 from somaresil.slo.rules.promtest import tests_of
-from somaresil.slo.rules.quantiles import quantile_rules, quantile_test
 from somaresil.slo.rules.source import EVENTS, EXAMPLE, Events, GroupEvents, Queries, source_of
-from somaresil.slo.rules.text import duration, number, quoted, template, yaml
+from somaresil.slo.rules.text import duration, number, page_of, quoted, template, yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -40,6 +39,8 @@ class Compiled:
     """``*.rules.yaml`` for Prometheus, ``*.test.yaml`` for ``promtool test rules``, to stand in one folder."""
     notes: tuple[str, ...]
     """What could not be said in rules, in words."""
+    groups: tuple[dict[str, Any], ...] = ()
+    """The groups of all files of rules, as data: for objects that hold them all."""
 
 
 def compile_rules(
@@ -76,24 +77,23 @@ def compile_rules(
                 check.problem(f"{what}.{name}", name, f"an objective ({', '.join(found) or 'there is none'})")
     check.finish()
     files: dict[str, str] = {}
+    groups: list[dict[str, Any]] = []
     notes: list[str] = []
     for rules in found.values():
         stem = _stem(rules.slo.name, files)
         name = f"{stem}.rules.yaml"
-        files[name] = yaml({"groups": list(rules.groups())})
+        groups += (own := list(rules.groups()))
+        files[name] = yaml({"groups": own})
         for kind, test in tests_of(rules, name):
             files[f"{stem}.{kind}.test.yaml"] = yaml(test)
         if rules.slo.group_by is not None and isinstance(rules.source, Events):
             grouped, name = GroupRules(rules.slo, rules.options), f"{stem}.groups.rules.yaml"
-            files[name] = yaml({"groups": list(grouped.groups())})
+            groups += (own := list(grouped.groups()))
+            files[name] = yaml({"groups": own})
             for kind, test in tests_of(grouped, name):
                 files[f"{stem}.groups.{kind}.test.yaml"] = yaml(test)
         notes += rules.notes()
-    if options.quantiles and any(rules.slo.indicator == "latency" for rules in found.values()):
-        name = "latency.quantiles.rules.yaml"
-        files[name] = yaml({"groups": [quantile_rules(options)]})
-        files["latency.quantiles.test.yaml"] = yaml(quantile_test(options, name))
-    return Compiled(files, tuple(notes))
+    return Compiled(files, tuple(notes), tuple(groups))
 
 
 def _stem(name: str, files: Mapping[str, str]) -> str:
@@ -285,7 +285,9 @@ class Rules:
         about = f"{slo.description.strip()} " if slo.description.strip() else ""
         target = f"{number(Decimal(str(slo.target_percentage)))} % in {slo.calendar or duration(slo.period)}"
         return self._annotated(
-            f"The error budget of {self.subject} burns too fast", f"{about}Objective: {target}. It fires at any of: {pace}."
+            self.alert(severity),
+            f"The error budget of {self.subject} burns too fast",
+            f"{about}Objective: {target}. It fires at any of: {pace}.",
         )
 
     def _pace(self, window: model.Window) -> str:
@@ -293,10 +295,10 @@ class Rules:
         long, short = duration(window.long), duration(window.short)
         return f"more than {share} % of the budget within {long}, and still so in the last {short} (errors above {errors} %)"
 
-    def _annotated(self, summary: str, description: str) -> dict[str, str]:
+    def _annotated(self, alert: str, summary: str, description: str) -> dict[str, str]:
         found = {"summary": summary, "description": description}
         if self.options.runbook_url is not None:
-            found["runbook_url"] = self.options.runbook_url.replace("{slo}", self.slo.name)
+            found["runbook_url"] = self.options.runbook_url.replace("{alert}", page_of(alert)).replace("{slo}", self.slo.name)
         return found
 
     def _unseen(self) -> dict[str, Any]:
@@ -312,7 +314,9 @@ class Rules:
         """What is said when there are no data."""
         name = self.slo.name
         return self._annotated(
-            f"Nothing is known of {name}", f"Nobody has exported events of {name} for {_UNSEEN_FOR}: no alert of it can fire."
+            "ObjectiveUnseen",
+            f"Nothing is known of {name}",
+            f"Nobody has exported events of {name} for {_UNSEEN_FOR}: no alert of it can fire.",
         )
 
     def notes(self) -> Iterator[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["RuleOptions"]
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_ADDRESS: Final = re.compile(r"https?://|/?[A-Za-z0-9._~-]+/")
 _LONGEST: Final = 200
 _MOST_LABELS: Final = 20
 _TAKEN: Final = frozenset({"slo", "outcome", "severity", "service", "alertname", "le", "quantile"})
@@ -38,7 +39,8 @@ class RuleOptions:
     alert_labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
     """Further labels of alerts, for the routes of Alertmanager."""
     runbook_url: str | None = None
-    """Becomes the annotation ``runbook_url``; ``{slo}`` in it is the name of the objective."""
+    """Becomes the annotation ``runbook_url``; ``{slo}`` in it is the name of the objective, ``{alert}`` the page of the alert, such as
+    ``error-budget-burn-page``. An address, or a path relative to whatever shows it."""
     events_per_hour: Mapping[str, float] = field(default_factory=dict)
     """Expected traffic by objective, ``*`` for all others: then a condition that a single bad event fires is refused."""
     buckets: tuple[float, ...] | None = None
@@ -47,8 +49,6 @@ class RuleOptions:
     """Let conditions that no traffic could meet fire at 99 % of errors, as they do in the process, instead of refusing them."""
     sloth: bool = False
     """Label what is recorded as Sloth does, so that its dashboards work."""
-    quantiles: tuple[float, ...] = (0.5, 0.95, 0.99)
-    """Of call and request durations, recorded when an objective is about latency."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -60,8 +60,8 @@ class RuleOptions:
         for name in ("labels", "alert_labels"):
             _check_labels(check, name, getattr(self, name))
         url = self.runbook_url
-        if url is not None and not (isinstance(url, str) and url.startswith(("https://", "http://")) and url.isprintable()):
-            check.problem("runbook_url", url, "a URL with http:// or https://")
+        if url is not None and not (isinstance(url, str) and _ADDRESS.match(url) and url.isprintable()):
+            check.problem("runbook_url", url, "a URL with http:// or https://, or a path")
         if not isinstance(self.events_per_hour, Mapping):
             check.problem("events_per_hour", self.events_per_hour, "a mapping of objectives to events")
         else:
@@ -71,8 +71,6 @@ class RuleOptions:
             check.number(f"buckets[{number}]", bound, minimum=0.0)
         check.type("cap_unreachable", self.cap_unreachable, bool, "True or False")
         check.type("sloth", self.sloth, bool, "True or False")
-        for number, quantile in enumerate(self.quantiles):
-            check.number(f"quantiles[{number}]", quantile, minimum=0.0, maximum=1.0, exclusive=True)
         check.finish()
 
 

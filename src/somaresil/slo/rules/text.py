@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["duration", "exact_duration", "number", "quoted", "template", "yaml"]
+__all__ = ["duration", "exact_duration", "number", "page_of", "quoted", "template", "yaml"]
 
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
@@ -37,6 +38,11 @@ def quoted(text: str) -> str:
     """As a string of PromQL, which has the escapes of Go."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(character if character.isprintable() else f"\\U{ord(character):08x}" for character in escaped) + '"'
+
+
+def page_of(alert: str) -> str:
+    """The page of an alert among the runbooks, without its ending: ``guard-breaker-open`` of ``GuardBreakerOpen``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", alert).lower()
 
 
 def template(text: str) -> str:
@@ -75,11 +81,12 @@ def _flat(value: Any) -> bool:
 def _scalar(value: Any, depth: int) -> str:
     if isinstance(value, Mapping):
         return "{}"
-    # A block keeps neither a line end at its end nor, without more ado, blanks at its begin.
-    block = isinstance(value, str) and "\n" in value and value == value.strip()
-    if block and all(line.isprintable() and line == line.rstrip() for line in value.split("\n")):
+    # A block keeps one line end at its end or none, and without more ado no blanks at its begin.
+    body = value.removesuffix("\n") if isinstance(value, str) else ""
+    lines = body.split("\n")
+    if "\n" in body and body == body.strip() and all(line.isprintable() and line == line.rstrip() for line in lines):
         indent = "  " * (depth + 1)
-        return "|-\n" + "\n".join(f"{indent}{line}" if line else "" for line in value.split("\n"))
+        return ("|-\n" if body == value else "|\n") + "\n".join(f"{indent}{line}" if line else "" for line in lines)
     if isinstance(value, str) and value.isprintable() and '"' in value:
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, str):

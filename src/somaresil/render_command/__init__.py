@@ -1,0 +1,1 @@
+"""The command ``somaresil render``: boards, rules and manifests from the service's own configuration."""
