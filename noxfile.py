@@ -27,7 +27,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "imports", "tests", "docs", "bench-smoke"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "browser", "docs", "bench-smoke"]
 
 ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -39,6 +39,7 @@ PACKAGE = ".[demo,otel,pytest]"
 KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
 """pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
 ONCE = (
+    "tests/browser",
     "tests/docs",
     "tests/planted",
     "tests/integration/test_demo.py",
@@ -225,6 +226,14 @@ def lowest(session: nox.Session) -> None:
     others = [requirement for requirement in _group("test") if not requirement.startswith("schemathesis")]
     session.install(PACKAGE, *(requirement.replace(">=", "==") for requirement in [*admitted, *adapted]), *others)
     _pytest(session, *_folders_of("unit", "property", "behaviour"), *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Drive the page of the dashboard with a real browser, on the oldest Python."""
+    _debian(session, "chromium")
+    session.install(PACKAGE, *_group("browser"))
+    _pytest(session, *(session.posargs or ["tests/browser"]))
 
 
 @nox.session
