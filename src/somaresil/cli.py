@@ -29,6 +29,7 @@ from somaresil.load_command import cli as load_command
 from somaresil.perf_command import cli as perf_command
 from somaresil.sla import cli as sla_command
 from somaresil.toolkit import cli as toolkit_command
+from somaresil.top_command import cli as top_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -168,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     canary_command.add_to(commands)
     rules_command.add_to(commands)
     slo_command.add_to(commands)
+    top_command.add_to(commands)
     return parser
 
 
