@@ -129,7 +129,8 @@ class Remote:
         return incoming
 
     def _unreachable(self, broken: Exception) -> Impossible:
-        reason = getattr(broken, "reason", broken)
+        # Errors of ssl have a reason too, which is a text.
+        reason = broken if isinstance(broken, ssl.SSLError) else getattr(broken, "reason", broken)
         if isinstance(reason, ssl.SSLCertVerificationError):
             hint = "SSL_CERT_FILE may name a file with the certificate of the authority that has signed it"
             return Impossible(f"{self._url}: its certificate is not trusted here: {reason.verify_message}. {hint}")

@@ -135,29 +135,36 @@ class Feed:
 
     def _follow(self) -> None:
         wait = _FIRST_WAIT
+        first = True
         while not self._ended.is_set():
             before = self._came
             try:
-                self._read()
+                self._read(again=not first)
                 why = "the stream has ended"
             except Impossible as broken:
                 why = str(broken)
+            first = False
             if self._ended.is_set():
                 return
             if self._came > before:
+                # It works, and has only broken off.
                 wait = _FIRST_WAIT
+                self._clock.wait(self._ended, wait)
             # A stream may be refused, by a proxy or for there are too many of them, where questions are answered.
-            if not self._poll():
+            elif not self._poll():
                 self._trouble(why)
                 self._clock.wait(self._ended, wait)
                 wait = min(_LONGEST_WAIT, wait * 2.0)
 
-    def _read(self) -> None:
+    def _read(self, *, again: bool) -> None:
         headers = {"Last-Event-ID": self._last} if self._last else {}
         incoming = self._remote.stream("/api/stream", silence=SILENCE, headers=headers)
         with self._lock:
             self._incoming = incoming
         try:
+            if again:
+                # What has changed meanwhile is not waited for.
+                self._picture(ask_picture(self._remote))
             if self._ended.is_set():
                 return
             reader = EventReader(LARGEST)
@@ -184,6 +191,7 @@ class Feed:
         if kind == "picture":
             self._picture(said)
         elif kind == "event":
+            self._came = self._clock.monotonic()
             self._keep([said])
 
     def _poll(self) -> bool:
