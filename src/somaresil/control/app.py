@@ -19,9 +19,9 @@ from somaresil.chaos.plan import VERSION, ChaosPlan
 from somaresil.chaos.vetting import MEET
 from somaresil.config import Checker, did_you_mean
 from somaresil.control.document import LONGEST_REASON, document
-from somaresil.control.views import capabilities_of, experiment, lever, status
 from somaresil.errors import ConfigurationError, Problem
 from somaresil.mounted.request import Doorkeeper, Request, is_json, live
+from somaresil.mounted.views import capabilities_of, experiment, lever, status
 from somaresil.mounted.wire import Answer, Refused, body_of, parse, problem
 from somaresil.slo.journal import deployment
 
