@@ -13,8 +13,9 @@ import socket
 import sys
 import threading
 import weakref
+from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, get_args
 
 from somaresil.chance import Chance
 from somaresil.chaos.conditions import ChaosBudgetSpent, Condition
@@ -53,8 +54,10 @@ if TYPE_CHECKING:
     from somaresil.canary.split import Canary
     from somaresil.chaos.conditions import StopCondition
     from somaresil.chaos.run import ExperimentRun
+    from somaresil.dashboard.app import DashboardApp, DashboardOptions, Open
     from somaresil.events import CallEnded, Listener
     from somaresil.guard.change import Change
+    from somaresil.mounted.auth import Authenticator
     from somaresil.outcome import Classifier
     from somaresil.policy.adaptive import AdaptiveLimit
     from somaresil.policy.breaker import CircuitBreaker
@@ -563,6 +566,15 @@ class Resilience:
         )
         journal.start()
         return journal
+
+    def dashboard(self, *, auth: Authenticator | Open, **options: Unpack[DashboardOptions]) -> DashboardApp:
+        """An ASGI application that shows all this live: ``app.mount("/_soma", resilience.dashboard(auth=BearerToken(token)))``.
+
+        There is none without ``auth``; options are those of :class:`~somaresil.dashboard.app.DashboardApp`. It watches from now on until
+        its ``stop()``. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        made: DashboardApp = import_module("somaresil.dashboard").DashboardApp(self, auth=auth, **options)  # an edge, for who wants it
+        return made
 
     def snapshot(self) -> Snapshot:
         """Everything at one moment, frozen."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from somaresil.control import BearerToken, chaos_control
+from somaresil.dashboard import BearerToken
 from somaresil.demo.services.gateway import assemble
+from somaresil.demo.services.plans import PLANS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,7 +24,13 @@ MOUNT: Final = "/_soma"
 def build(settings: LiveSettings) -> ASGIApp:
     """The application."""
     parts = assemble(settings)
-    page: Any = chaos_control(parts.resilience, auth=BearerToken({settings.actor: settings.token}, basic=True), at=MOUNT)
+    page: Any = parts.resilience.dashboard(
+        auth=BearerToken({settings.actor: settings.token}, basic=True),
+        at=MOUNT,
+        challenge="basic",
+        workers=settings.workers,
+        plans=PLANS,
+    )
     mark = [(b"connection", b"close"), (b"x-served-by", settings.name.encode())]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
