@@ -18,15 +18,19 @@ class Event(NamedTuple):
     kind: str
     """``message`` unless the stream names another."""
     data: str
+    identity: str = ""
+    """What a reader that comes back says to go on after it; empty: none was told yet."""
 
 
 class EventReader:
     """Puts events together."""
 
-    __slots__ = ("_data", "_kind", "_rest", "_size", "_start")
+    __slots__ = ("_data", "_identity", "_kind", "_largest", "_rest", "_size", "_start")
 
-    def __init__(self) -> None:
-        """Nothing has come."""
+    def __init__(self, largest: int = LARGEST) -> None:
+        """Nothing has come. ``largest``: bytes of an event that are kept."""
+        self._largest = largest
+        self._identity = ""
         self._rest = b""
         self._kind = b""
         self._data: list[bytes] = []
@@ -34,21 +38,20 @@ class EventReader:
         self._start = True
 
     def feed(self, piece: bytes) -> list[Event]:
-        """The events that are complete with this piece. Raises :class:`ValueError` for one of more than :data:`LARGEST` bytes."""
+        """The events that are complete with this piece. Raises :class:`ValueError` for one that is too large."""
         text = self._rest + piece
         # A carriage return at the end may be the first half of a line break.
         held = text[-1:] == b"\r"
         lines = _LINE.split(text[:-1] if held else text)
         self._rest = lines.pop() + (b"\r" if held else b"")
-        if len(self._rest) + self._size > LARGEST:
-            raise ValueError(f"an event of more than {LARGEST} bytes")
+        if len(self._rest) + self._size > self._largest:
+            raise ValueError(f"an event of more than {self._largest} bytes")
         found: list[Event] = []
         for line in lines:
             if not line:
                 if self._data:
-                    found.append(
-                        Event(self._kind.decode("utf-8", "replace") or "message", b"\n".join(self._data).decode("utf-8", "replace"))
-                    )
+                    kind = self._kind.decode("utf-8", "replace") or "message"
+                    found.append(Event(kind, b"\n".join(self._data).decode("utf-8", "replace"), self._identity))
                 self._kind, self._data, self._size = b"", [], 0
                 continue
             if self._start:
@@ -59,8 +62,10 @@ class EventReader:
             if name == b"data":
                 self._data.append(value)
                 self._size += len(value) + 1
-                if self._size > LARGEST:
-                    raise ValueError(f"an event of more than {LARGEST} bytes")
+                if self._size > self._largest:
+                    raise ValueError(f"an event of more than {self._largest} bytes")
             elif name == b"event":
                 self._kind = value
+            elif name == b"id" and b"\0" not in value:
+                self._identity = value.decode("utf-8", "replace")
         return found

@@ -98,6 +98,11 @@ class BearerToken:
         self._known = tuple(known)
         self._basic = basic
 
+    @property
+    def basic(self) -> bool:
+        """Whether a token may come as a password."""
+        return self._basic
+
     def __repr__(self) -> str:
         """How many tokens, and whose."""
         names = sorted({name for _, name in self._known})

@@ -1,0 +1,170 @@
+"""The live view on a terminal: keys in, lines out, and the terminal as it was before when it ends, whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import tty
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from somaresil.top_command.steering import Steering, keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import TextIO
+
+    from somaresil.top_command.feed import Feed
+    from somaresil.top_command.text import Line
+
+__all__ = ["Alarm", "show", "styled"]
+
+_STYLES: Final = {
+    "good": "green",
+    "warn": "yellow",
+    "bad": "bold red",
+    "dim": "dim",
+    "head": "bold",
+    "mark": "magenta",
+    "tab": "bold reverse",
+}
+_TICK: Final = 1.0
+"""Seconds after which it is drawn again when nothing has come: ages grow."""
+_SHORTEST: Final = 0.05
+"""Seconds between two drawings."""
+_MOST_TYPED: Final = 1_024
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Alarm:
+    """Wakes whoever waits in ``select``: from other threads and from signal handlers."""
+
+    def __init__(self) -> None:
+        """Nobody has rung."""
+        self.inlet, self._outlet = os.pipe()
+        os.set_blocking(self.inlet, False)
+        os.set_blocking(self._outlet, False)
+
+    def ring(self) -> None:
+        """Wake it."""
+        try:
+            os.write(self._outlet, b"!")
+        except OSError:
+            # It is full: there is enough to wake up for. Or it is closed: nobody sleeps any more.
+            return
+
+    def clear(self) -> None:
+        """Take what has rung."""
+        try:
+            while os.read(self.inlet, 4_096):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.inlet)
+        os.close(self._outlet)
+
+
+def styled(lines: Sequence[Line]) -> Text:
+    """Lines with their styles."""
+    text = Text(no_wrap=True, overflow="crop", end="")
+    for place, line in enumerate(lines):
+        if place:
+            text.append("\n")
+        for span in line:
+            text.append(span.text, _STYLES.get(span.style, ""))
+    return text
+
+
+@contextmanager
+def _keys(stream: TextIO) -> Iterator[int | None]:
+    """The descriptor of a terminal that gives each key at once; None: there is no keyboard."""
+    if not stream.isatty():
+        yield None
+        return
+    descriptor = stream.fileno()
+    before: list[Any] = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        after: list[Any] = termios.tcgetattr(descriptor)
+        # Stopped by a key it would leave its screen on the terminal of the shell.
+        after[6][termios.VSUSP] = b"\0"
+        termios.tcsetattr(descriptor, termios.TCSANOW, after)
+        yield descriptor
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
+@contextmanager
+def _ending(asked: list[int], alarm: Alarm) -> Iterator[None]:
+    """Note the signals that ask for the end."""
+
+    def end(number: int, _: Any) -> None:
+        asked.append(number)
+        alarm.ring()
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def show(feed: Feed, steering: Steering, alarm: Alarm) -> int:
+    """Show it until the user has had enough. 0, or 128 + n: ended by signal n."""
+    console = Console(file=sys.stdout)
+    asked: list[int] = []
+    with ExitStack() as stack:
+        stack.enter_context(_ending(asked, alarm))
+        descriptor = stack.enter_context(_keys(sys.stdin))
+        live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        stack.enter_context(live)
+        while not asked:
+            # The size is asked each time: a window is made smaller without a word.
+            size = console.size
+            if steering.look.view == "guard":
+                feed.look_at(steering.look.guard)
+            else:
+                feed.look_at("")
+            lines = steering.screen(feed.seen(), size.width, size.height, feed.note, feed.may)
+            live.update(styled(lines), refresh=True)
+            if _attend(feed, steering, alarm, descriptor):
+                return 0
+    return 128 + asked[0]
+
+
+def _attend(feed: Feed, steering: Steering, alarm: Alarm, descriptor: int | None) -> bool:
+    """Wait for something to happen; whether the user has had enough."""
+    waiting = [alarm.inlet] if descriptor is None else [alarm.inlet, descriptor]
+    ready = select.select(waiting, [], [], _TICK)[0]
+    if alarm.inlet in ready:
+        alarm.clear()
+        # What comes in many pieces is drawn once.
+        if descriptor not in ready and descriptor is not None:
+            ready = select.select([descriptor], [], [], _SHORTEST)[0]
+    if descriptor is None or descriptor not in ready:
+        return False
+    typed = os.read(descriptor, _MOST_TYPED)
+    if not typed:
+        # The terminal is gone.
+        return True
+    for key in keys_of(typed):
+        wanted = steering.press(key, feed.may)
+        if wanted == "quit":
+            return True
+        if wanted == "stop":
+            feed.note = "stopping ..."
+            feed.do("/api/stop")
+        elif feed.note:
+            feed.note = ""
+    return False
