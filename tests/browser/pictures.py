@@ -225,13 +225,13 @@ def unknown() -> dict:
     blank = dict.fromkeys(
         ("worst_case", "state", "rate", "error_share", "injected_share", "p50", "p95", "p99", "throttled", "budget_scale")
     )
-    one = guard("idle") | blank | {"states": {}, "counts": {}, "totals": {}, "series": {}, "pipeline": []}
+    one = guard("idle") | blank | {"states": {}, "counts": None, "totals": None, "series": None, "keys": None, "pipeline": []}
     slo = objective("idle_up", left=None, now=time.time()) | {
         "good": None,
         "bad": None,
         "exhausted_in": None,
         "burn": {},
-        "budget_series": {"at": [], "left": []},
+        "budget_series": None,
     }
     return picture(
         guards=[one],
@@ -310,6 +310,9 @@ def detail(whole: dict, name: str) -> dict | None:
     if found is None:
         return None
     now, columns = whole["at"], whole["columns"]
+    if found["series"] is None:
+        blank = dict.fromkeys(("options", "stages", "timeline", "tally", "rejections", "heat", "recent", "findings", "changed"))
+        return found | blank
     cells = [
         [round(60 * math.exp(-(((bucket - _wave(place, 4.5, 1.2, 23)) / 1.1) ** 2))) for bucket in range(len(BOUNDS) + 1)]
         for place in range(len(columns))

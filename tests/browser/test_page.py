@@ -61,7 +61,7 @@ def test_every_view_fits_a_narrow_screen_and_shows_what_there_is(make, stub, vis
     """The page itself never scrolls sideways at 320 pixels, and no picture of the contract makes a view fail."""
     stub.make = getattr(pictures, make)
     page = visit(stub.page, width=320, height=700, expected=["404"])
-    for where, _ in VIEWS.values():
+    for where in [*(where for where, _ in VIEWS.values()), "#/guards/idle", "#/slos/idle_up"]:
         page.goto(stub.page + where)
         expect(page.locator("h1")).to_be_visible()
         expect(page.locator(".link")).to_contain_text("live")
@@ -328,9 +328,9 @@ def test_a_view_or_a_guard_that_is_not_there_is_said_to_be_missing(stub, visit, 
     page = visit(stub.page + "#/nowhere", expected=["404"])
     expect(page.locator("h1")).to_have_text("There is no such view")
     page.goto(stub.page + "#/guards/nobody")
-    expect(page.locator("main")).to_contain_text("There is no such guard: it is not here")
+    expect(page.locator("main")).to_contain_text("Not found: it is not here")
     page.goto(stub.page + "#/slos/nothing")
-    expect(page.locator("main")).to_contain_text("There is no such objective: it is not here")
+    expect(page.locator("main")).to_contain_text("Not found: it is not here")
 
 
 def test_without_scripts_there_is_the_plain_table(stub, visit, expect):

@@ -1,5 +1,5 @@
 // The page around the views: where one is, whether the news is fresh, and the switches that are always there.
-import {html, render, useEffect} from './vendor/htm-preact.module.js';
+import {html, render, useEffect, useErrorBoundary} from './vendor/htm-preact.module.js';
 import {changed, connect, drawnBy, isStale, may, now, set, silence, store} from './live.js';
 import {Badge, Dialog, Grid, Name, Notice, confirm} from './parts.js';
 import {Canaries, Chaos, Events, Guard, Overview, Slo, Slos, hold, kill, left, running} from './views.js';
@@ -20,6 +20,7 @@ function place() {
 
 const keep = (key, value) => { try { localStorage.setItem(`somaresil.${key}`, value); } catch { /* Private windows keep nothing. */ } };
 const kept = key => { try { return localStorage.getItem(`somaresil.${key}`); } catch { return null; } };
+document.documentElement.dataset.theme = kept('theme') ?? '';
 const dark = () => (document.documentElement.dataset.theme || (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
 function turn() {
   document.documentElement.dataset.theme = dark() ? 'light' : 'dark';
@@ -63,6 +64,12 @@ function Banners({picture}) {
     ${away.length > 0 && html`<div class="banner warn"><${Badge} state="stale" text=${`${plural(away.length, 'source')} missing or stale`} /> ${away.slice(0, 3).map((source, number) => html`${number ? ', ' : ''}<${Name}>${source.name}<//>`)}${away.length > 3 ? ` and ${away.length - 3} more` : ''}. <a href="#/overview">Look</a></div>`}`;
 }
 
+// A view that fails takes no other with it, nor the kill switch.
+function Safe({children}) {
+  const [error] = useErrorBoundary(console.error);
+  return error ? html`<p class="empty bad">This view has failed: ${plain(error.message)}</p>` : children;
+}
+
 let shown = null;
 function App() {
   const {picture} = store, {view, name, about} = place();
@@ -84,13 +91,13 @@ function App() {
   <${Banners} picture=${picture} />
   <div class="says" role="status" aria-live="polite"><${Notice} /></div><p class="hidden" aria-live="polite" data-said>${store.said}</p>
   <main id="main"><h1 id="title" tabindex="-1">${VIEWS[view] ? html`<${Name}>${title}<//>` : title}</h1>
-    ${picture ? html`<${View} key=${at} picture=${picture} name=${name} about=${about} theme=${theme} />` : html`<p class="empty" role="status">${store.link === 'lost' ? 'The service does not answer. The page keeps trying.' : 'Asking …'}</p>`}</main>
+    ${picture ? html`<${Safe} key=${at}><${View} picture=${picture} name=${name} about=${about} theme=${theme} /><//>` : html`<p class="empty" role="status">${store.link === 'lost' ? 'The service does not answer. The page keeps trying.' : 'Asking …'}</p>`}</main>
   <footer><p>${picture && html`As of ${time(picture.at)}. `}Times in ${zone}. ${store.session.actor ? html`Signed in as <${Name}>${store.session.actor}<//>. ` : ''}${store.session.may.length ? '' : 'Read only. '}<a href="plain">Plain table</a> · <a href="api/picture">JSON</a></p></footer>
   ${store.dialog && html`<${Dialog} key=${store.dialog.title} />`}`;
 }
 
 const root = document.getElementById('app');
 drawnBy(() => render(html`<${App} />`, root));
-addEventListener('hashchange', () => { set({notice: store.notice}); });
+addEventListener('hashchange', () => set({notice: store.notice?.bad ? store.notice : null}));
 changed();
 connect();

@@ -71,7 +71,7 @@ export async function refreshSession() {
 
 // Do what changes something, and say what became of it: also which processes were not reached.
 export async function command(path, what, body = {}) {
-  const key = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
+  const key = `${Date.now()}-${Math.random()}`; // A request that is sent again is the same one.
   const post = async () => answered(await fetch(path, {
     method: 'POST', body: JSON.stringify(body),
     headers: {'content-type': 'application/json', accept: 'application/json', 'x-somaresil-csrf': store.session.csrf || '', 'idempotency-key': key},
@@ -104,7 +104,8 @@ function take(entries, isNews) {
   const held = new Set(store.events.map(entry => `${entry.source} ${entry.id}`));
   const more = entries.filter(entry => !held.has(`${entry.source} ${entry.id}`));
   if (!more.length) return;
-  const events = [...more, ...store.events].sort((one, other) => other.at - one.at || other.id - one.id).slice(0, MOST_EVENTS);
+  let quiet = 0; // Of those of single calls there are many: they push out one another, and nothing else.
+  const events = [...more, ...store.events].sort((one, other) => other.at - one.at || other.id - one.id).filter(entry => entry.level !== 'debug' || quiet++ < MOST_EVENTS / 4).slice(0, MOST_EVENTS);
   set({events, fresh: store.fresh + (isNews ? more.length : 0)});
 }
 
@@ -152,6 +153,6 @@ export function connect() {
     pause = Math.min(30, pause * 2);
   };
 }
-window.addEventListener('pagehide', () => stream?.close());
-window.addEventListener('pageshow', event => { if (event.persisted) connect(); });
+addEventListener('pagehide', () => stream?.close());
+addEventListener('pageshow', event => { if (event.persisted) connect(); });
 setInterval(changed, 1000);

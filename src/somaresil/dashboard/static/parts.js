@@ -85,10 +85,9 @@ export const number = (key, title, format = count, more) => ({key, title, numeri
 export const column = (key, title, cell, more) => ({key, title, value: row => row[key], cell, ...more});
 export const unsorted = {value: null};
 
-const PAGE = 50;
 const SETTLED = 5000; // Milliseconds for which an order holds, and as long as somebody points at it: figures move, lines do not jump.
 
-export function Table({caption, hide, columns, rows, id, start = [], empty = 'Nothing yet.', mark}) {
+export function Table({caption, hide, columns, rows, id, start = [], empty = 'Nothing yet.', mark, size = 50}) {
   const [[key, down], setOrder] = useState(start);
   const [page, turn] = useState(0);
   const held = useRef({}).current;
@@ -105,20 +104,20 @@ export function Table({caption, hide, columns, rows, id, start = [], empty = 'No
     const place = row => held.places.get(id(row)) ?? rows.length;
     shown = [...rows].sort((one, other) => place(one) - place(other));
   }
-  const pages = Math.ceil(shown.length / PAGE), current = Math.max(0, Math.min(page, pages - 1)), from = current * PAGE;
+  const pages = Math.ceil(shown.length / size), current = Math.max(0, Math.min(page, pages - 1)), from = current * size;
   const look = one => `${one.numeric ? 'num' : ''} ${one.wide ? `wide${one.wide}` : ''}`;
   return html`<${Scroll} label=${caption}><table onMouseEnter=${() => { held.pointed = true; }} onMouseLeave=${() => { held.pointed = false; }}><caption class=${hide && 'hidden'}>${caption}</caption>
     <thead><tr>${columns.map(one => html`<th key=${one.key} scope="col" class=${look(one)} aria-sort=${by === one ? (down ? 'descending' : 'ascending') : undefined}>${one.value
       ? html`<button type="button" class="sort" onClick=${() => setOrder([one.key, by === one ? !down : Boolean(one.numeric)])}>${one.title}<span aria-hidden="true">${by === one ? (down ? '▾' : '▴') : ''}</span></button>` : one.title}</th>`)}</tr></thead>
-    <tbody>${shown.slice(from, from + PAGE).map(row => html`<tr key=${id(row)} class=${mark?.(row)}>${columns.map((one, place) => (place
+    <tbody>${shown.slice(from, from + size).map(row => html`<tr key=${id(row)} class=${mark?.(row)}>${columns.map((one, place) => (place
       ? html`<td key=${one.key} class=${`${look(one)} ${one.tone?.(row) || ''}`}>${one.cell(row)}</td>` : html`<th key=${one.key} scope="row" class=${look(one)}>${one.cell(row)}</th>`))}</tr>`)}</tbody></table>
     ${!rows.length && html`<p class="empty">${empty}</p>`}<//>
-  <${Pager} page=${current} pages=${pages} turn=${turn} what=${caption}>${count(from + 1)}–${count(Math.min(from + PAGE, shown.length))} of ${count(shown.length)}<//>`;
+  <${Pager} page=${current} pages=${pages} turn=${turn} what=${caption}>${count(from + 1)}–${count(Math.min(from + size, shown.length))} of ${count(shown.length)}<//>`;
 }
 
 // Calls a column, bad and rejected ones in front of them.
-export function Spark({series = {}, label}) {
-  const calls = series.calls || [], most = Math.max(1, ...calls), step = 120 / calls.length;
+export function Spark({series, label}) {
+  const calls = series?.calls || [], most = Math.max(1, ...calls), step = 120 / calls.length;
   if (!calls.length) return NONE;
   const bars = values => values.map((value, place) => value && `M${(place * step).toFixed(1)} 24v${-Math.max(1.5, (value / most) * 24).toFixed(1)}h${(step - 0.2).toFixed(1)}V24z`).filter(Boolean).join('');
   return html`<svg class="spark" viewBox="0 0 120 24" width="120" height="24" role="img" aria-label=${label}>

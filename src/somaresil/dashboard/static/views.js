@@ -7,6 +7,7 @@ import {NONE, count, figure, plain, plural, rate, seconds, share, spaced, span, 
 const sum = values => (values || []).reduce((total, value) => total + (value || 0), 0);
 const states = counts => Object.entries(counts || {}).filter(([, each]) => each).map(([state, each]) => `${count(each)} ${spaced(state)}`).join(', ');
 const named = (key, title, more) => column(key, title, row => html`<${Name}>${row[key] ?? NONE}<//>`, more);
+const nothing = error => html`<p class="empty">${error ? `Not found: ${error.message}` : 'Asking …'}</p>`;
 const post = (kind, name, verb) => `api/${kind}/${encodeURIComponent(name)}/${verb}`;
 
 function filters(chosen, again) {
@@ -21,7 +22,7 @@ function filters(chosen, again) {
 
 const rank = guard => (guard.state == null ? 9 : STATES.indexOf(guard.state));
 const CALLS = [
-  number('rate', 'Traffic', rate),
+  number('rate', 'Traffic', rate, {wide: 1}),
   number('error_share', 'Errors', share, {tone: row => errorTone(row.error_share)}),
   number('p50', 'p50', seconds, {wide: 2}), number('p95', 'p95', seconds, {wide: 1}), number('p99', 'p99', seconds, {wide: 2}),
   number('rejected', 'Rejected', count, {wide: 3, value: row => row.counts?.rejected, cell: row => count(row.counts?.rejected)}),
@@ -36,10 +37,10 @@ const ROUTES = [named('name', 'Route'), ...CALLS];
 
 function Sources({sources}) {
   const away = sources.filter(source => source.state !== 'live').length;
-  return html`<section aria-labelledby="sources"><h2 id="sources">Sources</h2>
+  return html`<section class="sources" aria-labelledby="sources"><h2 id="sources">Sources</h2>
     <p class=${away && 'bad'}>${away ? `${sources.length - away} of ${plural(sources.length, 'source')} answer. What the others know is not in these figures, or old.` : `${plural(sources.length, 'source')}, and all answer.`}</p>
     <ul class="chips">${sources.map(source => html`<li key=${source.name}><${Badge} state=${source.state} /> <${Name}>${source.name}<//> <span class="muted small">${[
-      plain(source.kind), source.process && `process ${plain(source.process)}`, plain(source.address ?? ''), source.state !== 'live' && `heard ${source.at ? `${span(now() - source.at)} ago` : 'never'}`, plain(source.why ?? ''),
+      plain(source.kind), source.process && `process ${plain(source.process)}`, plain(source.address ?? ''), source.state !== 'live' && source.at && `heard ${span(now() - source.at)} ago`, plain(source.why ?? ''),
     ].filter(Boolean).join(', ')}</span></li>`)}</ul></section>`;
 }
 
@@ -69,13 +70,16 @@ export function Overview({picture}) {
 const newest = rows => [...(rows || [])].sort((one, other) => other.at - one.at || other.id - one.id);
 const EVENTS = [
   column('at', 'At', row => time(row.at), unsorted), column('level', 'Level', row => html`<${Badge} state=${row.level} />`, unsorted),
-  column('text', 'What happened', row => html`<${Name}>${row.text}<//>${Object.keys(row.facts || {}).length > 0 && html`<details><summary>Facts</summary>${Object.entries(row.facts).map(([name, value]) => html`<div key=${name}><code>${plain(name)}: ${plain(JSON.stringify(value))}</code></div>`)}</details>`}`, unsorted),
+  column('text', 'What happened', row => html`<${Name}>${row.text}<//>`, unsorted),
   column('about', 'About', row => (store.picture.guards.some(guard => guard.name === row.about) ? html`<${GuardLink} name=${row.about} />` : html`<${Name}>${row.about ?? NONE}<//>`), {...unsorted, wide: 2}),
   named('kind', 'Kind', {...unsorted, wide: 2}), named('source', 'In', {...unsorted, wide: 3}),
+  column('facts', 'Facts', row => html`<details><summary>Facts</summary>${Object.entries(row.facts || {}).map(([name, value]) => html`<code key=${name}>${plain(name)}: ${plain(JSON.stringify(value))}</code>`)}</details>`, {...unsorted, wide: 2}),
 ];
+const LEVELS = ['debug', 'info', 'warning', 'error', 'critical'];
+const atLeast = level => row => LEVELS.indexOf(row.level) >= LEVELS.indexOf(level);
 const EventTable = ({caption, rows, ...rest}) => html`<${Table} caption=${caption} columns=${EVENTS} rows=${newest(rows)} id=${row => `${row.source} ${row.id}`} empty="Nothing has happened, or nothing is like that." ...${rest} />`;
 
-const eventFilter = {text: '', kind: '', level: ''};
+const eventFilter = {text: '', kind: '', level: 'info'};
 let still = [];
 export function hold() {
   still = store.events;
@@ -90,10 +94,10 @@ function About({name}) {
 export function Events({about}) {
   const {text, choice} = filters(eventFilter, useState()[1]), all = store.paused ? still : store.events;
   if (about) return html`<${About} name=${about} />`;
-  const kinds = key => [...new Set(store.events.map(row => row[key]))].sort();
-  const rows = all.filter(row => (!eventFilter.kind || row.kind === eventFilter.kind) && (!eventFilter.level || row.level === eventFilter.level)
+  const kinds = [...new Set(store.events.map(row => row.kind))].sort();
+  const rows = all.filter(row => (!eventFilter.kind || row.kind === eventFilter.kind) && atLeast(eventFilter.level)(row)
     && `${row.text} ${row.about} ${row.source}`.toLowerCase().includes(eventFilter.text.toLowerCase()));
-  return html`<form class="filters" role="search" aria-label="Events" onSubmit=${event => event.preventDefault()}>${text('Filter events')}${choice('kind', 'Kind', kinds('kind'))}${choice('level', 'Level', kinds('level'))}
+  return html`<form class="filters" role="search" aria-label="Events" onSubmit=${event => event.preventDefault()}>${text('Filter events')}${choice('kind', 'Kind', kinds)}${choice('level', 'At least', LEVELS.slice(1))}
     <button type="button" aria-pressed=${store.paused} onClick=${hold}>Pause <kbd>p</kbd></button>
     <span class="muted">${store.paused ? `Held still; ${plural(store.fresh, 'new event')}` : plural(rows.length, 'event')}${store.lost > 0 && `; ${count(store.lost)} were lost on the way`}</span></form><${EventTable} caption="Events" hide rows=${rows} />`;
 }
@@ -110,11 +114,11 @@ const INCIDENTS = [
   number('detected_after', 'Detected after', seconds, {wide: 2}), number('mitigated_after', 'Mitigated after', seconds, {wide: 2}),
   column('injected', 'Cause', row => (row.injected ? html`<${Badge} state="running" text=${`injected by ${plain(row.experiment)}`} />` : 'not injected')),
 ];
-const Incidents = ({rows = []}) => html`<${Table} caption="Incidents" columns=${INCIDENTS} rows=${rows} id=${row => row.id} start=${['began', true]} empty="None is known here." />`;
+const Incidents = ({rows}) => html`<${Table} caption="Incidents" columns=${INCIDENTS} rows=${rows || []} id=${row => row.id} start=${['began', true]} empty="None is known here." />`;
 
 function Objective({slo, theme}) {
   const {at = [], left} = slo.budget_series || {};
-  return html`<dl class="facts"><${Fact} name="Objective">${target(slo.target)}<//><${Fact} name="Kept" tone=${slo.compliance < slo.target && slo.compliance != null && 'bad'}>${slo.compliance == null ? NONE : `${figure(slo.compliance * 100, 3)} %`}<//>
+  return html`<dl class="facts"><${Fact} name="Objective">${target(slo.target)}<//><${Fact} name="Kept" tone=${slo.compliance < slo.target && slo.compliance != null && 'bad'}>${share(slo.compliance, 2)}<//>
       <${Fact} name="Budget left" tone=${leftTone(slo.budget_left)}>${share(slo.budget_left)}<//><${Fact} name="Spent in">${slo.budget_left <= 0 && slo.budget_left != null ? 'spent' : span(slo.exhausted_in)}<//></dl>
     <${Bar} value=${slo.budget_left} tone=${leftTone(slo.budget_left)} />
     <p class="muted small">${count(slo.good)} good, ${count(slo.bad)} bad in ${span(slo.period)}; ${spaced(slo.kind)}${slo.policy && `, policy ${spaced(slo.policy)}`}.${slo.blocks && html` <strong class="bad">It holds back releases and experiments.</strong>`}</p>
@@ -134,7 +138,7 @@ export function Slos({picture, theme}) {
 
 export function Slo({picture, name, theme}) {
   const {data, error} = useAnswer(`api/objectives/${encodeURIComponent(name)}`, 5), here = picture.objectives?.find(one => one.name === name);
-  if (!here && !data) return html`<p class="empty">${error ? `There is no such objective: ${error.message}` : 'Asking …'}</p>`;
+  if (!here && !data) return nothing(error);
   const slo = {...data, ...here};
   return html`<p><${Alerts} slo=${slo} /></p><section class="card"><${Objective} slo=${slo} theme=${theme} /></section>
     ${slo.guards?.length > 0 && html`<p>What counts for it: ${slo.guards.map((guard, place) => html`${place > 0 && ', '}<${GuardLink} name=${guard.name ?? guard} />`)}.</p>`}<${Incidents} rows=${slo.incidents} />`;
@@ -160,27 +164,27 @@ function Strips({timeline, from, end}) {
   })}</div>`;
 }
 
-const Pairs = ({caption, values = {}, empty}) => html`<${Table} caption=${caption} rows=${Object.entries(values)} id=${row => row[0]} empty=${empty} columns=${[column(0, 'What', row => spaced(row[0])), number(1, 'Value', value => (typeof value === 'number' ? +value.toFixed(3) : plain(JSON.stringify(value))))]} />`;
+const Pairs = ({caption, values, empty}) => html`<${Table} caption=${caption} rows=${Object.entries(values || {})} id=${row => row[0]} empty=${empty} columns=${[column(0, 'What', row => spaced(row[0])), number(1, 'Value', value => (typeof value === 'number' ? +value.toFixed(3) : plain(JSON.stringify(value))))]} />`;
 
 export function Guard({picture, name, theme}) {
   const {data, error} = useAnswer(`api/guards/${encodeURIComponent(name)}`), here = picture.guards.find(one => one.name === name);
-  if (!here && !data) return html`<p class="empty">${error ? `There is no such guard: ${error.message}` : 'Asking …'}</p>`;
-  const guard = {...data, ...here}, {series = {}, timeline = []} = guard, columns = picture.columns || [];
+  if (!here && !data) return nothing(error);
+  const guard = {...data, ...here}, series = guard.series || {}, timeline = guard.timeline || [], columns = picture.columns || [];
   const lever = ([key, label, text]) => html`<button key=${key} type="button" onClick=${() => confirm({title: `${label} the breaker of ${plain(name)}?`, text, label, danger: key !== 'reset', run: () => command(post('breakers', name, key), `${label} ${plain(name)}`)})}>${label}</button>`;
-  return html`<p class="actions"><${Badge} state=${guard.state} text=${guard.state == null && 'no breaker'} /><span class="muted">${[Object.keys(guard.states || {}).length > 1 && states(guard.states), guard.held_by?.length > 0 && `held by ${guard.held_by.map(spaced).join(', ')}`,
-      guard.throttled != null && `throttled to ${share(guard.throttled)}`, guard.budget_scale != null && `retry budget scaled to ${share(guard.budget_scale)}`].filter(Boolean).join('; ')}</span>${guard.state != null && may('breaker') && LEVERS.map(lever)}</p>
+  return html`<p class="actions"><${Badge} state=${guard.state} text=${guard.state == null && 'no breaker'} /><span class="muted">${[Object.keys(guard.states || {}).length > 1 && states(guard.states), guard.held_by?.length > 0 && `full path for ${guard.held_by.map(spaced).join(', ')}`,
+      guard.throttled > 0 && `${share(guard.throttled)} throttled`, guard.budget_scale != null && `budgets at ${share(guard.budget_scale)}`].filter(Boolean).join('; ')}</span>${guard.state != null && may('breaker') && LEVERS.map(lever)}</p>
     <dl class="facts"><${Fact} name="Traffic">${rate(guard.rate)}<//><${Fact} name="Errors" tone=${errorTone(guard.error_share)}>${share(guard.error_share)}<//>${['p50', 'p95', 'p99'].map(key => html`<${Fact} key=${key} name=${key}>${seconds(guard[key])}<//>`)}
       <${Fact} name="Injected" tone=${guard.injected_share && 'chaos'}>${share(guard.injected_share)}<//></dl>
     <div class="cards parts"><section class="card"><h2>Pipeline</h2><p class="muted small">From the outside to the call. At worst it takes ${guard.worst_case == null ? 'as long as the call does' : seconds(guard.worst_case)}.</p>
-      <ol class="pipeline">${(guard.stages || (guard.pipeline || []).map(stage => ({name: stage}))).map(stage => html`<li key=${stage.name}><strong>${spaced(stage.name)}</strong> ${plain(stage.says ?? '')} ${stage.worst_case != null && html`<span class="muted">at worst ${seconds(stage.worst_case)}</span>`}</li>`)}<li><strong>the call</strong></li></ol>
-      <ul class="small muted">${guard.options?.map(option => html`<li key=${option}>${plain(option)}</li>`)}</ul></section>
+      <ol class="pipeline">${(guard.stages || (guard.pipeline || []).map(stage => ({name: stage}))).map(stage => html`<li key=${stage.name}><strong>${stage.name === 'callee' ? 'the call' : spaced(stage.name)}</strong> ${plain(stage.says ?? '')} ${stage.worst_case != null && html`<span class="muted">at worst ${seconds(stage.worst_case)}</span>`}</li>`)}</ol>
+      <ul class="small">${[...guard.findings || [], ...guard.changed || [], ...guard.options || []].map(text => html`<li key=${text}>${plain(text)}</li>`)}</ul></section>
     <${Grid} caption="Calls" head=${['Outcome', `Last ${span(guard.window)}`, 'Since the start']} rows=${['good', 'bad', 'rejected', 'abandoned', 'ignored', 'injected'].map(kind => [kind, count(guard.counts?.[kind]), count(guard.totals?.[kind])])} />
     <div><${Pairs} caption="Rejections by reason" values=${guard.rejections} empty="No call was rejected." />${guard.tally && html`<${Pairs} caption="Window of the breaker" values=${guard.tally} />`}</div></div>
     ${series.calls?.length > 0 && html`<${Plot} label=${`Calls per ${span(picture.step)}`} at=${columns} theme=${theme} format=${count} lines=${[['calls', 'accent'], ['bad', 'bad', [6, 3]], ['rejected', 'warn', [2, 2]]].map(([key, tone, dash]) => ({label: key, values: series[key] || [], tone, dash}))} />`}
-    <section class="card"><h2>Latency</h2>${data?.heat ? html`<${Heat} heat=${data.heat} theme=${theme} />` : html`<p class="empty">${error ? error.message : 'Not known yet.'}</p>`}</section>
-    ${timeline.length > 0 && html`<${Strips} timeline=${timeline} from=${columns[0] ?? timeline[0].at} end=${picture.at} />`}
-    <${Table} caption="Changes of state" columns=${TIMELINE} rows=${timeline} id=${row => `${row.source} ${row.at} ${row.after}`} start=${['at', true]} empty="None lately." />
-    <${Incidents} rows=${picture.incidents?.filter(row => row.subject === name)} /><${EventTable} caption="Events about it" rows=${data?.recent} /><p><a href=${`#/events?about=${encodeURIComponent(name)}`}>All events about it</a></p>`;
+    <section class="card"><h2>Latency</h2>${data?.heat ? html`<${Heat} heat=${data.heat} theme=${theme} />` : nothing(error)}</section>
+    ${timeline.length > 0 && html`<section class="card"><h2>States</h2><${Strips} timeline=${timeline} from=${columns[0] ?? timeline[0].at} end=${picture.at} /></section>`}
+    <${Table} caption="Changes of state" columns=${TIMELINE} rows=${timeline} id=${row => `${row.source} ${row.at} ${row.after}`} start=${['at', true]} size=${10} empty="None lately." />
+    <${Incidents} rows=${picture.incidents?.filter(row => row.subject === name)} /><${EventTable} caption="Events about it" rows=${data?.recent?.filter(atLeast('info'))} size=${10} /><p><a href=${`#/events?about=${encodeURIComponent(name)}`}>All events about it</a></p>`;
 }
 
 // Chaos: what strikes on purpose, for how long yet, what of it reached callers, and how to end it.
@@ -198,7 +202,7 @@ export function kill(picture) {
 }
 
 const WHAT = [
-  column('kind', 'Fault', row => html`<strong>${spaced(row.kind)}</strong> <span class="muted small"><${Name}>${row.id}<//></span>`), column('state', 'State', row => html`<${Badge} state=${row.state} />`),
+  column('kind', 'Fault', row => html`<strong>${spaced(row.kind)}</strong> <span class="muted small"><${Name}>${row.id}<//></span>`), column('state', 'State', row => html`<${Badge} state=${row.state} />`, {wide: 1}),
   column('target', 'Target', row => html`<code><${Name}>${row.target}<//></code> <span class="muted">${share(row.rate)}</span>`),
 ];
 const RESULT = [
@@ -213,7 +217,7 @@ const ENDED = [...WHAT, column('starts_at', 'Began', row => time(row.starts_at))
 
 export function Chaos({picture}) {
   const all = picture.experiments || [], {engaged, allowed, environment, problems = []} = picture.chaos || {}, plans = picture.plans || [];
-  return html`<section class=${`card switch ${engaged ? 'held' : ''}`}><div><h2>Kill switch</h2><p>${engaged ? html`<${Badge} state="open" text="engaged" /> ${plain(engaged.reason ?? engaged)}. Nothing is injected, and nothing can be started.`
+  return html`<section class=${`card switch ${engaged ? 'held' : ''}`}><div><h2>Kill switch</h2><p>${engaged ? html`<${Badge} state="open" text="engaged" /> ${plain(engaged)}. Nothing is injected, and nothing can be started.`
       : html`<${Badge} state=${allowed ? 'closed' : 'disabled'} text=${allowed ? 'released' : 'not allowed'} /> Experiments may ${allowed ? '' : 'not '}run in environment ${plain(environment)}.`}</p><ul>${problems.map(problem => html`<li key=${problem}>${plain(problem)}</li>`)}</ul></div>
     <p class="actions">${may('stop') && html`<button type="button" class="primary danger" onClick=${() => kill(picture)}>Stop all chaos <kbd>k</kbd></button>`}
       ${engaged && may('engage') && html`<button type="button" onClick=${() => confirm({title: 'Release the kill switch?', text: 'Experiments can be started again. None starts by itself.', label: 'Release it', run: () => command('api/disengage', 'Release the kill switch')})}>Release</button>`}</p></section>
