@@ -6,10 +6,12 @@ import {Canaries, Chaos, Events, Guard, Overview, Slo, Slos, hold, kill, left, r
 import {plain, plural, span, spaced, time, zone} from './words.js';
 
 const TABS = [['overview', 'Overview'], ['slos', 'SLOs'], ['chaos', 'Chaos'], ['canary', 'Canary'], ['events', 'Events']];
-const VIEWS = {
-  overview: () => ['Overview', Overview], slos: name => (name ? [name, Slo] : ['Objectives', Slos]), guards: name => (name ? [name, Guard] : ['Overview', Overview]),
-  chaos: () => ['Chaos', Chaos], canary: () => ['Canary', Canaries], events: () => ['Events', Events],
-};
+// The title, the view, and the view of one of them.
+const VIEWS = new Map([
+  ['overview', ['Overview', Overview]], ['guards', ['Overview', Overview, Guard]], ['slos', ['Objectives', Slos, Slo]],
+  ['chaos', ['Chaos', Chaos]], ['canary', ['Canary', Canaries]], ['events', ['Events', Events]],
+]);
+const Nowhere = () => html`<p class="empty">Go to the <a href="#/overview">overview</a>.</p>`;
 
 const decoded = text => { try { return decodeURIComponent(text); } catch { return text; } };
 function place() {
@@ -40,8 +42,10 @@ const KEYS = [
   ['?', 'These keys', help],
 ];
 function help() {
-  confirm({title: 'Keys', body: html`<${Grid} caption="Keys and what they do" hide head=${['Key', 'Does']} rows=${KEYS.map(([key, what]) => [html`<kbd>${key}</kbd>`, what])} />
-    <label><input type="checkbox" checked=${keysOn} onChange=${event => { keysOn = event.target.checked; keep('keys', keysOn ? 'on' : 'off'); }} /> Single keys do this</label>`});
+  confirm({title: 'Keys', body: html`<${Grid} caption="Keys and what they do" hide head=${['Key', 'Does']}
+      rows=${KEYS.map(([key, what]) => [html`<kbd>${key}</kbd>`, what])} />
+    <label><input type="checkbox" checked=${keysOn}
+      onChange=${event => { keysOn = event.target.checked; keep('keys', keysOn ? 'on' : 'off'); }} /> Single keys do this</label>`});
 }
 addEventListener('keydown', event => {
   if (!keysOn || event.ctrlKey || event.metaKey || event.altKey || store.dialog || event.target.closest?.('input, select, textarea')) return;
@@ -52,16 +56,22 @@ addEventListener('keydown', event => {
 });
 
 function Link() {
-  const stale = isStale(), quiet = span(silence());
-  const [state, text] = !store.picture ? ['scheduled', 'connecting'] : stale ? ['missing', `no news for ${quiet}`] : store.link === 'lost' ? ['stale', 'connecting again'] : ['live', 'live'];
+  const [state, text] = !store.picture ? ['scheduled', 'connecting']
+    : isStale() ? ['missing', `no news for ${span(silence())}`]
+    : store.link === 'lost' ? ['stale', 'connecting again'] : ['live', 'live'];
   return html`<span class="link"><${Badge} state=${state} text=${text} /></span>`;
 }
 
+const few = (all, show) => html`${all.slice(0, 3).map((one, place) => html`${place > 0 && '; '}${show(one)}`)}${all.length > 3 && ` and ${all.length - 3} more`}.`;
+
 function Banners({picture}) {
   const active = running(picture), away = (picture?.sources || []).filter(source => source.state !== 'live');
-  return html`${isStale() && html`<div class="banner bad" role="alert"><strong>No news for a while.</strong> <span aria-hidden="true">The last came ${span(silence())} ago.</span> What stands below is as it was at ${time(picture.at)}.</div>`}
-    ${active.length > 0 && html`<div class="banner chaos"><${Badge} state="running" text="Chaos runs" /> ${active.slice(0, 3).map((one, number) => html`${number ? '; ' : ''}${spaced(one.kind)} on <${Name}>${one.target}<//>, ${left(one)} left`)}${active.length > 3 ? ` and ${active.length - 3} more` : ''}. <a href="#/chaos">Look</a></div>`}
-    ${away.length > 0 && html`<div class="banner warn"><${Badge} state="stale" text=${`${plural(away.length, 'source')} missing or stale`} /> ${away.slice(0, 3).map((source, number) => html`${number ? ', ' : ''}<${Name}>${source.name}<//>`)}${away.length > 3 ? ` and ${away.length - 3} more` : ''}. <a href="#/overview">Look</a></div>`}`;
+  return html`${isStale() && html`<div class="banner bad" role="alert"><strong>No news for a while.</strong>
+      ${' '}What stands below is as it was at ${time(picture.at)}. ${store.why}</div>`}
+    ${active.length > 0 && html`<div class="banner chaos"><${Badge} state="running" text="Chaos runs" />${' '}
+      ${few(active, one => html`${spaced(one.kind)} on <${Name}>${one.target}<//>, ${left(one)} left`)} <a href="#/chaos">Look</a></div>`}
+    ${away.length > 0 && html`<div class="banner warn"><${Badge} state="stale" text=${`${plural(away.length, 'source')} missing or stale`} />${' '}
+      ${few(away, source => html`<${Name}>${source.name}<//>`)} <a href="#/overview">Look</a></div>`}`;
 }
 
 // A view that fails takes no other with it, nor the kill switch.
@@ -72,8 +82,9 @@ function Safe({children}) {
 
 let shown = null;
 function App() {
-  const {picture} = store, {view, name, about} = place();
-  const [title, View] = VIEWS[view]?.(name) || ['There is no such view', () => html`<p class="empty">Go to the <a href="#/overview">overview</a>.</p>`];
+  const {picture, session} = store, {view, name, about} = place();
+  const [all, Some, One] = VIEWS.get(view) || ['There is no such view', Nowhere];
+  const View = name && One || Some, title = View === One ? name : all;
   const at = location.hash, theme = dark() ? 'dark' : 'light';
   useEffect(() => {
     // Who came by the keyboard or listens goes on reading at the heading of the new view.
@@ -84,15 +95,22 @@ function App() {
   document.title = `${broken ? `${broken} open – ` : ''}${plain(title)} – ${plain(picture?.service ?? 'somaresil')}`;
   const current = view === 'guards' ? 'overview' : view;
   return html`<a class="skip" href="#main" onClick=${event => { event.preventDefault(); document.getElementById('title').focus(); }}>To the content</a>
-  <header class="top"><div class="brand"><strong><${Name}>${picture?.service ?? 'somaresil'}<//></strong>${picture?.environment && html` <span class="env"><${Name}>${picture.environment}<//></span>`} <${Link} /></div>
-    <nav aria-label="Views"><ul>${TABS.map(([key, label]) => html`<li key=${key}><a href=${`#/${key}`} aria-current=${current === key ? 'page' : undefined}>${label}</a></li>`)}</ul></nav>
-    <div class="tools">${picture && may('stop') && html`<button type="button" class=${running(picture).length ? 'primary danger' : 'danger'} onClick=${() => kill(picture)} aria-keyshortcuts="k">Stop chaos</button>`}
-      <button type="button" onClick=${turn} aria-label=${`Theme: ${theme}. Change it`}>${theme === 'dark' ? 'Light' : 'Dark'}</button><button type="button" onClick=${help} aria-label="Keys">?</button></div></header>
+  <header class="top">
+    <div class="brand"><strong><${Name}>${picture?.service ?? 'somaresil'}<//></strong>
+      ${picture?.environment && html` <span class="env"><${Name}>${picture.environment}<//></span>`} <${Link} /></div>
+    <nav aria-label="Views"><ul>${TABS.map(([key, label]) => html`<li key=${key}>
+      <a href=${`#/${key}`} aria-current=${current === key ? 'page' : undefined}>${label}</a></li>`)}</ul></nav>
+    <div class="tools">${picture && may('stop') && html`
+        <button class=${running(picture).length ? 'primary danger' : 'danger'} onClick=${() => kill(picture)} aria-keyshortcuts="k">Stop chaos</button>`}
+      <button onClick=${turn} aria-label=${`Theme: ${theme}. Change it`}>${theme === 'dark' ? 'Light' : 'Dark'}</button>
+      <button onClick=${help} aria-label="Keys">?</button></div></header>
   <${Banners} picture=${picture} />
   <div class="says" role="status" aria-live="polite"><${Notice} /></div><p class="hidden" aria-live="polite" data-said>${store.said}</p>
-  <main id="main"><h1 id="title" tabindex="-1">${VIEWS[view] ? html`<${Name}>${title}<//>` : title}</h1>
-    ${picture ? html`<${Safe} key=${at}><${View} picture=${picture} name=${name} about=${about} theme=${theme} /><//>` : html`<p class="empty" role="status">${store.link === 'lost' ? 'The service does not answer. The page keeps trying.' : 'Asking …'}</p>`}</main>
-  <footer><p>${picture && html`As of ${time(picture.at)}. `}Times in ${zone}. ${store.session.actor ? html`Signed in as <${Name}>${store.session.actor}<//>. ` : ''}${store.session.may.length ? '' : 'Read only. '}<a href="plain">Plain table</a> · <a href="api/picture">JSON</a></p></footer>
+  <main id="main"><h1 id="title" tabindex="-1"><${Name}>${title}<//></h1>
+    ${picture ? html`<${Safe} key=${at}><${View} picture=${picture} name=${name} about=${about} theme=${theme} /><//>`
+      : html`<p class="empty" role="status">${store.why || 'Asking …'}</p>`}</main>
+  <footer><p>${picture && `As of ${time(picture.at)}. `}Times in ${zone}. ${session.actor && html`Signed in as <${Name}>${session.actor}<//>. `}
+    ${!session.may.length && 'Read only. '}<a href="plain">Plain table</a> · <a href="api/picture">JSON</a></p></footer>
   ${store.dialog && html`<${Dialog} key=${store.dialog.title} />`}`;
 }
 

@@ -7,7 +7,7 @@ const MOST_EVENTS = 1000;
 
 export const store = {
   picture: null, heard: 0, link: 'connecting', session: {actor: null, may: []},
-  events: [], fresh: 0, lost: 0, paused: false, notice: null, dialog: null, said: '', page: '',
+  events: [], fresh: 0, lost: 0, paused: false, notice: null, dialog: null, said: '', why: '',
 };
 
 let draw = () => {};
@@ -32,7 +32,7 @@ export const may = what => store.session.may.includes(what);
 async function answered(response) {
   const told = await response.json().catch(() => ({}));
   if (response.ok) return told;
-  const why = told.detail || told.title || (response.status === 404 ? 'it is not there, or you are no longer signed in' : response.statusText);
+  const why = told.detail || told.title || (response.status === 404 ? 'not there, or you are no longer signed in' : response.statusText);
   throw Object.assign(new Error(plain(why)), {status: response.status, told});
 }
 
@@ -105,7 +105,8 @@ function take(entries, isNews) {
   const more = entries.filter(entry => !held.has(`${entry.source} ${entry.id}`));
   if (!more.length) return;
   let quiet = 0; // Of those of single calls there are many: they push out one another, and nothing else.
-  const events = [...more, ...store.events].sort((one, other) => other.at - one.at || other.id - one.id).filter(entry => entry.level !== 'debug' || quiet++ < MOST_EVENTS / 4).slice(0, MOST_EVENTS);
+  const events = [...more, ...store.events].sort((one, other) => other.at - one.at || other.id - one.id)
+    .filter(entry => entry.level !== 'debug' || quiet++ < MOST_EVENTS / 4).slice(0, MOST_EVENTS);
   set({events, fresh: store.fresh + (isNews ? more.length : 0)});
 }
 
@@ -128,7 +129,7 @@ function differences(before, after) {
 
 export function receive(picture) {
   const told = store.picture ? differences(store.picture, picture) : [];
-  set({picture, heard: clock(), link: 'live', ...(told.length && {said: told.join('; ')})});
+  set({picture, heard: clock(), link: 'live', why: '', ...(told.length && {said: told.join('; ')})});
 }
 
 // After a gap always the newest ones: the worker that answers now may count otherwise than the one before it.
@@ -149,7 +150,8 @@ export function connect() {
     set({link: 'lost'});
     if (stream.readyState !== EventSource.CLOSED) return; // It tries again by itself.
     stream.close();
-    ask('api/picture').then(receive, () => {}).finally(() => setTimeout(connect, pause * 1000 * (0.75 + Math.random() / 2)));
+    ask('api/picture').then(receive, error => set({why: `It is asked again and again: ${error.message}.`}))
+      .finally(() => setTimeout(connect, pause * 1000 * (0.75 + Math.random() / 2)));
     pause = Math.min(30, pause * 2);
   };
 }

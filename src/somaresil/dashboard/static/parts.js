@@ -5,10 +5,10 @@ import {NONE, count, figure, plain, seconds, spaced, time} from './words.js';
 
 // States are told by a shape and a word; the colour only repeats them.
 const SHAPES = {
-  disc: html`<circle cx="6" cy="6" r="4.5" />`,
+  disc: html`<circle cx="6" cy="6" r="5" />`,
   block: html`<path d="M1 1h10v10H1z" />`,
-  half: html`<path d="M6 1a5 5 0 1 0 0 10A5 5 0 0 0 6 1zm0 1.6v6.8a3.4 3.4 0 0 1 0-6.8z" fill-rule="evenodd" />`,
-  ring: html`<path d="M6 1a5 5 0 1 0 0 10A5 5 0 0 0 6 1zm0 1.8a3.2 3.2 0 1 1 0 6.4 3.2 3.2 0 0 1 0-6.4z" fill-rule="evenodd" />`,
+  half: html`<circle cx="6" cy="6" r="4" class="rim" /><path d="M6 2v8a4 4 0 0 0 0-8" />`,
+  ring: html`<circle cx="6" cy="6" r="4" class="rim" />`,
   bolt: html`<path d="M7 0 2 7h3l-1 5 6-7H7z" />`,
   wedge: html`<path d="M6 1 11.5 11H.5z" />`,
 };
@@ -27,7 +27,8 @@ export const toneOf = state => look(state)[1];
 export function Badge({state, text}) {
   if (state == null && !text) return html`<span class="muted">none</span>`;
   const [shape, tone] = look(state);
-  return html`<span class=${`badge ${tone}`}><svg viewBox="0 0 12 12" width="12" height="12" aria-hidden="true">${SHAPES[shape]}</svg>${text || spaced(state)}</span>`;
+  return html`<span class=${`badge ${tone}`}>
+    <svg viewBox="0 0 12 12" width="12" height="12" aria-hidden="true">${SHAPES[shape]}</svg>${text || spaced(state)}</span>`;
 }
 
 export const Name = ({children}) => html`<bdi class="name">${plain(children)}</bdi>`;
@@ -53,18 +54,20 @@ export function Dialog() {
     return () => from.isConnected && from.focus();
   }, []);
   const act = what => () => { const said = typed.current?.value.trim(); close(); what(said); };
-  return html`<dialog ref=${box} class=${danger && 'danger'} role=${run ? 'alertdialog' : 'dialog'} aria-labelledby="dialog-title" aria-describedby="dialog-text" onClose=${close}>
+  return html`<dialog ref=${box} class=${danger && 'danger'} role=${run ? 'alertdialog' : 'dialog'}
+      aria-labelledby="dialog-title" aria-describedby="dialog-text" onClose=${close}>
     <h2 id="dialog-title">${title}</h2><div id="dialog-text">${text}${body}</div>
     ${field && html`<label>${field} <input ref=${typed} maxlength="200" /></label>`}
-    <p class="actions">${run && html`<button type="button" class=${`first primary ${danger && 'danger'}`} onClick=${act(run)}>${label} <kbd>Enter</kbd></button>`}
-      ${second && html`<button type="button" class="danger" onClick=${act(second.run)}>${second.label}</button>`}
-      <button type="button" class=${!run && 'first'} onClick=${close}>${run ? 'Cancel' : 'Close'} <kbd>Esc</kbd></button></p></dialog>`;
+    <p class="actions">${run && html`<button class=${`first primary ${danger && 'danger'}`} onClick=${act(run)}>${label} <kbd>Enter</kbd></button>`}
+      ${second && html`<button class="danger" onClick=${act(second.run)}>${second.label}</button>`}
+      <button class=${!run && 'first'} onClick=${close}>${run ? 'Cancel' : 'Close'} <kbd>Esc</kbd></button></p></dialog>`;
 }
 
 export function Notice() {
   const {notice} = store;
-  return notice && html`<div class=${`notice ${notice.bad ? 'bad' : 'good'}`}><div><p>${notice.text}</p><ul>${notice.rows.map(row => html`<li key=${row}>${row}</li>`)}</ul></div>
-    <button type="button" onClick=${() => set({notice: null})}>Dismiss</button></div>`;
+  return notice && html`<div class=${`notice ${notice.bad ? 'bad' : 'good'}`}><div><p>${notice.text}</p>
+      <ul>${notice.rows.map(row => html`<li key=${row}>${row}</li>`)}</ul></div>
+    <button onClick=${() => set({notice: null})}>Dismiss</button></div>`;
 }
 
 const Scroll = ({label, children}) => html`<div class="scroll" role="region" aria-label=${label} tabindex="0">${children}</div>`;
@@ -72,16 +75,18 @@ const Scroll = ({label, children}) => html`<div class="scroll" role="region" ari
 // A table as it is: the first cell of each row names it.
 export const Grid = ({caption, hide, head, rows}) => html`<${Scroll} label=${caption}><table><caption class=${hide && 'hidden'}>${caption}</caption>
   <thead><tr>${head.map((title, place) => html`<th key=${title} scope="col" class=${place && 'num'}>${title}</th>`)}</tr></thead>
-  <tbody>${rows.map(([name, ...cells]) => html`<tr key=${name}><th scope="row">${name}</th>${cells.map(cell => html`<td class="num">${cell}</td>`)}</tr>`)}</tbody></table><//>`;
+  <tbody>${rows.map(([name, ...cells]) => html`<tr key=${name}><th scope="row">${name}</th>
+    ${cells.map(cell => html`<td class="num">${cell}</td>`)}</tr>`)}</tbody></table><//>`;
 const Figures = props => html`<details><summary>As a table</summary><${Grid} hide ...${props} /></details>`;
 
 export function Pager({page, pages, turn, what, children}) {
-  return pages > 1 && html`<nav class="pager" aria-label=${`Pages of ${what}`}><button type="button" disabled=${!page} onClick=${() => turn(page - 1)}>Previous</button>
-    <span>${children}</span><button type="button" disabled=${page >= pages - 1} onClick=${() => turn(page + 1)}>Next</button></nav>`;
+  return pages > 1 && html`<nav class="pager" aria-label=${`Pages of ${what}`}><button disabled=${!page} onClick=${() => turn(page - 1)}>Previous</button>
+    <span>${children}</span><button disabled=${page >= pages - 1} onClick=${() => turn(page + 1)}>Next</button></nav>`;
 }
 
 // Columns of tables that can be sorted: a figure, and something else.
 export const number = (key, title, format = count, more) => ({key, title, numeric: true, value: row => row[key], cell: row => format(row[key]), ...more});
+// What is urgent gets its place at once.
 export const column = (key, title, cell, more) => ({key, title, value: row => row[key], cell, ...more});
 export const unsorted = {value: null};
 
@@ -90,12 +95,12 @@ const SETTLED = 5000; // Milliseconds for which an order holds, and as long as s
 export function Table({caption, hide, columns, rows, id, start = [], empty = 'Nothing yet.', mark, size = 50}) {
   const [[key, down], setOrder] = useState(start);
   const [page, turn] = useState(0);
-  const held = useRef({}).current;
+  const held = useRef({}).current, pointed = value => () => { held.pointed = value; };
   const by = columns.find(one => one.key === key);
   let shown = rows;
   if (by) {
     const sign = [key, down, rows.length].join();
-    if (sign !== held.sign || (!held.pointed && performance.now() - held.at > SETTLED)) {
+    if (sign !== held.sign || (!held.pointed && (by.urgent || performance.now() - held.at > SETTLED))) {
       // What is not known comes last, whichever way.
       const compare = (one, other) => (one == null) - (other == null) || (typeof one === 'string' ? one.localeCompare(other) : one - other || 0) * (down ? -1 : 1);
       const places = new Map(rows.map(row => [by.value(row), id(row)]).sort(([one], [other]) => compare(one, other)).map(([, name], place) => [name, place]));
@@ -106,22 +111,31 @@ export function Table({caption, hide, columns, rows, id, start = [], empty = 'No
   }
   const pages = Math.ceil(shown.length / size), current = Math.max(0, Math.min(page, pages - 1)), from = current * size;
   const look = one => `${one.numeric ? 'num' : ''} ${one.wide ? `wide${one.wide}` : ''}`;
-  return html`<${Scroll} label=${caption}><table onMouseEnter=${() => { held.pointed = true; }} onMouseLeave=${() => { held.pointed = false; }}><caption class=${hide && 'hidden'}>${caption}</caption>
-    <thead><tr>${columns.map(one => html`<th key=${one.key} scope="col" class=${look(one)} aria-sort=${by === one ? (down ? 'descending' : 'ascending') : undefined}>${one.value
-      ? html`<button type="button" class="sort" onClick=${() => setOrder([one.key, by === one ? !down : Boolean(one.numeric)])}>${one.title}<span aria-hidden="true">${by === one ? (down ? '▾' : '▴') : ''}</span></button>` : one.title}</th>`)}</tr></thead>
-    <tbody>${shown.slice(from, from + size).map(row => html`<tr key=${id(row)} class=${mark?.(row)}>${columns.map((one, place) => (place
-      ? html`<td key=${one.key} class=${`${look(one)} ${one.tone?.(row) || ''}`}>${one.cell(row)}</td>` : html`<th key=${one.key} scope="row" class=${look(one)}>${one.cell(row)}</th>`))}</tr>`)}</tbody></table>
+  return html`<${Scroll} label=${caption}><table><caption class=${hide && 'hidden'}>${caption}</caption>
+    <thead><tr>${columns.map(one => html`<th key=${one.key} scope="col" class=${look(one)}
+      aria-sort=${by === one ? (down ? 'descending' : 'ascending') : undefined}>${one.value
+      ? html`<button class="sort" onClick=${() => setOrder([one.key, by === one ? !down : Boolean(one.numeric)])}>${one.title}
+        <span aria-hidden="true">${by === one ? (down ? '▾' : '▴') : ''}</span></button>`
+      : one.title}</th>`)}</tr></thead>
+    <tbody onMouseEnter=${pointed(true)} onMouseLeave=${pointed(false)} onfocusin=${pointed(true)} onfocusout=${pointed(false)}>
+      ${shown.slice(from, from + size).map(row => html`<tr key=${id(row)} class=${mark?.(row)}>
+        ${columns.map((one, place) => (place
+      ? html`<td key=${one.key} class=${`${look(one)} ${one.tone?.(row) || ''}`}>${one.cell(row)}</td>`
+      : html`<th key=${one.key} scope="row" class=${look(one)}>${one.cell(row)}</th>`))}</tr>`)}</tbody></table>
     ${!rows.length && html`<p class="empty">${empty}</p>`}<//>
-  <${Pager} page=${current} pages=${pages} turn=${turn} what=${caption}>${count(from + 1)}–${count(Math.min(from + size, shown.length))} of ${count(shown.length)}<//>`;
+  <${Pager} page=${current} pages=${pages} turn=${turn} what=${caption}>
+    ${count(from + 1)}–${count(Math.min(from + size, shown.length))} of ${count(shown.length)}<//>`;
 }
 
 // Calls a column, bad and rejected ones in front of them.
 export function Spark({series, label}) {
   const calls = series?.calls || [], most = Math.max(1, ...calls), step = 120 / calls.length;
   if (!calls.length) return NONE;
-  const bars = values => values.map((value, place) => value && `M${(place * step).toFixed(1)} 24v${-Math.max(1.5, (value / most) * 24).toFixed(1)}h${(step - 0.2).toFixed(1)}V24z`).filter(Boolean).join('');
+  const bars = values => values.map((value, place) => value &&
+    `M${(place * step).toFixed(1)} 24v${-Math.max(1.5, (value / most) * 24).toFixed(1)}h${(step - 0.2).toFixed(1)}V24z`).filter(Boolean).join('');
   return html`<svg class="spark" viewBox="0 0 120 24" width="120" height="24" role="img" aria-label=${label}>
-    <path class="calls" d=${bars(calls)} /><path class="bad" d=${bars(calls.map((_, place) => (series.bad?.[place] || 0) + (series.rejected?.[place] || 0)))} /></svg>`;
+    <path class="calls" d=${bars(calls)} />
+    <path class="bad" d=${bars(calls.map((_, place) => (series.bad?.[place] || 0) + (series.rejected?.[place] || 0)))} /></svg>`;
 }
 
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -135,7 +149,8 @@ export function Plot({label, at, lines, format = figure, high = 0, theme}) {
     const plot = held.current = new uPlot({
       width: width(), height, legend: {show: false}, cursor: {y: false, drag: {x: false, y: false}},
       scales: {y: {range: (_, least, most) => [Math.min(0, least ?? 0), Math.max(high, (most ?? 1) * 1.05)]}},
-      axes: [{...axis, size: 26, space: 80, values: (_, ticks) => ticks.map(tick => time(tick).replace(/:00$/, ''))}, {...axis, size: 58, values: (_, ticks) => ticks.map(tick => format(tick))}],
+      axes: [{...axis, size: 26, space: 80, values: (_, ticks) => ticks.map(tick => time(tick).replace(/:00$/, ''))},
+        {...axis, size: 58, values: (_, ticks) => ticks.map(tick => format(tick))}],
       series: [{}, ...lines.map(line => ({stroke: colour(line.tone), width: 1.75, dash: line.dash, points: {show: at.length < 3}}))],
     }, data, box.current);
     const watch = new ResizeObserver(() => plot.setSize({width: width(), height}));
@@ -144,9 +159,11 @@ export function Plot({label, at, lines, format = figure, high = 0, theme}) {
   }, [theme, lines.length]);
   useEffect(() => held.current.setData(data), [at.at(-1), lines.map(line => line.values.at(-1)).join()]);
   const few = Math.ceil(at.length / 12);
-  return html`<figure class="plot"><figcaption>${label}<span class="legend">${lines.map(line => html`<span key=${line.label} class=${line.tone}><i class=${line.dash && 'dash'}></i>${line.label}</span>`)}</span></figcaption>
+  return html`<figure class="plot"><figcaption>${label}<span class="legend">${lines.map(line => html`
+      <span key=${line.label} class=${line.tone}><i class=${line.dash && 'dash'}></i>${line.label}</span>`)}</span></figcaption>
     <div ref=${box} class="canvas" role="img" aria-label=${`${label}: ${lines.map(line => `${line.label} ${format(line.values.at(-1))}`).join(', ')}`}></div>
-    <${Figures} caption=${label} head=${['Time', ...lines.map(line => line.label)]} rows=${at.map((each, place) => [time(each), ...lines.map(line => format(line.values[place]))]).filter((_, place) => (at.length - 1 - place) % few === 0)} /></figure>`;
+    <${Figures} caption=${label} head=${['Time', ...lines.map(line => line.label)]}
+      rows=${at.map((each, place) => [time(each), ...lines.map(line => format(line.values[place]))]).filter((_, place) => (at.length - 1 - place) % few === 0)} /></figure>`;
 }
 
 // Where the latencies were: time to the right, slower upwards, darker for more calls; and the same as a table.
@@ -171,6 +188,9 @@ export function Heat({heat, theme}) {
   const size = Math.ceil(columns.length / 6), groups = columns.map((_, place) => place).filter(place => place % size === 0);
   const total = (bucket, from) => count(cells.slice(from, from + size).reduce((sum, cell) => sum + (cell?.[bucket] || 0), 0));
   return html`<div class="heat"><ol aria-hidden="true">${shown.map(bucket => html`<li key=${bucket}>${name(bucket)}</li>`)}</ol>
-    <canvas ref=${canvas} style=${{height: `${shown.length * 16}px`}} role="img" aria-label="Calls by latency and time; the table has the figures"></canvas><p aria-hidden="true"><span>${time(columns[0])}</span><span>${time(columns.at(-1))}</span></p></div>
-  <${Figures} caption="Calls by latency and time" head=${['Latency', ...groups.map(from => `from ${time(columns[from])}`)]} rows=${shown.map(bucket => [name(bucket), ...groups.map(from => total(bucket, from))])} />`;
+    <canvas ref=${canvas} style=${{height: `${shown.length * 16}px`}} role="img" aria-label="Calls by latency and time; the table has the figures"></canvas>
+    <p aria-hidden="true"><span>${time(columns[0])}</span><span>${time(columns.at(-1))}</span></p></div>
+  <${Figures} caption="Calls by latency and time"
+    head=${['Latency', ...groups.map(from => `from ${time(columns[from])}`)]}
+    rows=${shown.map(bucket => [name(bucket), ...groups.map(from => total(bucket, from))])} />`;
 }

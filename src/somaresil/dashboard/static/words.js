@@ -2,7 +2,7 @@
 export const NONE = '–';
 
 const known = value => typeof value === 'number' && Number.isFinite(value);
-const digits = (value, most) => value.toLocaleString('en', {minimumFractionDigits: most, maximumFractionDigits: most});
+const digits = (value, most) => value.toLocaleString('en', {minimumFractionDigits: most, maximumFractionDigits: most, signDisplay: 'negative'});
 
 export const count = value => (known(value) ? digits(value, 0) : NONE);
 export const rate = value => (known(value) ? `${digits(value, value < 99.95 ? 1 : 0)}/s` : NONE);
