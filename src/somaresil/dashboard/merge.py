@@ -387,12 +387,12 @@ def _figures(each: Mapping[str, Any], window: float) -> dict[str, Any]:
         return {**shown, "rate": None, "counts": _NO_COUNTS, **_SHARES}
     calls = sum(recent[:INJECTED])
     if not calls:
-        return {**shown, "rate": 0.0 if window else None, "counts": _named(recent), **_SHARES}
+        return {**shown, "rate": 0.0 if window >= _SHORTEST else None, "counts": _named(recent), **_SHARES}
     judged = recent[0] + recent[1] + recent[2]
     buckets = recent[HEAD:]
     return {
         **shown,
-        "rate": calls / window if window > 0.0 else None,
+        "rate": calls / window if window >= _SHORTEST else None,
         "counts": _named(recent),
         "error_share": (recent[1] + recent[2]) / judged if judged else None,
         "injected_share": recent[INJECTED] / calls,
@@ -400,6 +400,8 @@ def _figures(each: Mapping[str, Any], window: float) -> dict[str, Any]:
     }
 
 
+_SHORTEST: Final = 0.1
+"""Seconds that a rate is worked out of at least."""
 _QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _SHARES: Final = dict.fromkeys(("error_share", "injected_share", "p50", "p95", "p99"), None)
 
