@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, Pool
     from somaresil.slo.actions import BudgetAction
+    from somaresil.slo.alerting import Alert
     from somaresil.slo.incidents import Subject
     from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
@@ -544,6 +545,11 @@ class Resilience:
         made.start()
         return made
 
+    @property
+    def firing(self) -> tuple[Alert, ...]:
+        """Alerts that fire now; none while nobody looks, see :meth:`alerting`."""
+        return () if self._alerting is None else self._alerting.firing
+
     def journal(self, path: str | os.PathLike[str], *, most: int = 10_000_000) -> Journal:
         """Begin to write hours of objectives, incidents and deployments to a file: see :mod:`somaresil.slo.journal`.
 
@@ -624,6 +630,10 @@ class Resilience:
     def requests_count_for(self, slos: tuple[str, ...]) -> None:
         """Note that a middleware counts its requests for these objectives."""
         self._request_slos |= {*slos}
+
+    def counts_requests(self, slo: str) -> bool:
+        """Whether a middleware counts its requests for this objective."""
+        return slo in self._request_slos
 
     def watch_requests(self, limit: RequestLimit) -> None:
         """Show how full this limit of requests is. It is forgotten with its middleware."""

@@ -19,11 +19,11 @@ from somaresil.chaos.plan import VERSION, ChaosPlan
 from somaresil.chaos.vetting import MEET
 from somaresil.config import Checker, did_you_mean
 from somaresil.control.document import document
-from somaresil.control.views import capabilities_of, experiment, lever, status
 from somaresil.errors import ConfigurationError, Problem
 from somaresil.mounted.request import Doorkeeper, Request, check_authenticator, live
 from somaresil.mounted.routing import Roots, resource
 from somaresil.mounted.sender import Senders
+from somaresil.mounted.views import capabilities_of, experiment, lever, status
 from somaresil.mounted.wire import Answer, Refused, problem, reason_of
 from somaresil.slo.journal import deployment
 

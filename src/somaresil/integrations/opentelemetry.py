@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil import events
 from somaresil.config import Checker
-from somaresil.integrations._text import facts
+from somaresil.eventtext import facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
