@@ -176,6 +176,8 @@ class Hub:
         self._producer: asyncio.Task[None] | None = None
         self._last: tuple[float, Frame] | None = None
         self._after: int | None = None
+        self._told = 0
+        """What version the events had that were told last."""
         self._hurried = False
         self.stalled = 0
         """How many were sent away because they took nothing."""
@@ -274,16 +276,17 @@ class Hub:
             while self._viewers:
                 began, version, self._hurried = self._clock.monotonic(), self._sources.version, False
                 try:
-                    await self._tell_events()
+                    await self._tell_events(version)
                     pause = await self._show_picture()
+                    await self._hand_out()
+                    await self._rest(began, version, pause)
                 except Exception as defect:  # noqa: BLE001 - the next one may come off
                     self._listeners.defect("dashboard stream", defect, self._clock.time(), "it is tried again")
-                await self._hand_out()
-                await self._rest(began, version, pause)
+                    await self._clock.asleep(self._pace.tick)
             self._last = self._after = None
 
-    async def _tell_events(self) -> None:
-        after = self._after
+    async def _tell_events(self, version: int) -> None:
+        after, self._told = self._after, version
         told = await self._sources.events(after or 0, kind=None, about=None, most=_MOST_EVENTS)
         self._after = told["next"]
         if after is None:
@@ -320,7 +323,7 @@ class Hub:
                 await self._clock.asleep(_BETWEEN)
 
     async def _rest(self, began: float, version: int, pause: float) -> None:
-        """Until the next picture is due. Large ones are not hurried more than others."""
+        """Until the next picture is due; events do not wait for it. Large pictures are not hurried more than others."""
         soonest = self._pace.soonest * pause / self._pace.tick
         while self._viewers:
             now = self._clock.monotonic()
@@ -329,6 +332,9 @@ class Hub:
             due = began + (soonest if noted else pause)
             if now >= due:
                 return
+            if self._sources.version != self._told:
+                await self._tell_events(self._sources.version)
+                await self._hand_out()
             await self._clock.asleep(min(due - now, self._pace.look))
 
     def _send_away(self, now: float) -> None:
