@@ -88,7 +88,7 @@ def test_a_breaker_that_opens_is_seen_with_its_steps(service, sources):
     assert shown(sources)["guards"][0]["state"] == "open"
     guard = asyncio.run(sources.guard("llm.invoke"))
     assert [(step["before"], step["after"]) for step in guard["timeline"]] == [("closed", "open")]
-    assert guard["tally"] == {"calls": 0, "failures": 0, "slow": 0}
+    assert guard["tally"] == {"calls": 2, "failures": 2, "slow": 0}
     found = asyncio.run(sources.events(kind="BreakerChanged"))["events"]
     assert [(event["about"], event["level"]) for event in found] == [("llm.invoke", "warning")]
     assert "open" in found[0]["text"]
