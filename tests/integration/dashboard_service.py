@@ -27,8 +27,8 @@ PLANS = {"slow model": ChaosPlan([FaultWindow("llm.*", "latency", 0, 30, delay=0
 class Service:
     """An app that answers, and has a dashboard."""
 
-    def __init__(self, *, mount=None, guards=20, **options):
-        self.resilience = Resilience("gateway", environment="test", seed=1)
+    def __init__(self, *, mount=None, guards=20, instance=None, **options):
+        self.resilience = Resilience("gateway", instance=instance, environment="test", seed=1)
         self.resilience.chaos.opt_in(ChaosCeilings(experiments=1_000))
         for number in range(guards):
             self.resilience.guard(f"tool.{number}", breaker=True)

@@ -18,6 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.dashboard.aside import Aside
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
@@ -179,6 +181,7 @@ class Hub:
         self._told = 0
         """What version the events had that were told last."""
         self._hurried = False
+        self._aside = Aside("somaresil-dashboard-stream")
         self.stalled = 0
         """How many were sent away because they took nothing."""
 
@@ -308,7 +311,7 @@ class Hub:
         spent = self._clock.monotonic() - began
         if any(viewer.packs for viewer in self._viewers):
             if len(frame.plain) > _LARGE:
-                await asyncio.to_thread(lambda: frame.packed)
+                await self._aside.run(frame, lambda: frame.packed)
             else:
                 _ = frame.packed
         self._last = (self._clock.monotonic(), frame)
