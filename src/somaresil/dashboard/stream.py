@@ -18,6 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.dashboard.aside import Aside
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
@@ -175,8 +177,11 @@ class Hub:
         self._viewers: dict[Viewer, None] = {}
         self._producer: asyncio.Task[None] | None = None
         self._last: tuple[float, Frame] | None = None
-        self._after: Any = None
+        self._after: int | None = None
+        self._told = 0
+        """What version the events had that were told last."""
         self._hurried = False
+        self._aside = Aside("somaresil-dashboard-stream")
         self.stalled = 0
         """How many were sent away because they took nothing."""
 
@@ -202,7 +207,7 @@ class Hub:
         *,
         headers: list[tuple[bytes, bytes]],
         packs: bool,
-        after: Any,
+        after: int | None,
         known: Callable[[], Awaitable[bool]],
     ) -> None:
         """Show him everything until he goes. ``known``: whether he may look still. ``after``: the last event that he has seen, if any."""
@@ -227,7 +232,7 @@ class Hub:
             self._viewers.pop(viewer, None)
             gone.cancel()
 
-    async def _begin(self, viewer: Viewer, after: Any) -> None:
+    async def _begin(self, viewer: Viewer, after: int | None) -> None:
         if after is not None:
             told = await self._sources.events(after, kind=None, about=None, most=_MOST_EVENTS)
             viewer.lose(int(told.get("lost") or 0))
@@ -274,19 +279,20 @@ class Hub:
             while self._viewers:
                 began, version, self._hurried = self._clock.monotonic(), self._sources.version, False
                 try:
-                    await self._tell_events()
+                    await self._tell_events(version)
                     pause = await self._show_picture()
+                    await self._hand_out()
+                    await self._rest(began, version, pause)
                 except Exception as defect:  # noqa: BLE001 - the next one may come off
                     self._listeners.defect("dashboard stream", defect, self._clock.time(), "it is tried again")
-                await self._hand_out()
-                await self._rest(began, version, pause)
+                    await self._clock.asleep(self._pace.tick)
             self._last = self._after = None
 
-    async def _tell_events(self) -> None:
-        first = self._after is None
-        told = await self._sources.events(self._after, kind=None, about=None, most=_MOST_EVENTS)
+    async def _tell_events(self, version: int) -> None:
+        after, self._told = self._after, version
+        told = await self._sources.events(after or 0, kind=None, about=None, most=_MOST_EVENTS)
         self._after = told["next"]
-        if first:
+        if after is None:
             # What was before they came they ask for.
             return
         lost = int(told.get("lost") or 0)
@@ -305,7 +311,7 @@ class Hub:
         spent = self._clock.monotonic() - began
         if any(viewer.packs for viewer in self._viewers):
             if len(frame.plain) > _LARGE:
-                await asyncio.to_thread(lambda: frame.packed)
+                await self._aside.run(frame, lambda: frame.packed)
             else:
                 _ = frame.packed
         self._last = (self._clock.monotonic(), frame)
@@ -320,7 +326,7 @@ class Hub:
                 await self._clock.asleep(_BETWEEN)
 
     async def _rest(self, began: float, version: int, pause: float) -> None:
-        """Until the next picture is due. Large ones are not hurried more than others."""
+        """Until the next picture is due; events do not wait for it. Large pictures are not hurried more than others."""
         soonest = self._pace.soonest * pause / self._pace.tick
         while self._viewers:
             now = self._clock.monotonic()
@@ -329,6 +335,9 @@ class Hub:
             due = began + (soonest if noted else pause)
             if now >= due:
                 return
+            if self._sources.version != self._told:
+                await self._tell_events(self._sources.version)
+                await self._hand_out()
             await self._clock.asleep(min(due - now, self._pace.look))
 
     def _send_away(self, now: float) -> None:
