@@ -74,9 +74,14 @@ def test_every_process_serves_the_token_opens_and_a_signal_ends_it(tmp_path):
             if any(line.startswith("somaresil_calls_total{") and not line.endswith(" 0.0") for line in told.text.splitlines()):
                 answered.add(told.headers["x-served-by"])
         assert answered == {f"gateway-{number}" for number in range(1, 5)}
-        assert httpx.get(place["url"] + "status", trust_env=False).status_code == 404
+        assert httpx.get(place["url"] + "api/picture", trust_env=False).status_code == 404
         known = {"authorization": f"Bearer {place['token']}"}
-        assert httpx.get(place["url"] + "status", headers=known, trust_env=False).status_code == 200
+        seen = httpx.get(place["url"] + "api/picture", headers=known, trust_env=False).json()
+        ours = {identity for name, identity in place["processes"].items() if name.startswith("gateway-")}
+        assert {source["process"] for source in seen["sources"] if source["state"] == "live"} == ours
+        assert {guard["name"] for guard in seen["guards"]} == {"worker.call", "llm.stream", "memory.write"}
+        assert {slo["name"] for slo in seen["objectives"]} >= {"api_availability", "memory_writes"}
+        assert "memory is cut off" in {plan["name"] for plan in seen["plans"]}
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 128 + signal.SIGTERM
         check_gone(place, tmp_path)

@@ -9,7 +9,7 @@ import unicodedata
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from somaresil.integrations._text import harmless
+from somaresil.eventtext import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -40,6 +40,10 @@ _STATES: Final = {
     "disabled": "dim",
     "metrics_only": "dim",
 }
+_MOVES: Final = 6
+"""Moves of a circuit that are shown."""
+_RECENT: Final = 10
+"""Events about a guard that are shown with it."""
 _OUTCOMES: Final = ("good", "bad", "rejected", "abandoned", "ignored", "injected")
 _LEVELS: Final = {"error": "bad", "critical": "bad", "warning": "warn", "debug": "dim"}
 _MUCH: Final = 0.05
@@ -75,6 +79,8 @@ class Look:
     """The row that is chosen."""
     guard: str = ""
     """The guard of the view of one guard."""
+    detailed: bool = False
+    """Events of single calls too: a busy service has hundreds of them a second."""
     glyphs: Glyphs = UNICODE
     local: Callable[[float], time.struct_time] = time.localtime
     """What a clock on the wall shows."""
@@ -339,11 +345,14 @@ def _guard(seen: Seen, look: Look, page: Page) -> None:
     page.body += table((Column("circuit", right=False), *_TRAFFIC), [(_state(found), *_traffic(found, look))], look.width, more)
     held = [shown(each, 40) for each in _texts(found.get("held_by"))]
     if held:
-        _say(page, look, Span(f"held back by {', '.join(held)}", "warn"))
-    counts, totals = mapped(found.get("counts")), mapped(found.get("totals"))
+        _say(page, look, Span(f"calls take the long way for {', '.join(held)}", "dim"))
+    counts, totals, window = mapped(found.get("counts")), mapped(found.get("totals")), real(found.get("window"))
     page.body.append(())
     rows = [
-        (Span(f"last {duration(real(found.get('window')))}"), *(Span(str(whole(counts.get(name)))) for name in _OUTCOMES)),
+        (
+            Span(f"last {duration(None if window is None else float(round(window)))}"),
+            *(Span(str(whole(counts.get(name)))) for name in _OUTCOMES),
+        ),
         (Span("since the start"), *(Span(str(whole(totals.get(name)))) for name in _OUTCOMES)),
     ]
     page.body += table((Column("", right=False), *(Column(name, rank=rank) for rank, name in enumerate(_OUTCOMES))), rows, look.width, more)
@@ -354,6 +363,7 @@ def _guard(seen: Seen, look: Look, page: Page) -> None:
         page.body.append(
             fitted([Span(f"{said:<10}", "dim"), Span(drawn, {"bad": "bad", "injected": "mark"}.get(name, ""))], look.width, more)
         )
+    _timeline(detail, look, page)
     _stages(found, detail, look, page)
     rejections = {shown(name, 40): whole(count) for name, count in mapped(detail.get("rejections")).items() if whole(count)}
     if rejections:
@@ -363,8 +373,8 @@ def _guard(seen: Seen, look: Look, page: Page) -> None:
     if keys:
         _title(page, look, "keys")
         _say(page, look, *(Span(f"{count} {name}", _STATES.get(name, "")) for name, count in keys.items()))
-    _timeline(detail, look, page)
-    about = listed(detail.get("recent")) or [each for each in seen.events if each.get("about") == look.guard][-10:]
+    told = listed(detail.get("recent")) or [each for each in seen.events if each.get("about") == look.guard]
+    about = [each for each in told if look.detailed or each.get("level") != "debug"][-_RECENT:]
     if about:
         _title(page, look, "events")
         page.body += _event_lines(about, look)
@@ -390,7 +400,7 @@ def _stages(found: Mapping[str, Any], detail: Mapping[str, Any], look: Look, pag
 
 
 def _timeline(detail: Mapping[str, Any], look: Look, page: Page) -> None:
-    moves = listed(detail.get("timeline"))[-10:]
+    moves = listed(detail.get("timeline"))[-_MOVES:]
     if not moves:
         return
     _title(page, look, "circuit")
@@ -531,11 +541,17 @@ def _evidence(about: Mapping[str, Any]) -> tuple[Span, ...]:
 
 
 def _events(seen: Seen, look: Look, page: Page) -> None:
-    events = [each for each in seen.events if _fits(f"{each.get('kind')} {each.get('about')} {each.get('text')}", look)]
+    events = [
+        each
+        for each in seen.events
+        if (look.detailed or each.get("level") != "debug") and _fits(f"{each.get('kind')} {each.get('about')} {each.get('text')}", look)
+    ]
+    hidden = not look.detailed and any(each.get("level") == "debug" for each in seen.events)
     if seen.lost:
         _say(page, look, Span(f"{seen.lost} older ones were not kept", "dim"))
     if not events:
-        _say(page, look, Span("no event has this in it" if look.wanted else "no event yet", "dim"))
+        said = "no event has this in it" if look.wanted else "only events of single calls" if hidden else "no event yet"
+        _say(page, look, Span(said, "dim"))
         return
     # The newest on top: that is where one looks.
     page.body += _event_lines(list(reversed(events)), look)

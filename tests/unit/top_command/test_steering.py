@@ -141,6 +141,13 @@ def test_the_kill_switch_asks_first():
     assert "s kill switch" in written(steering.screen(many(1), 100, 24, may={"stop"}))[-1]
 
 
+def test_events_of_single_calls_come_and_go():
+    """With one key."""
+    steering, _ = steer(many(1), "d")
+    assert steering.look.detailed
+    assert not steer(many(1), "d", "d")[0].look.detailed
+
+
 def test_help_says_every_key_and_goes_with_the_next_one():
     """The table of keys is on the screen until something is pressed."""
     steering, lines = steer(many(1), "?", size=(100, 40))

@@ -34,6 +34,12 @@ def build(settings: LiveSettings) -> ASGIApp:
     mark = [(b"connection", b"close"), (b"x-served-by", settings.name.encode())]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            try:
+                await parts.service(scope, receive, send)
+            finally:
+                page.stop()
+            return
         # What operators ask is no traffic of users: it would make the availability look better than it is.
         path = scope.get("path", "")
         if path == MOUNT or path.startswith(f"{MOUNT}/"):
@@ -46,6 +52,6 @@ def build(settings: LiveSettings) -> ASGIApp:
             await send(message)
 
         inner = parts.metrics if path == "/metrics" else parts.service
-        await inner(scope, receive, marked if scope["type"] == "http" else send)
+        await inner(scope, receive, marked)
 
     return app
