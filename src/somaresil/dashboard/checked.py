@@ -37,11 +37,8 @@ def text(value: Any) -> str:
     """A text, cut to 300 characters; lone surrogates, which no JSON in UTF-8 has room for, are replaced."""
     if type(value) is not str:
         raise Strange("expected a text")
-    if len(value) > _LONGEST:
-        value = value[:_LONGEST]
-    if not value.isascii():
-        value = value.encode("utf-8", "replace").decode("utf-8")
-    return value
+    cut = str(value[:_LONGEST])
+    return cut if cut.isascii() else cut.encode("utf-8", "replace").decode("utf-8")
 
 
 def number(value: Any) -> float:

@@ -44,11 +44,11 @@ class Sources:
 
     ``workers`` is the folder through which the workers of this service on this machine find each other: of this user alone (mode 0700), and
     made when it is not there. ``peers`` are the addresses of dashboards of other pods, asked with ``token``: see
-    :mod:`somaresil.dashboard.peers`. ``perform(command, actor)`` does one command in this process and says how that went; without it nothing
-    can be done. It is called in a thread, also for siblings.
+    :mod:`somaresil.dashboard.peers`. ``perform(command, actor)`` does one command in this process and says how that went; without it
+    nothing can be done. It is called in a thread, also for siblings.
 
-    All answers are made of what JSON has. Nothing waits for a peer, and for half a second at most for a sibling. Siblings and peers are asked
-    only when somebody looks.
+    All answers are made of what JSON has. Nothing waits for a peer, and for half a second at most for a sibling; both are asked only when
+    somebody looks.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -97,7 +97,7 @@ class Sources:
         self._apart = False
         """Whether this process only begins others: it has forked, and nobody calls or asks it."""
 
-    # -- life -------------------------------------------------------------------------------------------------------------------------
+    # -- life -----------------------------------------------------------------------------------------------------------------------------
 
     @property
     def version(self) -> int:
@@ -216,7 +216,7 @@ class Sources:
                 self._heard += 1
         return True
 
-    # -- what siblings ask --------------------------------------------------------------------------------------------------------------
+    # -- what siblings ask ----------------------------------------------------------------------------------------------------------------
 
     def _answer(self, asked: Mapping[str, Any]) -> Any:
         what, name = asked.get("ask"), asked.get("name")
@@ -239,7 +239,7 @@ class Sources:
             return self._do(asked["command"], str(asked.get("actor"))[:200])
         raise ValueError("a question that nobody asks")
 
-    # -- the picture --------------------------------------------------------------------------------------------------------------------
+    # -- the picture ----------------------------------------------------------------------------------------------------------------------
 
     async def picture(self) -> dict[str, Any]:
         """What is shown of all, as in the guide on the dashboard."""
@@ -327,11 +327,7 @@ class Sources:
             return known
         whole = self._whole(peers=True)
         columns = whole.pop("columns")
-        key = (
-            [(each["index"], frozenset(each["tracks"]), id(each)) for each in columns[1:]],
-            columns[0]["index"],
-            frozenset(columns[0]["tracks"]),
-        )
+        key = [(each["index"], frozenset(each["tracks"]), None if each is columns[0] else id(each)) for each in columns]
         if self._series[0] != key:
             self._series = (key, merge.series(merge.merged_columns(columns)))
         shown = merge.picture(whole, self._series[1])
@@ -363,11 +359,8 @@ class Sources:
     def _of_peers(self, columns: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
         """The columns of one guard that peers have told; those of siblings were asked for anew."""
         told = [portrait["columns"] for _, _, _, portrait, _ in self._peers.read() if portrait is not None]
-        return [
-            {**each, "tracks": {name: each["tracks"][name]}}
-            for each in columns
-            if any(each is peer for peer in told) and name in each["tracks"]
-        ]
+        found = [each for each in columns if any(each is peer for peer in told) and name in each["tracks"]]
+        return [{**each, "tracks": {name: each["tracks"][name]}} for each in found]
 
     def _objective(self, name: str) -> dict[str, Any] | None:
         whole = self._whole(peers=True)
@@ -389,7 +382,7 @@ class Sources:
         everyone = self._siblings.everyone({"ask": what, "name": name}, _or_none(check), _REMOTE, patience=_GLANCE)
         return [said for _, said, _ in everyone]
 
-    # -- events -----------------------------------------------------------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------------------------------------------------
 
     def _events(self, question: Mapping[str, Any]) -> dict[str, Any]:
         asked = _events_asked(question)
@@ -399,14 +392,13 @@ class Sources:
             told += [said for _, said, _ in everyone if said is not None]
         # Whoever answered first may since have had what the others were still asked for.
         upto = min(each["upto"] for each in told)
-        events = sorted(
-            (event for each in told for event in each["events"] if event["id"] <= upto), key=lambda event: (event["id"], event["source"])
-        )
+        found = [event for each in told for event in each["events"] if event["id"] <= upto]
+        events = sorted(found, key=lambda event: (event["id"], event["source"]))
         shown = events[max(0, len(events) - asked["most"]) :]
         lost = sum(each["lost"] for each in told) + (len(events) - len(shown) if asked["after"] else 0)
         return {"events": shown, "next": upto, "lost": lost, "thinned": sum(each["thinned"] for each in told)}
 
-    # -- commands ---------------------------------------------------------------------------------------------------------------------------
+    # -- commands -------------------------------------------------------------------------------------------------------------------------
 
     def _command(self, command: Mapping[str, Any], actor: str) -> dict[str, Any]:
         everyone: list[tuple[Any, Any, str]] = []
