@@ -175,7 +175,7 @@ class Hub:
         self._viewers: dict[Viewer, None] = {}
         self._producer: asyncio.Task[None] | None = None
         self._last: tuple[float, Frame] | None = None
-        self._after: Any = None
+        self._after: int | None = None
         self._hurried = False
         self.stalled = 0
         """How many were sent away because they took nothing."""
@@ -202,7 +202,7 @@ class Hub:
         *,
         headers: list[tuple[bytes, bytes]],
         packs: bool,
-        after: Any,
+        after: int | None,
         known: Callable[[], Awaitable[bool]],
     ) -> None:
         """Show him everything until he goes. ``known``: whether he may look still. ``after``: the last event that he has seen, if any."""
@@ -227,7 +227,7 @@ class Hub:
             self._viewers.pop(viewer, None)
             gone.cancel()
 
-    async def _begin(self, viewer: Viewer, after: Any) -> None:
+    async def _begin(self, viewer: Viewer, after: int | None) -> None:
         if after is not None:
             told = await self._sources.events(after, kind=None, about=None, most=_MOST_EVENTS)
             viewer.lose(int(told.get("lost") or 0))
@@ -283,10 +283,10 @@ class Hub:
             self._last = self._after = None
 
     async def _tell_events(self) -> None:
-        first = self._after is None
-        told = await self._sources.events(self._after, kind=None, about=None, most=_MOST_EVENTS)
+        after = self._after
+        told = await self._sources.events(after or 0, kind=None, about=None, most=_MOST_EVENTS)
         self._after = told["next"]
-        if first:
+        if after is None:
             # What was before they came they ask for.
             return
         lost = int(told.get("lost") or 0)

@@ -46,7 +46,7 @@ class Scripted:
         return {"number": self.asked, "padding": "x" * self.size}
 
     async def events(self, after, *, kind, about, most):
-        first = 0 if after is None else after
+        first = after
         found = [entry for entry in self.events_now if entry["id"] > first][:most]
         return {"events": found, "next": max([first, *(entry["id"] for entry in self.events_now)]), "lost": 3 if after == -1 else 0}
 
