@@ -68,7 +68,10 @@ Line = tuple[Span, ...]
 
 def shown(value: object, longest: int = 200) -> str:
     """Anything, as harmless text of so many characters at most."""
-    text = harmless(value if isinstance(value, str) else str(value), longest)
+    text = value if isinstance(value, str) else str(value)
+    if len(text) <= longest and text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    text = harmless(text, longest)
     if text.isascii():
         return text
     kept: list[str] = []
