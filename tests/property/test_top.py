@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somaresil.top_command import VIEWS
+from somaresil.top_command.page import Look, Seen
 from somaresil.top_command.steering import Steering, keys_of
 from somaresil.top_command.text import ASCII, UNICODE, cells, cut, shown
-from somaresil.top_command.views import Look, Seen, draw
+from somaresil.top_command.views import draw
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),

@@ -15,8 +15,9 @@ from somaresil.remote import DONE, IMPOSSIBLE, REFUSED, Impossible, Remote, clea
 from somaresil.top_command import TOKEN, URL
 from somaresil.top_command.data import listed, mapped, real, text, whole
 from somaresil.top_command.feed import LARGEST, Feed, ask_picture, asked
+from somaresil.top_command.page import Look, Seen, plain
 from somaresil.top_command.text import ASCII, UNICODE, shown
-from somaresil.top_command.views import Look, Seen, draw, plain
+from somaresil.top_command.views import draw
 
 if TYPE_CHECKING:
     import argparse

@@ -17,8 +17,8 @@ from somaresil.load.sse import EventReader
 from somaresil.remote import Impossible
 from somaresil.top_command import VERSION
 from somaresil.top_command.data import listed, mapped, real, text, whole
+from somaresil.top_command.page import Seen
 from somaresil.top_command.text import shown
-from somaresil.top_command.views import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from somaresil.top_command import VIEWS
+from somaresil.top_command.page import Look, Page, Seen
 from somaresil.top_command.text import ASCII, UNICODE, Glyphs, Line, Span, cut, fitted, shown, wrapped
-from somaresil.top_command.views import Look, Page, Seen, draw
+from somaresil.top_command.views import draw
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -111,7 +111,7 @@ PICTURE = {
             "reason": "",
             "paused": False,
             "began": 1.0,
-            "evidence": [{"slo": "api", "e_value": 3.0, "threshold": 100.0, "bad": 2, "events": 40}],
+            "evidence": [{"slo": "api", "against": "worse", "e_value": 3.0, "threshold": 100.0, "bad": 2, "events": 40}],
             "evidence_series": {"at": [], "log10": {"api": []}},
         }
     ],

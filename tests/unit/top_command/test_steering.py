@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from somaresil.top_command.page import Seen
 from somaresil.top_command.steering import HELP, Steering, keys_of
-from somaresil.top_command.views import Seen
 from tests.unit.top_command.kit import DETAIL, GUARD, event, picture
 
 

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from somaresil.top_command import VIEWS
+from somaresil.top_command.page import Look, Seen, plain, widest, worst_first
 from somaresil.top_command.text import ASCII
-from somaresil.top_command.views import Look, Seen, draw, plain, widest, worst_first
+from somaresil.top_command.views import draw
 from tests.unit.top_command.kit import DETAIL, GUARD, PICTURE, event, picture
 
 
@@ -126,8 +127,8 @@ def test_canaries_and_their_evidence():
         "   llm     2        ramp_10     10%  -",
         "",
         "evidence about llm",
-        "objective  bad  events  evidence  enough at",
-        "api          2      40         3        100",
+        "objective  that it is  bad  events  evidence  enough at",
+        "api        worse         2      40         3        100",
     ]
 
 
