@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from somaresil.canary.split import Canary
     from somaresil.chaos.conditions import StopCondition
     from somaresil.chaos.run import ExperimentRun
-    from somaresil.dashboard.app import DashboardApp, DashboardOptions, Open
+    from somaresil.dashboard.app import DashboardApp
+    from somaresil.dashboard.people import DashboardOptions, Open
     from somaresil.events import CallEnded, Listener
     from somaresil.guard.change import Change
     from somaresil.mounted.auth import Authenticator

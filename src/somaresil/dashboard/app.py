@@ -11,21 +11,24 @@ import asyncio
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from somaresil.config import LONGEST_NAME, Checker, did_you_mean
 from somaresil.dashboard.assets import PAGE, Assets, takes_gzip
 from somaresil.dashboard.commands import BREAKER_ACTS, CANARY_ACTS, Commands, about, approved
 from somaresil.dashboard.document import document
+from somaresil.dashboard.exchange import check_folder
+from somaresil.dashboard.peers import check_peers
+from somaresil.dashboard.people import CONTROLS, UNSAFE_OPEN, DashboardOptions, Open, check_controls, check_people
 from somaresil.dashboard.plain import STYLE, missing_page, plain_page
+from somaresil.dashboard.query import identity, parameters, whole
 from somaresil.dashboard.sources import Sources
 from somaresil.dashboard.stream import Hub, Pace
 from somaresil.dashboard.tokens import SHORTEST_SECRET, Tokens
 from somaresil.errors import Problem
-from somaresil.mounted.auth import BearerToken
-from somaresil.mounted.request import Doorkeeper, Request, check_authenticator, live
+from somaresil.mounted.request import Doorkeeper, Request, live
 from somaresil.mounted.routing import Roots, Route, resource
 from somaresil.mounted.sender import Senders
 from somaresil.mounted.wire import SAFE, Answer, Refused, problem, reason_of
@@ -40,16 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTROLS", "CSRF_HEADER", "KEY_HEADER", "UNSAFE_OPEN", "DashboardApp", "DashboardOptions", "Open"]
 
-CONTROLS: Final = ("stop", "engage", "experiment", "breaker", "canary")
-"""What operators may do: the kill switch, the safety lever, experiments, breakers, canaries."""
 CSRF_HEADER: Final = "x-somaresil-csrf"
 """The request header with the token that ``api/session`` has told."""
 KEY_HEADER: Final = "idempotency-key"
 """The request header that says which requests are one: whatever has the same value is done once."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")
-_LONGEST_IDENTITY: Final = 20
-"""Digits of the id of an event."""
 _MOST_VIEWERS: Final = 10_000
 _MOST_EVENTS: Final = 1_000
 _REFRESH: Final = (5, 3_600)
@@ -86,36 +85,6 @@ _STREAM: Final = (
     (b"vary", b"accept-encoding"),
     *(pair for pair in SAFE if pair[0] != b"cache-control"),
 )
-
-
-class Open:
-    """The type of :data:`UNSAFE_OPEN`."""
-
-    def __repr__(self) -> str:
-        """As it is written."""
-        return "UNSAFE_OPEN"
-
-
-UNSAFE_OPEN: Final = Open()
-"""In place of an authenticator: everybody who can reach the page may read it, and nobody may do anything."""
-
-
-class DashboardOptions(TypedDict, total=False):
-    """What :meth:`~somaresil.resilience.Resilience.dashboard` takes besides ``auth``; see :class:`DashboardApp`."""
-
-    operators: Authenticator | None
-    at: str
-    controls: Sequence[str]
-    plans: Mapping[str, ChaosPlan] | None
-    errors: ErrorMakers | None
-    origins: Iterable[str]
-    challenge: str | None
-    workers: str | Path | None
-    peers: Sequence[str]
-    peer_token: str | None
-    secret: str | None
-    most_viewers: int
-    pace: Pace
 
 
 class DashboardApp:
@@ -160,14 +129,8 @@ class DashboardApp:
     ) -> None:
         """Check everything, and begin to watch."""
         check = Checker("dashboard")
-        self._check_people(check, auth, operators, challenge)
-        unknown = [
-            each for each in (controls if isinstance(controls, list | tuple | set | frozenset) else [controls]) if each not in CONTROLS
-        ]
-        for each in unknown:
-            check.problem("controls", each, " | ".join(CONTROLS), did_you_mean(each, CONTROLS))
-        if not unknown and controls and "stop" not in controls:
-            check.problem("controls", controls, "stop among them, or none at all", "who can do something has to be able to stop it")
+        check_people(check, auth, operators, challenge)
+        check_controls(check, controls)
         self._plans = approved(plans, check)
         if errors is not None and not hasattr(errors, "keys"):
             check.problem("errors", errors, "names of errors and what they mean, or None")
@@ -175,8 +138,9 @@ class DashboardApp:
             check.problem(
                 "secret", "what was given", f"a text of at least {SHORTEST_SECRET} characters, or None", "secrets.token_urlsafe(32)"
             )
-        if workers is not None and not (isinstance(workers, str | Path) and str(workers)):
-            check.problem("workers", workers, "the path of a folder, or None")
+        if workers is not None:
+            check_folder(check, "workers", workers)
+        check_peers(check, peers, peer_token)
         check.count("most_viewers", most_viewers, maximum=_MOST_VIEWERS)
         self._roots = Roots(at, resilience.chaos, check)
         self._senders = Senders(origins, check)
@@ -194,6 +158,10 @@ class DashboardApp:
         folder = None if workers is None else Path(workers)
         self._tokens = Tokens(resilience.clock, secret=secret, folder=folder)
         self._assets = Assets()
+        self._listed = [
+            {"name": name, "about": about(plan), "windows": len(plan.windows), "duration": plan.duration}
+            for name, plan in self._plans.items()
+        ]
         self._commands = Commands(resilience, self._plans, errors)
         self._sources = Sources(resilience, workers=workers, peers=peers, token=peer_token, perform=self._commands.perform)
         self._pace = Pace() if pace is None else pace
@@ -201,22 +169,6 @@ class DashboardApp:
         self._hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
         self._roots.protect(at)
         self._sources.start()
-
-    @staticmethod
-    def _check_people(check: Checker, auth: object, operators: object, challenge: object) -> None:
-        hint = "BearerToken(secret), or a function of the scope; auth=UNSAFE_OPEN lets everybody read, and nobody do anything"
-        if not isinstance(auth, Open):
-            check_authenticator(check, "auth", auth, hint)
-        if isinstance(operators, Open):
-            check.problem("operators", operators, "an authenticator, or None", "nobody is let do things without being known")
-        elif operators is not None:
-            check_authenticator(check, "operators", operators, "BearerToken(secret), or a function of the scope")
-        if challenge not in {None, "basic"}:
-            check.problem("challenge", challenge, "basic, or None")
-        elif challenge is not None:
-            asked = [each for each in (auth, operators) if isinstance(each, BearerToken)]
-            if isinstance(auth, Open) or (asked and not any(each.basic for each in asked)):
-                check.problem("challenge", challenge, "an authenticator that takes passwords", "BearerToken(..., basic=True)")
 
     @property
     def denied(self) -> int:
@@ -316,7 +268,7 @@ class DashboardApp:
         if not request.path:
             # What the page names stands beside it, and beside a path without a slash at its end stands something else.
             last = str(request.scope["path"]).rpartition("/")[2]
-            return Answer(307, headers=[(b"location", f"./{_quoted(last)}/".encode())])
+            return Answer(307, headers=[(b"location", f"./{quote(last, safe='')}/".encode())])
         return self._assets.answer("index.html", request) or await self.show_plain(request)
 
     async def show_asset(self, request: Request, name: str) -> Answer:
@@ -328,8 +280,8 @@ class DashboardApp:
 
     async def show_plain(self, request: Request) -> Answer:
         """``GET /plain``."""
-        asked = _parameters(request, ("refresh",))
-        refresh = _whole(asked, "refresh", *_REFRESH)
+        asked = parameters(request, ("refresh",))
+        refresh = whole(asked, "refresh", *_REFRESH)
         return Answer(200, plain_page(await self._picture(), refresh=refresh), headers=[_FRESH], media=_HTML, safe=PAGE)
 
     async def show_style(self, _: Request) -> Answer:
@@ -339,16 +291,13 @@ class DashboardApp:
     # -- what is seen --------------------------------------------------------------------------------------------------------------------
 
     async def _picture(self) -> dict[str, Any]:
-        picture = await self._sources.picture()
-        picture["plans"] = [
-            {"name": name, "about": about(plan), "windows": len(plan.windows), "duration": plan.duration}
-            for name, plan in self._plans.items()
-        ]
-        return picture
+        return {**await self._sources.picture(), "plans": self._listed}
 
-    async def show_picture(self, _: Request) -> Answer:
-        """``GET /api/picture``."""
-        return Answer(200, await self._picture())
+    async def show_picture(self, request: Request) -> Answer:
+        """``GET /api/picture``; with ``own=1`` what peers ask for: counts of this process and its siblings that can be added to theirs."""
+        asked = parameters(request, ("own",))
+        own = whole(asked, "own", 0, 1)
+        return Answer(200, await self._sources.own() if own else await self._picture())
 
     async def show_guard(self, _: Request, name: str) -> Answer:
         """``GET /api/guards/{name}``."""
@@ -370,10 +319,10 @@ class DashboardApp:
 
     async def show_events(self, request: Request) -> Answer:
         """``GET /api/events?after=&kind=&about=&most=``."""
-        asked = _parameters(request, ("after", "kind", "about", "most"))
-        most = _whole(asked, "most", 1, _MOST_EVENTS)
+        asked = parameters(request, ("after", "kind", "about", "most"))
+        most = whole(asked, "most", 1, _MOST_EVENTS)
         told = await self._sources.events(
-            _identity(asked.get("after")) or 0,
+            identity(asked.get("after")) or 0,
             kind=asked.get("kind") or None,
             about=asked.get("about") or None,
             most=200 if most is None else most,
@@ -383,7 +332,7 @@ class DashboardApp:
     async def show_session(self, _: Request, visitor: Visitor) -> Answer:
         """``GET /api/session``: who it is, what he may, and the token that he needs for that."""
         may = self._may if visitor.operator else ()
-        csrf = await asyncio.to_thread(self._tokens.give, visitor.name) if may else None
+        csrf = self._tokens.give(visitor.name) if may else None
         return Answer(200, {"actor": visitor.name, "csrf": csrf, "may": list(may)})
 
     async def show_document(self, request: Request) -> Answer:
@@ -392,7 +341,7 @@ class DashboardApp:
 
     async def show_stream(self, request: Request, send: Send) -> Answer | None:
         """``GET /api/stream``. None: it was answered."""
-        after = _identity(request.header("last-event-id"), strict=False)
+        after = identity(request.header("last-event-id"), strict=False)
         if request.method == "HEAD":
             return Answer(200, headers=[(b"content-type", b"text/event-stream")])
         if self.viewers >= self._most_viewers:
@@ -475,7 +424,7 @@ class DashboardApp:
         """The body, after everything that speaks against the request."""
         self._check_may(visitor, what)
         request.check_type(CSRF_HEADER)
-        if not await asyncio.to_thread(self._tokens.knows, request.header(CSRF_HEADER), visitor.name):
+        if not self._tokens.knows(request.header(CSRF_HEADER), visitor.name):
             raise Refused(problem(403, f"the header {CSRF_HEADER} has no token that is good: GET api/session tells one"))
         return await request.told(self._clock, CSRF_HEADER)
 
@@ -515,37 +464,3 @@ def _quoted(path: str) -> str:
     from urllib.parse import quote
 
     return quote(path, safe="")
-
-
-def _parameters(request: Request, known: Sequence[str]) -> dict[str, str]:
-    """What stands behind the question mark. Raises :class:`Refused` for what nobody knows, and for what stands there twice."""
-    try:
-        given = parse_qsl(request.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=20)
-    except ValueError:
-        raise Refused(problem(400, "that is no query that is read here")) from None
-    names = [name for name, _ in given]
-    found = [Problem(name, value, " | ".join(known), did_you_mean(name, known)) for name, value in given if name not in known]
-    found += [Problem(name, names.count(name), "once") for name in known if names.count(name) > 1]
-    if found:
-        raise Refused(problem(400, "the query is not understood", found))
-    return dict(given)
-
-
-def _whole(asked: Mapping[str, str], name: str, least: int, most: int) -> int | None:
-    given = asked.get(name)
-    if given is None:
-        return None
-    if not given.isascii() or not given.isdigit() or len(given) > 9 or not least <= int(given) <= most:  # noqa: PLR2004 - digits of an int
-        raise Refused(problem(400, "the query is not understood", [Problem(name, given, f"a whole number from {least} to {most}")]))
-    return int(given)
-
-
-def _identity(given: str | None, *, strict: bool = True) -> int | None:
-    """The id of an event; None: there is none. One that nobody can have given is refused, or with ``strict`` off as good as none."""
-    if not given:
-        return None
-    if given.isascii() and given.isdigit() and len(given) <= _LONGEST_IDENTITY:
-        return int(given)
-    if not strict:
-        return None
-    raise Refused(problem(400, "the query is not understood", [Problem("after", given, "the id of an event")]))

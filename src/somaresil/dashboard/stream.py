@@ -18,6 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil.dashboard.aside import Aside
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
@@ -176,7 +178,10 @@ class Hub:
         self._producer: asyncio.Task[None] | None = None
         self._last: tuple[float, Frame] | None = None
         self._after: int | None = None
+        self._told = 0
+        """What version the events had that were told last."""
         self._hurried = False
+        self._aside = Aside("somaresil-dashboard-stream")
         self.stalled = 0
         """How many were sent away because they took nothing."""
 
@@ -274,16 +279,17 @@ class Hub:
             while self._viewers:
                 began, version, self._hurried = self._clock.monotonic(), self._sources.version, False
                 try:
-                    await self._tell_events()
+                    await self._tell_events(version)
                     pause = await self._show_picture()
+                    await self._hand_out()
+                    await self._rest(began, version, pause)
                 except Exception as defect:  # noqa: BLE001 - the next one may come off
                     self._listeners.defect("dashboard stream", defect, self._clock.time(), "it is tried again")
-                await self._hand_out()
-                await self._rest(began, version, pause)
+                    await self._clock.asleep(self._pace.tick)
             self._last = self._after = None
 
-    async def _tell_events(self) -> None:
-        after = self._after
+    async def _tell_events(self, version: int) -> None:
+        after, self._told = self._after, version
         told = await self._sources.events(after or 0, kind=None, about=None, most=_MOST_EVENTS)
         self._after = told["next"]
         if after is None:
@@ -305,7 +311,7 @@ class Hub:
         spent = self._clock.monotonic() - began
         if any(viewer.packs for viewer in self._viewers):
             if len(frame.plain) > _LARGE:
-                await asyncio.to_thread(lambda: frame.packed)
+                await self._aside.run(frame, lambda: frame.packed)
             else:
                 _ = frame.packed
         self._last = (self._clock.monotonic(), frame)
@@ -320,7 +326,7 @@ class Hub:
                 await self._clock.asleep(_BETWEEN)
 
     async def _rest(self, began: float, version: int, pause: float) -> None:
-        """Until the next picture is due. Large ones are not hurried more than others."""
+        """Until the next picture is due; events do not wait for it. Large pictures are not hurried more than others."""
         soonest = self._pace.soonest * pause / self._pace.tick
         while self._viewers:
             now = self._clock.monotonic()
@@ -329,6 +335,9 @@ class Hub:
             due = began + (soonest if noted else pause)
             if now >= due:
                 return
+            if self._sources.version != self._told:
+                await self._tell_events(self._sources.version)
+                await self._hand_out()
             await self._clock.asleep(min(due - now, self._pace.look))
 
     def _send_away(self, now: float) -> None:

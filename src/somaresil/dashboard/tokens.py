@@ -69,7 +69,7 @@ class Tokens:
 def _shared(folder: Path) -> bytes:
     """The secret in the folder. The first worker makes it, in one step, so that nobody reads a half of it."""
     path = folder / _KEY_FILE
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     if not path.exists():
         draft = folder / f".{_KEY_FILE}.{os.getpid()}"
         with suppress(FileNotFoundError):
