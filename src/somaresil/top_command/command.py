@@ -179,15 +179,12 @@ def _follow(remote: Remote, arguments: argparse.Namespace, view: str, picture: d
     feed = Feed(remote, clock, picture, interval=arguments.interval, changed=changed.set)
     feed.start()
     told: Any = None
-    last: tuple[Any, ...] = ()
     try:
         while True:
             seen = feed.seen()
             if view == "events":
-                for event in seen.events:
-                    if event not in last:
-                        print(json.dumps(event), flush=True)
-                last = tuple(seen.events)
+                for event in feed.fresh():
+                    print(json.dumps(event), flush=True)
             elif seen.picture is not told:
                 print(json.dumps(seen.picture), flush=True)
                 told = seen.picture
@@ -205,7 +202,7 @@ def _live(remote: Remote, arguments: argparse.Namespace, view: str, picture: dic
     feed = Feed(remote, clock, picture, interval=arguments.interval, changed=alarm.ring)
     feed.start()
     try:
-        return show(feed, Steering(view, arguments.guard or "", wanted=arguments.filter, unicode=_draws(sys.stdout)), alarm)
+        return show(feed, Steering(view, arguments.guard or "", wanted=arguments.filter, unicode=_draws(sys.stdout)), alarm, clock)
     finally:
         feed.stop()
         alarm.close()
