@@ -213,7 +213,7 @@ def _add_live_demo(commands: Any) -> None:
         help="run a guarded service with its dashboard under steady load, to look at",
         description=(
             "Starts a gateway of several processes with the dashboard at /_soma, a worker, a flaky model and a memory store on loopback, "
-            "offers them requests at a fixed rate, and says where to look and with which token. Experiments are started from the "
+            "offers them requests all the time, and says where to look and with which token. Experiments are started from the "
             "dashboard. It runs until it is ended (Ctrl-C), and leaves nothing behind."
         ),
         epilog="exit codes: 0 the time that was asked for is over; 2 it could not be run; 130 Ctrl-C",
@@ -234,7 +234,7 @@ def _add_live_demo(commands: Any) -> None:
         type=_number("requests a second", 1.0, _MOST_RATE),
         default=20.0,
         metavar="RPS",
-        help="requests a second, begun at fixed times (default: %(default)g)",
+        help="requests a second in the mean (default: %(default)g)",
     )
     live.add_argument("--no-load", dest="load", action="store_false", help="offer no requests")
     live.add_argument("--seed", type=int, default=7, metavar="N", help="decides how the model misbehaves (default: %(default)s)")

@@ -69,14 +69,19 @@ def test_every_process_serves_the_token_opens_and_a_signal_ends_it(tmp_path):
         answered = set()
         deadline = time.monotonic() + 20.0
         while len(answered) < 4 and time.monotonic() < deadline:
-            # What a process has counted is the load's doing: it is only looked at here.
-            told = httpx.get(f"{place['service']}/metrics", trust_env=False)
-            if any(line.startswith("somaresil_calls_total{") and not line.endswith(" 0.0") for line in told.text.splitlines()):
-                answered.add(told.headers["x-served-by"])
+            answered.add(httpx.get(f"{place['service']}/health", trust_env=False).headers["x-served-by"])
         assert answered == {f"gateway-{number}" for number in range(1, 5)}
-        assert httpx.get(place["url"] + "status", trust_env=False).status_code == 404
+        assert httpx.get(place["url"] + "api/picture", trust_env=False).status_code == 404
         known = {"authorization": f"Bearer {place['token']}"}
-        assert httpx.get(place["url"] + "status", headers=known, trust_env=False).status_code == 200
+        seen = httpx.get(place["url"] + "api/picture", headers=known, trust_env=False).json()
+        ours = {identity for name, identity in place["processes"].items() if name.startswith("gateway-")}
+        assert {source["process"] for source in seen["sources"] if source["state"] == "live"} == ours
+        assert {guard["name"] for guard in seen["guards"]} == {"worker.call", "llm.stream", "llm.stream.candidate", "memory.write"}
+        assert [(canary["name"], canary["version"]) for canary in seen["canaries"]] == [("llm.stream", "2")]
+        assert {slo["name"] for slo in seen["objectives"]} >= {"api_availability", "memory_writes"}
+        assert "memory is cut off" in {plan["name"] for plan in seen["plans"]}
+        told = httpx.get(f"{place['service']}/metrics", trust_env=False).text
+        assert 'somaresil_calls_total{guard="worker.call",injected="false",outcome="good"}' in told
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 128 + signal.SIGTERM
         check_gone(place, tmp_path)

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somaresil.top_command import VIEWS
+from somaresil.top_command.data import listed, text
+from somaresil.top_command.page import Look, Seen
 from somaresil.top_command.steering import Steering, keys_of
 from somaresil.top_command.text import ASCII, UNICODE, cells, cut, shown
-from somaresil.top_command.views import Look, Seen, draw
+from somaresil.top_command.views import draw
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
@@ -116,12 +118,9 @@ def check(lines, width):
 @given(pictures, details, events, st.sampled_from(VIEWS), st.integers(1, 220), names, names, st.booleans())
 def test_any_picture_is_drawn_at_any_width(picture, detail, heard, view, width, wanted, chosen, unicode):
     """Nothing is raised, no line is too wide, no character is obeyed."""
-    guard = (
-        next((each["name"] for each in picture.get("guards") or [] if isinstance(each, dict) and isinstance(each.get("name"), str)), "g")
-        if isinstance(picture.get("guards"), list)
-        else "g"
-    )
-    look = Look(view, width, wanted, chosen, guard, UNICODE if unicode else ASCII, time.gmtime)
+    named = [text(each.get("name")) for each in listed(picture.get("guards"))]
+    guard = named[0] if named else "g"
+    look = Look(view, width, wanted, chosen, guard, glyphs=UNICODE if unicode else ASCII, local=time.gmtime, detailed=unicode)
     page = draw(Seen(picture, {**detail, "name": guard}, heard), look)
     check([*page.head, *page.body], width)
 
@@ -140,8 +139,8 @@ def test_any_keys_can_be_pressed(picture, typed, width, height):
 
 
 @given(st.text(), st.integers(0, 60))
-def test_text_is_harmless_and_fits(text, width):
+def test_text_is_harmless_and_fits(written, width):
     """For every text and every width."""
-    said = shown(text)
+    said = shown(written)
     assert said.isprintable()
     assert cells(cut(said, width)) <= width

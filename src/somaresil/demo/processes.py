@@ -101,6 +101,10 @@ class Fleet:
             settings = LiveSettings(**asdict(common), workers=str(folder))
             # One file stops the experiments of all of them, and goes when they go.
             allowed = {"SOMARESIL_CHAOS": "1", "SOMARESIL_CHAOS_SWITCH": str(self.folder / "gateway.switch")}
+            # Whichever of them is asked for metrics tells those of all.
+            metrics = self.folder / "metrics"
+            metrics.mkdir(mode=0o700)
+            allowed["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
             for number, door in enumerate(doors, 1):
                 told = replace(settings, name=f"gateway-{number}", seed=seed + number)
                 self.serve("live", told.name, door, told.to_environment() | allowed)

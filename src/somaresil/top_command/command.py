@@ -15,8 +15,9 @@ from somaresil.remote import DONE, IMPOSSIBLE, REFUSED, Impossible, Remote, clea
 from somaresil.top_command import TOKEN, URL
 from somaresil.top_command.data import listed, mapped, real, text, whole
 from somaresil.top_command.feed import LARGEST, Feed, ask_picture, asked
+from somaresil.top_command.page import Look, Seen, plain
 from somaresil.top_command.text import ASCII, UNICODE, shown
-from somaresil.top_command.views import Look, Seen, draw, plain
+from somaresil.top_command.views import draw
 
 if TYPE_CHECKING:
     import argparse
@@ -178,15 +179,12 @@ def _follow(remote: Remote, arguments: argparse.Namespace, view: str, picture: d
     feed = Feed(remote, clock, picture, interval=arguments.interval, changed=changed.set)
     feed.start()
     told: Any = None
-    last: tuple[Any, ...] = ()
     try:
         while True:
             seen = feed.seen()
             if view == "events":
-                for event in seen.events:
-                    if event not in last:
-                        print(json.dumps(event), flush=True)
-                last = tuple(seen.events)
+                for event in feed.fresh():
+                    print(json.dumps(event), flush=True)
             elif seen.picture is not told:
                 print(json.dumps(seen.picture), flush=True)
                 told = seen.picture
@@ -204,7 +202,7 @@ def _live(remote: Remote, arguments: argparse.Namespace, view: str, picture: dic
     feed = Feed(remote, clock, picture, interval=arguments.interval, changed=alarm.ring)
     feed.start()
     try:
-        return show(feed, Steering(view, arguments.guard or "", wanted=arguments.filter, unicode=_draws(sys.stdout)), alarm)
+        return show(feed, Steering(view, arguments.guard or "", wanted=arguments.filter, unicode=_draws(sys.stdout)), alarm, clock)
     finally:
         feed.stop()
         alarm.close()

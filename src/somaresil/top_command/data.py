@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["listed", "mapped", "real", "series", "text", "whole"]
+__all__ = ["listed", "mapped", "real", "series", "text", "texts", "whole"]
 
 
 def real(value: Any) -> float | None:
@@ -44,3 +44,8 @@ def listed(value: Any) -> list[Mapping[str, Any]]:
 def series(value: Any) -> list[float | None]:
     """The numbers of a list, with None for what is none."""
     return [real(each) for each in value] if isinstance(value, list) else []
+
+
+def texts(value: Any) -> list[Any]:
+    """What is in a list; what is none is one."""
+    return [each for each in value if each is not None] if isinstance(value, list) else [value] if value else []

@@ -1,7 +1,7 @@
 """What comes from a dashboard, kept up to date in the background: by its stream, or by asking again and again where there is none.
 
-Two daemon threads: one reads the stream, one asks for what the stream does not tell and does what the user wants done. Both are bounded in
-what they keep, and wait longer and longer for a service that does not answer.
+Three daemon threads: one reads the stream, one asks for what the stream does not tell, one does what the user wants done, for that must not
+wait behind a question. They are bounded in what they keep, and wait longer and longer for a service that does not answer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from somaresil.load.sse import EventReader
 from somaresil.remote import Impossible
 from somaresil.top_command import VERSION
 from somaresil.top_command.data import listed, mapped, real, text, whole
+from somaresil.top_command.page import Seen
 from somaresil.top_command.text import shown
-from somaresil.top_command.views import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -82,15 +82,18 @@ class Feed:
         self._came = clock.monotonic()
         self._guard = ""
         self._events: deque[Mapping[str, Any]] = deque(maxlen=MOST_EVENTS)
+        self._fresh: deque[Mapping[str, Any]] = deque(maxlen=MOST_EVENTS)
         self._known: dict[tuple[Any, ...], None] = {}
         self._last = ""
         self._incoming: Incoming | None = None
         self._ended = threading.Event()
         self._wake = threading.Event()
+        self._ordered = threading.Event()
         self._wanted: deque[tuple[str, Mapping[str, Any]]] = deque(maxlen=4)
         self._threads = [
             threading.Thread(target=self._follow, name="somaresil-top-stream", daemon=True),
             threading.Thread(target=self._attend, name="somaresil-top-ask", daemon=True),
+            threading.Thread(target=self._carry_out, name="somaresil-top-do", daemon=True),
         ]
         self.may: frozenset[str] = frozenset()
         """What the user may do there."""
@@ -103,9 +106,10 @@ class Feed:
             thread.start()
 
     def stop(self) -> None:
-        """End both threads. A question that is under way is not waited for."""
+        """End its threads. A question that is under way is not waited for."""
         self._ended.set()
         self._wake.set()
+        self._ordered.set()
         with self._lock:
             incoming = self._incoming
         if incoming is not None:
@@ -129,7 +133,14 @@ class Feed:
     def do(self, path: str, body: Mapping[str, Any] | None = None) -> None:
         """Have something done: ``note`` says what came of it."""
         self._wanted.append((path, body or {}))
-        self._wake.set()
+        self._ordered.set()
+
+    def fresh(self) -> list[Mapping[str, Any]]:
+        """The events that have come since this was asked before, as they came: the last 500 of them."""
+        with self._lock:
+            fresh = list(self._fresh)
+            self._fresh.clear()
+        return fresh
 
     # -- the stream -----------------------------------------------------------------------------------------------------------------------
 
@@ -224,6 +235,7 @@ class Feed:
             fresh = [each for each in events if self._is_new(each)]
             if not fresh:
                 return
+            self._fresh.extend(fresh)
             both = sorted([*self._events, *fresh], key=lambda each: real(each.get("at")) or 0.0)
             self._events = deque(both, maxlen=MOST_EVENTS)
         self._changed()
@@ -244,10 +256,6 @@ class Feed:
         while not self._ended.is_set():
             self._clock.wait(self._wake, self._interval)
             self._wake.clear()
-            while self._wanted and not self._ended.is_set():
-                path, body = self._wanted.popleft()
-                self.note = self._done(path, body)
-                self._changed()
             with self._lock:
                 guard = self._guard
             if guard and not self._ended.is_set():
@@ -274,6 +282,15 @@ class Feed:
                 self._seen = replace(self._seen, detail=detail)
         self._changed()
 
+    def _carry_out(self) -> None:
+        while not self._ended.is_set():
+            self._clock.wait(self._ordered, _LONGEST_WAIT)
+            self._ordered.clear()
+            while self._wanted and not self._ended.is_set():
+                path, body = self._wanted.popleft()
+                self.note = self._done(path, body)
+                self._changed()
+
     def _done(self, path: str, body: Mapping[str, Any]) -> str:
         said: Mapping[str, Any] = {}
         status = 0
@@ -284,12 +301,15 @@ class Feed:
                 if status != _FORBIDDEN:
                     break
         except (Impossible, ValueError) as broken:
-            return f"not done: {shown(broken)}"
+            service = text(self._seen.picture.get("service"))
+            # No service has to answer for that.
+            hint = f". On its host: somaresil chaos stop --host {service}" if path == "/api/stop" and service else ""
+            return f"not done: {broken}{hint}"
         if status >= _REFUSED:
-            return f"refused ({status}): {shown(said.get('detail') or '')}"
+            return f"refused ({status}): {said.get('detail') or ''}"
         missed = [source for source in listed(said.get("sources")) if not source.get("done")]
         reached = len(listed(said.get("sources"))) - len(missed)
         if not missed:
             return f"done in {reached} {'process' if reached == 1 else 'processes'}" if said.get("done") else "not done"
-        names = ", ".join(f"{shown(each.get('name') or '?', 40)} ({shown(each.get('problem') or 'no answer', 60)})" for each in missed)
+        names = ", ".join(f"{each.get('name') or '?'} ({each.get('problem') or 'no answer'})" for each in missed)
         return f"done in {reached}, not in {names}"

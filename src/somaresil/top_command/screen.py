@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from somaresil.top_command.feed import Feed
     from somaresil.top_command.text import Line
+    from somaresil.typing import Clock
 
 __all__ = ["Alarm", "show", "styled"]
 
@@ -37,8 +38,10 @@ _STYLES: Final = {
 }
 _TICK: Final = 1.0
 """Seconds after which it is drawn again when nothing has come: ages grow."""
-_SHORTEST: Final = 0.05
-"""Seconds between two drawings."""
+_SHORTEST: Final = 0.1
+"""Seconds from one drawing to the next, unless a key is pressed."""
+_SHARE: Final = 4.0
+"""So many times as long as a drawing took nothing is drawn: a terminal must not keep a processor busy with a thousand guards."""
 _MOST_TYPED: Final = 1_024
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
@@ -120,7 +123,7 @@ def _ending(asked: list[int], alarm: Alarm) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def show(feed: Feed, steering: Steering, alarm: Alarm) -> int:
+def show(feed: Feed, steering: Steering, alarm: Alarm, clock: Clock) -> int:
     """Show it until the user has had enough. 0, or 128 + n: ended by signal n."""
     console = Console(file=sys.stdout)
     asked: list[int] = []
@@ -136,22 +139,19 @@ def show(feed: Feed, steering: Steering, alarm: Alarm) -> int:
                 feed.look_at(steering.look.guard)
             else:
                 feed.look_at("")
+            began = clock.monotonic()
             lines = steering.screen(feed.seen(), size.width, size.height, feed.note, feed.may)
             live.update(styled(lines), refresh=True)
-            if _attend(feed, steering, alarm, descriptor):
+            if _attend(feed, steering, alarm, descriptor, max(_SHORTEST, _SHARE * (clock.monotonic() - began))):
                 return 0
     return 128 + asked[0]
 
 
-def _attend(feed: Feed, steering: Steering, alarm: Alarm, descriptor: int | None) -> bool:
-    """Wait for something to happen; whether the user has had enough."""
-    waiting = [alarm.inlet] if descriptor is None else [alarm.inlet, descriptor]
-    ready = select.select(waiting, [], [], _TICK)[0]
-    if alarm.inlet in ready:
-        alarm.clear()
-        # What comes in many pieces is drawn once.
-        if descriptor not in ready and descriptor is not None:
-            ready = select.select([descriptor], [], [], _SHORTEST)[0]
+def _attend(feed: Feed, steering: Steering, alarm: Alarm, descriptor: int | None, pause: float) -> bool:
+    """Wait for something to happen, for ``pause`` seconds for keys alone; whether the user has had enough."""
+    keyboard = [] if descriptor is None else [descriptor]
+    ready = select.select(keyboard, [], [], pause)[0] or select.select([alarm.inlet, *keyboard], [], [], _TICK)[0]
+    alarm.clear()
     if descriptor is None or descriptor not in ready:
         return False
     typed = os.read(descriptor, _MOST_TYPED)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from somaresil.top_command import VIEWS
+from somaresil.top_command.page import Look, Page, Seen
 from somaresil.top_command.text import ASCII, UNICODE, Glyphs, Line, Span, cut, fitted, shown, wrapped
-from somaresil.top_command.views import Look, Page, Seen, draw
+from somaresil.top_command.views import draw
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +23,7 @@ HELP: Final = (
     ("enter", "look at the guard that is chosen; in the view of one: the next one"),
     ("escape", "back to the overview, or away with the filter"),
     ("/", "show only what has a text in its name"),
+    ("d", "events of single calls too, or no more"),
     ("s", "the kill switch: stop every experiment, where you may"),
     ("?", "this"),
 )
@@ -117,7 +119,14 @@ class Steering:
             self.keyboard = Keyboard(filtering=True)
         elif key == "?":
             self.keyboard = Keyboard(helping=True)
-        elif key == "enter":
+        elif key == "d":
+            self.look = replace(self.look, detailed=not self.look.detailed)
+        else:
+            self._go(key)
+        return None
+
+    def _go(self, key: str) -> None:
+        if key == "enter":
             self._enter()
         elif key == "escape":
             self._back()
@@ -128,7 +137,6 @@ class Steering:
             self._show(VIEWS[int(key) - 1])
         else:
             self._move(key)
-        return None
 
     def _typed(self, key: str) -> None:
         if key == "enter":

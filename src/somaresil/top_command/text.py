@@ -9,7 +9,7 @@ import unicodedata
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from somaresil.integrations._text import harmless
+from somaresil.eventtext import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,7 +68,10 @@ Line = tuple[Span, ...]
 
 def shown(value: object, longest: int = 200) -> str:
     """Anything, as harmless text of so many characters at most."""
-    text = harmless(value if isinstance(value, str) else str(value), longest)
+    text = value if isinstance(value, str) else str(value)
+    if len(text) <= longest and text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    text = harmless(text, longest)
     if text.isascii():
         return text
     kept: list[str] = []

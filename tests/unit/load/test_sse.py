@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from somaresil.load.sse import LARGEST, Event, EventReader
 
 TEXT = b"\xef\xbb\xbf: comment\r\ndata: one\r\n\r\nevent: done\ndata:two\ndata: three\n\nid: 7\n\ndata\r\rretry: 5\ndata:  spaced\n\n"
-EVENTS = [Event("message", "one"), Event("done", "two\nthree"), Event("message", ""), Event("message", " spaced")]
+EVENTS = [Event("message", "one"), Event("done", "two\nthree"), Event("message", "", "7"), Event("message", " spaced", "7")]
 
 
 def read(pieces):

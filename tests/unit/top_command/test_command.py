@@ -129,6 +129,16 @@ def test_a_token_that_is_not_known_looks_like_a_wrong_address(board, capsys, mon
     assert "status 404: a wrong URL, or it needs a token" in refused(capsys, url)
 
 
+def test_a_dashboard_that_is_open_to_all_is_asked_without_a_token(board, capsys, monkeypatch):
+    """And no header says otherwise."""
+    dashboard, url = board
+    dashboard.for_all = True
+    monkeypatch.delenv(NAME)
+    assert main(["top", url]) == 0
+    assert "llm.invoke" in capsys.readouterr().out
+    assert not any(name.lower() == "authorization" for _, _, headers in dashboard.asked for name in headers)
+
+
 def test_what_is_no_dashboard_is_said(board, capsys, monkeypatch):
     """A closed port, no address, another page, another version, another variable."""
     dashboard, url = board

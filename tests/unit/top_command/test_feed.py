@@ -10,6 +10,7 @@ import pytest
 from somaresil.clock import SystemClock
 from somaresil.remote import Impossible, Remote
 from somaresil.top_command.feed import MOST_EVENTS, Feed, ask_picture, asked
+from somaresil.top_command.steering import Steering
 from tests.unit.top_command.kit import NAME, TOKEN, event, eventually, picture, serving
 
 
@@ -137,7 +138,33 @@ def test_something_is_done_and_what_came_of_it_is_said(board):
             "sources": [{"name": "a", "done": True, "problem": ""}, {"name": "b\x1b[2J", "done": False, "problem": "no answer"}],
         }
         feed.do("/api/stop")
-        assert eventually(lambda: feed.note == "done in 1, not in b\\x1b[2J (no answer)")
+        assert eventually(lambda: feed.note == "done in 1, not in b\x1b[2J (no answer)")
+        # It is the screen that shows it: harmlessly.
+        lines = Steering("overview").screen(feed.seen(), 100, 30, feed.note)
+        assert any("b\\x1b[2J (no answer)" in span.text for line in lines for span in line)
+
+
+def test_a_kill_switch_without_an_answer_names_the_one_that_needs_none(board):
+    """The file of the host stops experiments when nobody answers."""
+    dashboard, url = board
+    with feeding(url, interval=0.2) as feed:
+        assert eventually(lambda: dashboard.streaming == 1)
+        dashboard.refuse = 404
+        feed.do("/api/stop")
+        assert eventually(lambda: feed.note.startswith("not done: "))
+        assert feed.note.endswith("On its host: somaresil chaos stop --host gateway")
+
+
+def test_fresh_events_are_told_once(board):
+    """As they came, the old ones first."""
+    dashboard, url = board
+    with feeding(url) as feed:
+        assert eventually(lambda: len(feed.seen().events) == 2)
+        assert [each["id"] for each in feed.fresh()] == [1, 2]
+        dashboard.say("event", event(3, "new"), "3")
+        assert eventually(lambda: len(feed.seen().events) == 3)
+        assert [each["id"] for each in feed.fresh()] == [3]
+        assert feed.fresh() == []
 
 
 def test_a_header_of_another_process_is_asked_for_again(board):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from somaresil.top_command.page import Seen
 from somaresil.top_command.steering import HELP, Steering, keys_of
-from somaresil.top_command.views import Seen
 from tests.unit.top_command.kit import DETAIL, GUARD, event, picture
 
 
@@ -139,6 +139,13 @@ def test_the_kill_switch_asks_first():
     assert not steering.keyboard.confirming
     assert "kill switch" not in written(steering.screen(many(1), 100, 24))[-1]
     assert "s kill switch" in written(steering.screen(many(1), 100, 24, may={"stop"}))[-1]
+
+
+def test_events_of_single_calls_come_and_go():
+    """With one key."""
+    steering, _ = steer(many(1), "d")
+    assert steering.look.detailed
+    assert not steer(many(1), "d", "d")[0].look.detailed
 
 
 def test_help_says_every_key_and_goes_with_the_next_one():

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from somaresil.top_command import VIEWS
+from somaresil.top_command.page import Look, Seen, plain, widest, worst_first
 from somaresil.top_command.text import ASCII
-from somaresil.top_command.views import Look, Seen, draw, plain, widest, worst_first
+from somaresil.top_command.views import draw
 from tests.unit.top_command.kit import DETAIL, GUARD, PICTURE, event, picture
 
 
@@ -65,7 +66,7 @@ def test_one_guard():
     """Its circuit, counts, pipeline, rejections and the moves of its circuit."""
     lines = page("guard")
     for line in (
-        "held back by breaker",
+        "calls take the long way for breaker",
         "last 60 s         700   20         5          1        0        10",
         "since the start  7000   20         5          1        0        10",
         "pipeline, at most 31.5 s",
@@ -126,8 +127,8 @@ def test_canaries_and_their_evidence():
         "   llm     2        ramp_10     10%  -",
         "",
         "evidence about llm",
-        "objective  bad  events  evidence  enough at",
-        "api          2      40         3        100",
+        "objective  that it is  bad  events  evidence  enough at",
+        "api        worse         2      40         3        100",
     ]
 
 
@@ -136,6 +137,14 @@ def test_events_newest_first():
     assert page("events")[4:] == ["22:18:02  it closed again", "22:18:01  a circuit opened"]
     assert page("events", width=120)[4] == "22:18:02  gateway-1                 it closed again"
     assert "2 older ones were not kept" in page("events", Seen(picture(), None, [event(1)], 2))
+
+
+def test_events_of_single_calls_are_shown_where_one_wants_them():
+    """A busy service has too many of them to see anything else."""
+    seen = Seen(picture(), None, [event(1, "a call ended", level="debug"), event(2)])
+    assert page("events", seen)[4:] == ["22:18:02  a circuit opened"]
+    assert page("events", seen, detailed=True)[4:] == ["22:18:02  a circuit opened", "22:18:01  a call ended"]
+    assert "only events of single calls" in page("events", Seen(picture(), None, [event(1, level="debug")]))
 
 
 def test_alerts_are_on_top_of_every_view():

@@ -18,7 +18,7 @@ class LiveOptions:
     duration: float | None = None
     """Seconds after which it ends; None: it runs until it is ended."""
     rate: float = 20.0
-    """Requests a second, begun at fixed times whatever became of the earlier ones."""
+    """Requests a second in the mean, begun whatever became of the earlier ones."""
     load: bool = True
     """Whether requests are offered."""
     seed: int = 7

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from somaresil.demo.live.run import run
 from somaresil.demo.main import carry_out
+from somaresil.top_command import TOKEN
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -39,6 +40,7 @@ class Lines:
         self.note(f"user       {place.actor}")
         self.note(f"password   {place.token}")
         self.note(f"service    {place.service}")
+        self.note(f"\non a shell {TOKEN}={place.token} python -m somaresil top {place.url}")
         self.note("\nCtrl-C ends it.")
 
 

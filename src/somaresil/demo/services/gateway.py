@@ -51,8 +51,8 @@ class Gateway:
     metrics: ASGIApp
 
 
-def assemble(settings: Settings) -> Gateway:
-    """Guards, routes and middleware."""
+def assemble(settings: Settings, rollout: str | None = None) -> Gateway:
+    """Guards, routes and middleware; ``rollout``: the file of a canary of the model, None: there is none."""
     resilience = Resilience("gateway", environment="demo", seed=settings.seed)
     resilience.slos.add(*defaults.ALL)
     # Half of the permission; the other half is SOMARESIL_CHAOS=1 in the environment of this process.
@@ -60,7 +60,7 @@ def assemble(settings: Settings) -> Gateway:
     witness = Witness(resilience)
     http = client()
     ask = answers_of(settings.worker, resilience, http)
-    tokens = tokens_of(settings.model, resilience, http)
+    tokens = tokens_of(settings.model, resilience, http, rollout)
     memory = Outbox(settings.memory, resilience, http, witness)
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ Each answer ends its connection, so that every request is dealt to one of the pr
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.dashboard import BearerToken
@@ -23,7 +24,7 @@ MOUNT: Final = "/_soma"
 
 def build(settings: LiveSettings) -> ASGIApp:
     """The application."""
-    parts = assemble(settings)
+    parts = assemble(settings, str(Path(settings.workers).parent / "rollout.json"))
     page: Any = parts.resilience.dashboard(
         auth=BearerToken({settings.actor: settings.token}, basic=True),
         at=MOUNT,
@@ -34,6 +35,14 @@ def build(settings: LiveSettings) -> ASGIApp:
     mark = [(b"connection", b"close"), (b"x-served-by", settings.name.encode())]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            try:
+                await parts.service(scope, receive, send)
+            finally:
+                page.stop()
+                for canary in parts.resilience.canaries.values():
+                    canary.stop()
+            return
         # What operators ask is no traffic of users: it would make the availability look better than it is.
         path = scope.get("path", "")
         if path == MOUNT or path.startswith(f"{MOUNT}/"):
@@ -46,6 +55,6 @@ def build(settings: LiveSettings) -> ASGIApp:
             await send(message)
 
         inner = parts.metrics if path == "/metrics" else parts.service
-        await inner(scope, receive, marked if scope["type"] == "http" else send)
+        await inner(scope, receive, marked)
 
     return app
