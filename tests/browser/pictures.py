@@ -107,14 +107,15 @@ def canary(*, now: float, weight: float = 0.1) -> dict:
         "paused": False,
         "began": now - 600,
         "evidence": [
-            {"slo": "api_availability", "e_value": 3.0, "threshold": 100.0, "bad": 2, "events": 40},
-            {"slo": "api_latency", "e_value": 0.4, "threshold": 100.0, "bad": 0, "events": 40},
+            {"slo": "api_availability", "against": "worse", "e_value": 3.0, "threshold": 100.0, "bad": 2, "events": 40},
+            {"slo": "api_availability", "against": "not_much_worse", "e_value": 0.4, "threshold": 20.0, "bad": 2, "events": 40},
+            {"slo": "api_latency", "against": "objective", "e_value": 0.4, "threshold": 100.0, "bad": 0, "events": 40},
         ],
         "evidence_series": {
             "at": at,
             "log10": {
-                "api_availability": [0.5 * place / 60 + 0.1 * math.sin(place / 5) for place in range(60)],
-                "api_latency": [-0.4 * place / 60 for place in range(60)],
+                "worse": [0.5 * place / 60 + 0.1 * math.sin(place / 5) for place in range(60)],
+                "not_much_worse": [-0.4 * place / 60 for place in range(60)],
             },
         },
     }

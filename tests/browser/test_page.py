@@ -215,6 +215,15 @@ def test_what_changes_something_is_asked_and_then_done(view, button, confirm, pa
     assert [post[0] for post in stub.posts] == [path]
 
 
+def test_a_release_shows_each_claim_about_each_objective(stub, visit, expect):
+    """One objective has several: that the new version is worse, and that it is not much worse; each is enough at its own figure."""
+    page = visit(stub.page + "#/canary")
+    rows = page.get_by_role("region", name="Evidence by objective").locator("tbody tr")
+    expect(rows).to_have_text([re.compile("availability.*worse3.00100"), re.compile("not much worse0.4020"), re.compile("latency.*missing its")])
+    expect(page.locator(".legend")).to_contain_text("enough at 20")
+    expect(page.locator(".plot canvas")).to_be_visible()
+
+
 def test_stopping_can_be_made_to_last(stub, visit, expect):
     page = visit(stub.page + "#/chaos")
     page.get_by_role("button", name="Stop chaos").click()

@@ -164,7 +164,7 @@ function Objective({slo, theme}) {
   return html`<dl class="facts"><${Fact} name="Objective">${target(slo.target)}<//>
       <${Fact} name="Kept" tone=${slo.compliance != null && slo.compliance < slo.target && 'bad'}>${share(slo.compliance, 2)}<//>
       <${Fact} name="Budget left" tone=${tone}>${share(slo.budget_left)}<//>
-      <${Fact} name="Spent in">${tone === 'bad' ? 'spent' : span(slo.exhausted_in)}<//></dl>
+      <${Fact} name="Spent">${tone === 'bad' ? 'already' : slo.exhausted_in == null ? NONE : `in ${span(slo.exhausted_in)}`}<//></dl>
     <${Bar} value=${slo.budget_left} tone=${tone} />
     <p class="muted small">${count(slo.good)} good, ${count(slo.bad)} bad in ${span(slo.period)};${' '}
       ${some([spaced(slo.kind), slo.policy && `policy ${spaced(slo.policy)}`], ', ')}.
@@ -351,19 +351,23 @@ const ACTIONS = [
   ['pause', 'Pause', 'The weights stay as they are.'],
   ['resume', 'Resume', 'The ramp goes on.'],
 ];
+const CLAIMS = {objective: 'missing its objective', worse: 'worse', not_much_worse: 'not much worse'};
 const EVIDENCE = [
   named('slo', 'Objective'),
-  number('e_value', 'Evidence of harm', figure, {tone: row => row.e_value >= row.threshold && 'bad'}),
-  number('threshold', 'Too much at', value => figure(value, 0)),
+  column('against', 'That the new version is', row => html`<${Name}>${CLAIMS[row.against] ?? spaced(row.against)}<//>`),
+  number('e_value', 'Evidence', figure, {tone: row => row.e_value >= row.threshold && (row.against === 'not_much_worse' ? 'good' : 'bad')}),
+  number('threshold', 'Enough at', value => figure(value, 0)),
   number('bad', 'Bad'),
   number('events', 'Calls'),
 ];
 const ENDPOINTS = [named('name', 'Endpoint'), badge('state'), number('weight', 'Weight', figure)];
 
 function Canary({canary, theme}) {
-  const {at = [], log10 = {}} = canary.evidence_series || {}, limit = canary.evidence?.[0]?.threshold, name = plain(canary.name), {weight} = canary;
-  const lines = Object.entries(log10).slice(0, 4).map(([slo, values], place) => ({label: plain(slo), values, tone: ['accent', 'chaos', 'good', 'muted'][place]}));
-  if (limit > 0) lines.push({label: 'too much', values: at.map(() => Math.log10(limit)), tone: 'bad', dash: [6, 4]});
+  const {at = [], log10 = {}} = canary.evidence_series || {}, evidence = canary.evidence || [], name = plain(canary.name), {weight} = canary;
+  const lines = Object.entries(log10).slice(0, 4)
+    .map(([claim, values], place) => ({label: CLAIMS[claim] ?? plain(claim), values, tone: ['accent', 'chaos', 'good', 'muted'][place]}));
+  for (const enough of new Set(evidence.map(row => row.threshold)))
+    if (enough > 0) lines.push({label: `enough at ${figure(enough, 0)}`, values: at.map(() => Math.log10(enough)), tone: 'bad', dash: [6, 4]});
   const action = ([key, label, text]) => html`<${Act} key=${key} label=${label} text=${text} title=${`${label}: ${name}, version ${plain(canary.version)}?`}
     danger=${key === 'rollback'} to=${path('canaries', canary.name, key)} what=${`${label} ${name}`} />`;
   const state = canary.paused ? 'paused' : canary.outcome;
@@ -371,9 +375,9 @@ function Canary({canary, theme}) {
       <${Badge} state=${state ?? 'running'} text=${spaced(state ?? canary.phase)} /></h2>
     <dl class="facts"><${Fact} name="Phase">${spaced(canary.phase)}<//><${Fact} name="New version">${share(weight)}<//>
       <${Fact} name="Old version">${share(weight == null ? null : 1 - weight)}<//><${Fact} name="Began">${time(canary.began)}<//></dl>
-    <${Bar} tone="accent" value=${weight} />${canary.reason && html`<p>${plain(canary.reason)}</p>`}
-    ${at.length > 0 && html`<${Plot} label="Evidence of harm, as a power of ten" at=${at} lines=${lines} format=${value => figure(value, 1)} theme=${theme} />`}
-    <${Table} caption="Evidence by objective" columns=${EVIDENCE} rows=${canary.evidence || []} id=${row => row.slo} empty="None has been gathered yet." />
+    <${Bar} tone="accent" value=${weight} /><p>${[canary.reason, canary.trouble].filter(Boolean).map(plain).join('; ')}</p>
+    ${at.length > 0 && html`<${Plot} label="Evidence, as a power of ten" at=${at} lines=${lines} format=${value => figure(value, 1)} theme=${theme} />`}
+    <${Table} caption="Evidence by objective" columns=${EVIDENCE} rows=${evidence} id=${row => `${row.slo} ${row.against}`} empty="None has been gathered yet." />
     <p class="actions">${may('canary') && canary.outcome == null
       && ACTIONS.filter(([key]) => key !== (canary.paused ? 'pause' : 'resume')).map(action)}</p></article>`;
 }
