@@ -417,7 +417,7 @@ def build(session: nox.Session) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     absent = [
         part
-        for part in ("somaresil/py.typed", "somaresil/_version.py", "licenses/LICENSE")
+        for part in ("somaresil/py.typed", "somaresil/_version.py", "somaresil/dashboard/static/index.html", "licenses/LICENSE")
         if not any(name.endswith(part) for name in names)
     ]
     if absent:

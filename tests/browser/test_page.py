@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.browser import pictures
+from tests.browser.stub import serving
 
 VIEWS = {
     "overview": ("#/overview", "Overview"),
@@ -17,6 +18,7 @@ VIEWS = {
     "canary": ("#/canary", "Canary"),
     "events": ("#/events", "Events"),
 }
+DASH = "\u2013"
 SOON = 1000
 """Milliseconds within which something that happened is on the screen."""
 
@@ -219,7 +221,9 @@ def test_a_release_shows_each_claim_about_each_objective(stub, visit, expect):
     """One objective has several: that the new version is worse, and that it is not much worse; each is enough at its own figure."""
     page = visit(stub.page + "#/canary")
     rows = page.get_by_role("region", name="Evidence by objective").locator("tbody tr")
-    expect(rows).to_have_text([re.compile("availability.*worse3.00100"), re.compile("not much worse0.4020"), re.compile("latency.*missing its")])
+    expect(rows).to_have_text(
+        [re.compile("availability.*worse3.00100"), re.compile("not much worse0.4020"), re.compile("latency.*missing its")]
+    )
     expect(page.locator(".legend")).to_contain_text("enough at 20")
     expect(page.locator(".plot canvas")).to_be_visible()
 
@@ -344,7 +348,75 @@ def test_a_view_or_a_guard_that_is_not_there_is_said_to_be_missing(stub, visit, 
     expect(page.locator("main")).to_contain_text("Not found: it is not here")
 
 
+def test_a_view_that_fails_takes_nothing_else_with_it(stub, visit, expect):
+    """Not the other views, not the kill switch, and not itself once what made it fail is gone."""
+    stub.make = lambda: pictures.picture(routes=[None])
+    page = visit(stub.page, expected=["Cannot read properties of null"])
+    expect(page.locator("main")).to_contain_text("This view has failed: Cannot read properties of null")
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    expect(page.locator(".notice")).to_contain_text("Stop all chaos: done")
+    page.get_by_role("link", name="SLOs").click()
+    expect(page.locator("main")).to_contain_text("api_availability")
+    page.get_by_role("link", name="Overview").click()
+    expect(page.locator("main")).to_contain_text("This view has failed")
+    # A picture that came after the change is known by its title.
+    stub.make = lambda: pictures.picture(service="mended")
+    expect(page.locator("header")).to_contain_text("mended")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("main")).to_contain_text("llm.invoke")
+
+
 def test_without_scripts_there_is_the_plain_table(stub, visit, expect):
     page = visit(stub.page, java_script_enabled=False)
     expect(page.locator("h1")).to_have_text("Status")
     assert page.url.endswith("/plain")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("span(0)", "0 s"),
+        ("span(59.6)", "1 min"),
+        ("span(61)", "1 min 1 s"),
+        ("span(5100000)", "59 d"),
+        ("span(90061)", "1 d 1 h"),
+        ("span(-3)", "0 s"),
+        ("span(null)", DASH),
+        ("seconds(0.0042)", "4.2 ms"),
+        ("seconds(0.12)", "120 ms"),
+        ("seconds(0.9996)", "1.00 s"),
+        ("seconds(31.5)", "31.5 s"),
+        ("seconds(150)", "2 min 30 s"),
+        ("seconds(NaN)", DASH),
+        ("share(0.0005)", "0.05 %"),
+        ("share(0.99995)", "99.99 %"),
+        ("share(0.000001)", "0.01 %"),
+        ("share(1)", "100.0 %"),
+        ("share(0.9994)", "99.94 %"),
+        ("share(-0.08)", "-8.0 %"),
+        ("share(-0)", "0.0 %"),
+        ("share(undefined)", DASH),
+        ("target(0.999)", "99.9 %"),
+        ("target(0.95)", "95 %"),
+        ("rate(1234)", "1,234/s"),
+        ("count(0)", "0"),
+        ("count('7')", DASH),
+        ("plain('a\\u202eb\\nc')", "a\\u202eb\\u000ac"),
+        ("plain(null)", DASH),
+    ],
+)
+def test_figures_are_written_as_people_read_them(call, said, words):
+    """What is not known is a dash; a share that is not whole is never rounded to a whole one; marks in names are spelled out."""
+    assert words.evaluate(f"words => words.{call}") == said
+
+
+@pytest.fixture(scope="module")
+def words(browser):
+    """Give the page's own module of words, in a page of its own."""
+    with serving() as stub:
+        context = browser.new_context(bypass_csp=True)
+        page = context.new_page()
+        page.goto(stub.page)
+        yield page.evaluate_handle("import(new URL('static/words.js', document.baseURI))")
+        context.close()

@@ -16,6 +16,8 @@ OWN = [path for path in FILES if path.parent.name != "vendor"]
 SCRIPTS = [path for path in FILES if path.suffix == ".js"]
 MOST = 40_000
 """Bytes of all scripts together, each compressed by itself as it is sent."""
+MOST_PICTURE = 150_000
+"""Bytes of each picture in the docs."""
 MARKUP = re.compile(
     r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc|javascript:|createContextualFragment"
 )
@@ -82,3 +84,9 @@ def test_without_scripts_the_page_leads_to_the_plain_table():
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     assert re.search(r'<noscript><meta http-equiv="refresh" content="0; url=plain"></noscript>', page)
     assert re.search(r'<noscript>.*<a href="plain">', page)
+
+
+def test_pictures_in_the_docs_are_small():
+    images = sorted((Path(__file__).resolve().parents[3] / "docs" / "images").glob("*.png"))
+    assert images
+    assert {image.name: image.stat().st_size for image in images if image.stat().st_size > MOST_PICTURE} == {}

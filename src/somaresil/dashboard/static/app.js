@@ -76,8 +76,8 @@ function Banners({picture}) {
 
 // A view that fails takes no other with it, nor the kill switch.
 function Safe({children}) {
-  const [error] = useErrorBoundary(console.error);
-  return error ? html`<p class="empty bad">This view has failed: ${plain(error.message)}</p>` : children;
+  const [error, again] = useErrorBoundary(console.error);
+  return error ? html`<p class="empty bad">This view has failed: ${plain(error.message)} <button onClick=${again}>Try again</button></p>` : children;
 }
 
 let shown = null;

@@ -36,7 +36,7 @@ async function answered(response) {
   throw Object.assign(new Error(plain(why)), {status: response.status, told});
 }
 
-export const ask = async path => answered(await fetch(path, {headers: {accept: 'application/json'}, cache: 'no-store'}));
+export const ask = async path => answered(await fetch(path, {headers: {accept: 'application/json'}, cache: 'no-store', signal: AbortSignal.timeout(10_000)}));
 
 // Ask for what only one view needs, again and again while that view is shown.
 export function useAnswer(path, every = 2) {
@@ -73,7 +73,7 @@ export async function refreshSession() {
 export async function command(path, what, body = {}) {
   const key = `${Date.now()}-${Math.random()}`; // A request that is sent again is the same one.
   const post = async () => answered(await fetch(path, {
-    method: 'POST', body: JSON.stringify(body),
+    method: 'POST', body: JSON.stringify(body), signal: AbortSignal.timeout(20_000),
     headers: {'content-type': 'application/json', accept: 'application/json', 'x-somaresil-csrf': store.session.csrf || '', 'idempotency-key': key},
   }));
   try {
@@ -122,7 +122,7 @@ function differences(before, after) {
   }
   for (const slo of after.objectives || []) {
     const old = (before.objectives || []).find(one => one.name === slo.name);
-    if (old && slo.alerts.length > old.alerts.length) told.push(`${plain(slo.name)}: alert ${plain(slo.alerts.at(-1).severity)}`);
+    if (slo.alerts?.length > (old?.alerts?.length ?? 0)) told.push(`${plain(slo.name)}: alert ${plain(slo.alerts.at(-1).severity)}`);
   }
   return told.length > 3 ? [...told.slice(0, 3), `and ${told.length - 3} more changes`] : told;
 }

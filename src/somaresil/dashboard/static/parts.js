@@ -17,6 +17,7 @@ const LOOKS = new Map(Object.entries({
   'block bad': 'open forced_open missing out error critical page rolled_back',
   'half warn': 'half_open ramping stale paused',
   'wedge warn': 'warning ticket',
+  'half accent': 'tried',
   'bolt chaos': 'running',
   'ring chaos': 'scheduled',
 }).flatMap(([look, states]) => states.split(' ').map(state => [state, look.split(' ')])));

@@ -372,7 +372,7 @@ function Canary({canary, theme}) {
     danger=${key === 'rollback'} to=${path('canaries', canary.name, key)} what=${`${label} ${name}`} />`;
   const state = canary.paused ? 'paused' : canary.outcome;
   return html`<article class="card"><h2><${Name}>${canary.name}<//> <span class="muted">version <${Name}>${canary.version}<//></span>
-      <${Badge} state=${state ?? 'running'} text=${spaced(state ?? canary.phase)} /></h2>
+      <${Badge} state=${state ?? 'tried'} text=${spaced(state ?? canary.phase)} /></h2>
     <dl class="facts"><${Fact} name="Phase">${spaced(canary.phase)}<//><${Fact} name="New version">${share(weight)}<//>
       <${Fact} name="Old version">${share(weight == null ? null : 1 - weight)}<//><${Fact} name="Began">${time(canary.began)}<//></dl>
     <${Bar} tone="accent" value=${weight} /><p>${[canary.reason, canary.trouble].filter(Boolean).map(plain).join('; ')}</p>

@@ -9,12 +9,12 @@ export const rate = value => (known(value) ? `${digits(value, value < 99.95 ? 1 
 export const figure = (value, most = 2) => (known(value) ? digits(value, most) : NONE);
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-// A share of 1 as per cent: 0.05 % is not "0.0 %", and 99.99 % is not "100 %".
+// A share of 1 as per cent: a little is not "0.0 %", and nearly all is not "100.0 %".
 export function share(value, most = 1) {
   if (!known(value)) return NONE;
   const percent = value * 100;
   const fine = percent !== 0 && (Math.abs(percent) < 0.095 || (percent > 99.9 && percent < 100));
-  return `${digits(percent, fine ? 2 : most)} %`;
+  return `${digits(fine && percent > 0 ? Math.min(99.99, Math.max(0.01, percent)) : percent, fine ? 2 : most)} %`;
 }
 
 // Objectives are written with the digits that they have.
@@ -26,17 +26,18 @@ export function seconds(value) {
   return value < 120 ? `${digits(value, value < 10 ? 2 : 1)} s` : span(value);
 }
 
-// A long time, by its two largest units.
+// A long time, by its largest unit and the one below it.
+const UNITS = [['d', 86400], ['h', 3600], ['min', 60], ['s', 1]];
 export function span(value) {
   if (!known(value)) return NONE;
-  let rest = Math.max(0, Math.round(value));
-  const parts = [];
-  for (const [unit, size] of [['d', 86400], ['h', 3600], ['min', 60], ['s', 1]]) {
+  const all = Math.max(0, Math.round(value)), first = Math.max(0, UNITS.findIndex(([unit, size]) => all >= size || unit === 's'));
+  let rest = all;
+  const parts = UNITS.slice(first, first + 2).map(([unit, size]) => {
     const whole = Math.floor(rest / size);
-    if (whole || (unit === 's' && !parts.length)) parts.push(`${whole} ${unit}`);
     rest -= whole * size;
-  }
-  return parts.slice(0, 2).join(' ');
+    return (whole || !all) && `${whole} ${unit}`;
+  });
+  return parts.filter(Boolean).join(' ');
 }
 
 const TIME = new Intl.DateTimeFormat('en-GB', {hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23'});
