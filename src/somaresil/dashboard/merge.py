@@ -109,8 +109,9 @@ def _counted(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 def _guard(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     shown = _counted(one, other)
     shown["pipeline"] = max(one["pipeline"], other["pipeline"], key=lambda layers: (len(layers), layers))
-    bounded = one["worst_case"] is not None and other["worst_case"] is not None
-    shown["worst_case"] = max(one["worst_case"], other["worst_case"]) if bounded else None
+    # What nothing bounds in one process is not bounded.
+    bounds = [one["worst_case"], other["worst_case"]]
+    shown["worst_case"] = None if None in bounds else max(bounds)
     shown["states"] = _sum_of(one["states"], other["states"])
     shown["held_by"] = sorted({*one["held_by"], *other["held_by"]})
     shown["keys"] = _maybe(_sum_of, one["keys"], other["keys"])
