@@ -202,6 +202,21 @@ class Exchange:
                 os.close(self._directory)
             self._directory = None
 
+    def mend(self) -> None:
+        """Listen anew when somebody has cleaned up: without a name nobody finds this process, and without a folder nobody meets."""
+        with self._lock:
+            if self._socket is None or self._directory is None:
+                return
+            try:
+                there, here = self.folder.lstat(), os.fstat(self._directory)
+                os.stat(self.name, dir_fd=self._directory, follow_symlinks=False)
+                lost = (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+            except OSError:
+                lost = True
+            if lost:
+                self.stop()
+                self.start()
+
     def after_fork(self) -> None:
         """In the child: the socket is the parent's. :meth:`start` gives it one of its own."""
         self._close()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.config import Checker
 from somaresil.dashboard import checked, merge
+from somaresil.dashboard import columns as columns_of
 from somaresil.dashboard.aside import Aside
 from somaresil.dashboard.exchange import Exchange, check_folder
 from somaresil.dashboard.peers import Peers, check_peers
-from somaresil.dashboard.picture import GUARD, ROUTE, Local
+from somaresil.dashboard.picture import GUARD, Local
 from somaresil.dashboard.siblings import Siblings
 from somaresil.forks import unwatch, watch
 from somaresil.patrol import Patrol
@@ -35,8 +36,14 @@ _ATTENTIVE: Final = 10.0
 _NEWS_EVERY: Final = 0.25
 _GLANCE: Final = 0.2
 _MOST_EVENTS: Final = 1_000
+_PATIENT: Final = 2.0
+"""The same for one that has not answered when it was asked last."""
+_HELD: Final = 3.0
+"""Seconds for which events of others wait for those of a worker that is slow."""
 _FRESH: Final = 0.1
 """Seconds for which a picture is the same for everybody."""
+_OWN_FRESH: Final = 1.0
+"""The same of what peers are told: there may be many of them."""
 
 
 class Sources:
@@ -92,7 +99,9 @@ class Sources:
         self._heard = 0
         self._versions: dict[str, int] = {}
         self._plotted: tuple[str, ...] = ()
-        self._series: tuple[object, dict[str, dict[str, Any]]] = (None, {})
+        self._series: tuple[object, list[dict[str, Any]], dict[str, dict[str, Any]]] = (None, [], {})
+        self._told_own: tuple[float, dict[str, Any]] = (-math.inf, {})
+        self._told_upto: dict[str, tuple[int, float]] = {}
         self._last: tuple[float, int, dict[str, Any] | None] = (-math.inf, 0, None)
         self._apart = False
         """Whether this process only begins others: it has forked, and nobody calls or asks it."""
@@ -169,6 +178,8 @@ class Sources:
 
     def _round(self) -> bool:
         self.local.sample()
+        if self._exchange is not None and self._running:
+            self._exchange.mend()
         if self._apart and not self._idle():
             self._come_forward()
         self._look_away()
@@ -227,10 +238,12 @@ class Sources:
             return self.local.portrait()
         if what == "columns":
             names = asked.get("names")
-            return merge.packed(self.local.columns([each for each in names if isinstance(each, str)] if isinstance(names, list) else []))
+            return columns_of.packed(
+                self.local.columns([each for each in names if isinstance(each, str)] if isinstance(names, list) else [])
+            )
         if what == "guard" and isinstance(name, str):
             found = self.local.guard(name)
-            return None if found is None else {**found, "columns": merge.packed(found["columns"])}
+            return None if found is None else {**found, "columns": columns_of.packed(found["columns"])}
         if what == "objective" and isinstance(name, str):
             return self.local.objective(name)
         if what == "events":
@@ -278,7 +291,7 @@ class Sources:
         self._come_forward()
         names = self._plotted
         own = self.local.portrait()
-        names = names or tuple(busiest(own))
+        names = names or tuple(merge.busiest(own, PLOTTED))
         own["columns"] = self.local.columns(names)
         found, rows = [own], dict[str, dict[str, Any]]()
         if self._siblings is not None:
@@ -290,10 +303,10 @@ class Sources:
                     if portrait is not None:
                         name = next(iter(portrait["sources"].values()))["name"]
                     why = sibling.why or "it has not answered yet"
-                    rows[f"worker {sibling.name}"] = _row(name, "worker", why, process=self._siblings.process(sibling))
+                    rows[f"worker {sibling.name}"] = merge.absent(name, "worker", why, process=self._siblings.process(sibling))
                     continue
                 shown = {**portrait, "columns": sibling.columns}
-                found.append(_labelled(shown, kind="worker", state=state, why=sibling.why, now=own["at"]))
+                found.append(merge.seen(shown, kind="worker", state=state, why=sibling.why, now=own["at"]))
         if peers:
             self._add_peers(found, rows, own["at"])
         return found, rows
@@ -303,13 +316,13 @@ class Sources:
         seen = {identity for portrait in found for identity in portrait["sources"]}
         for address, state, why, portrait, _ in self._peers.read():
             if portrait is None:
-                rows[f"peer {address}"] = _row(address, "peer", why, address=address)
+                rows[f"peer {address}"] = merge.absent(address, "peer", why, address=address)
             elif portrait["service"] != self._resilience.service:
-                rows[f"peer {address}"] = _row(address, "peer", f"it is another service ({portrait['service']})", address=address)
+                rows[f"peer {address}"] = merge.absent(address, "peer", f"it is another service ({portrait['service']})", address=address)
             elif seen.isdisjoint(portrait["sources"]):
                 # Otherwise it is this pod, or one that was found under another address.
                 seen.update(portrait["sources"])
-                found.append(_labelled(portrait, kind="peer", state=state, why=why, now=now, address=address))
+                found.append(merge.seen(portrait, kind="peer", state=state, why=why, now=now, address=address))
 
     def _whole(self, *, peers: bool) -> dict[str, Any]:
         portraits, rows = self._portraits(peers=peers)
@@ -317,7 +330,7 @@ class Sources:
         plain = merge.merge({**portrait, "columns": None} for portrait in portraits)
         plain["sources"] = {**plain["sources"], **rows}
         plain["columns"] = [portrait["columns"] for portrait in portraits if portrait["columns"] is not None]
-        self._plotted = tuple(busiest(plain))
+        self._plotted = tuple(merge.busiest(plain, PLOTTED))
         return plain
 
     def _picture(self) -> dict[str, Any]:
@@ -327,17 +340,23 @@ class Sources:
             return known
         whole = self._whole(peers=True)
         columns = whole.pop("columns")
-        key = [(each["index"], frozenset(each["tracks"]), None if each is columns[0] else id(each)) for each in columns]
+        # Those of others are new objects when they are others; our own are made each time.
+        key = [(each["index"], bytes(each["known"]), *sorted(each["tracks"]), place and id(each)) for place, each in enumerate(columns)]
         if self._series[0] != key:
-            self._series = (key, merge.series(merge.merged_columns(columns)))
-        shown = merge.picture(whole, self._series[1])
+            self._series = (key, columns, columns_of.series(columns_of.merged(columns)))
+        shown = merge.picture(whole, self._series[2])
         self._last = (now, version, shown)
         return shown
 
     def _own(self) -> dict[str, Any]:
-        whole = self._whole(peers=False)
-        columns = merge.merged_columns(whole.pop("columns"))
-        return {**whole, "columns": None if columns is None else merge.packed(columns)}
+        now = self._resilience.clock.monotonic()
+        at, told = self._told_own
+        if not 0.0 <= now - at < _OWN_FRESH:
+            whole = self._whole(peers=False)
+            columns = columns_of.merged(whole.pop("columns"))
+            told = {**whole, "columns": None if columns is None else columns_of.packed(columns)}
+            self._told_own = (now, told)
+        return told
 
     # -- one thing ------------------------------------------------------------------------------------------------------------------------
 
@@ -349,12 +368,12 @@ class Sources:
             return None
         details = merge.details(found) if found else dict(_NO_DETAILS)
         columns = [details.pop("columns"), *self._of_peers(whole["columns"], GUARD + name)]
-        merged = merge.merged_columns(each for each in columns if each is not None)
+        merged = columns_of.merged(each for each in columns if each is not None)
         window = max(0.0, whole["at"] - whole["since"])
         details.pop("guard", None)
-        shown = merge.guard(name, portrait, window, merge.series(merged).get(GUARD + name))
+        shown = merge.guard(name, portrait, window, columns_of.series(merged).get(GUARD + name))
         recent = self._events({"after": 0, "about": name, "most": 50})["events"]
-        return {**shown, **details, "heat": merge.heat(merged, GUARD + name), "recent": recent}
+        return {**shown, **details, "heat": columns_of.heat(merged, GUARD + name), "recent": recent}
 
     def _of_peers(self, columns: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
         """The columns of one guard that peers have told; those of siblings were asked for anew."""
@@ -387,11 +406,21 @@ class Sources:
     def _events(self, question: Mapping[str, Any]) -> dict[str, Any]:
         asked = _events_asked(question)
         told = [self.local.events.read(**asked)]
+        held: list[int] = []
         if self._siblings is not None:
+            now = self._resilience.clock.monotonic()
             everyone = self._siblings.everyone({"ask": "events", **question}, checked.events, _REMOTE, patience=_GLANCE)
-            told += [said for _, said, _ in everyone if said is not None]
+            before, self._told_upto = self._told_upto, {}
+            for sibling, said, _ in everyone:
+                if said is not None:
+                    told.append(said)
+                    self._told_upto[sibling.name] = (said["upto"], now)
+                elif sibling.name in before and now - before[sibling.name][1] < _HELD:
+                    # What it has to tell would come behind a number up to which all has been told.
+                    self._told_upto[sibling.name] = before[sibling.name]
+                    held.append(before[sibling.name][0])
         # Whoever answered first may since have had what the others were still asked for.
-        upto = min(each["upto"] for each in told)
+        upto = max(asked["after"], min([*held, *(each["upto"] for each in told)]))
         found = [event for each in told for event in each["events"] if event["id"] <= upto]
         events = sorted(found, key=lambda event: (event["id"], event["source"]))
         shown = events[max(0, len(events) - asked["most"]) :]
@@ -408,7 +437,7 @@ class Sources:
             try:
                 if self._siblings is not None:
                     question = {"ask": "command", "command": dict(command), "actor": actor}
-                    everyone.extend(self._siblings.everyone(question, checked.answered, _COMMANDED))
+                    everyone.extend(self._siblings.everyone(question, checked.answered, _COMMANDED, patience=_PATIENT))
             finally:
                 asked.set()
 
@@ -417,7 +446,7 @@ class Sources:
             threading.Thread(target=ask, name="somaresil-workers-command", daemon=True).start()
         done = [{"name": self.local.name, **self._do(command, actor)}]
         if self._siblings is not None:
-            self._resilience.clock.wait(asked, _COMMANDED + 1.0)
+            asked.wait(_COMMANDED + 1.0)
             done += [{"name": self._name_of(sibling), **_said(said, problem)} for sibling, said, problem in everyone]
         return {"done": all(each["done"] for each in done), "sources": done}
 
@@ -449,16 +478,6 @@ _NO_DETAILS: Final[dict[str, Any]] = {
 }
 
 
-def busiest(portrait: Mapping[str, Any], most: int = PLOTTED) -> list[str]:
-    """The names of columns that are plotted, in an order that says nothing."""
-    calls = [
-        (-sum((each["recent"] or each["totals"])[:5]), prefix + name)
-        for prefix, kind in ((GUARD, "guards"), (ROUTE, "routes"))
-        for name, each in portrait[kind].items()
-    ]
-    return sorted(name for _, name in sorted(calls)[:most])
-
-
 def _events_asked(asked: Mapping[str, Any]) -> dict[str, Any]:
     after, most = asked.get("after"), asked.get("most")
     return {
@@ -477,26 +496,3 @@ def _said(said: Any, problem: str) -> dict[str, Any]:
 
 def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else check(value)
-
-
-def _row(name: str, kind: str, why: str, *, process: int | None = None, address: str = "") -> dict[str, Any]:
-    return {"name": name, "kind": kind, "state": "missing", "at": None, "why": why, "process": process, "address": address}
-
-
-def _labelled(portrait: dict[str, Any], *, kind: str, state: str, why: str, now: float, address: str = "") -> dict[str, Any]:
-    """With its sources as they are seen from here. Of one that is stale nothing is recent."""
-    sources = {
-        identity: {
-            **source,
-            "kind": kind,
-            "state": state if source["state"] == "live" else source["state"],
-            "why": why or source["why"],
-            "address": address or source["address"],
-        }
-        for identity, source in portrait["sources"].items()
-    }
-    if state == "live":
-        return {**portrait, "sources": sources}
-    guards = {name: {**each, "recent": None} for name, each in portrait["guards"].items()}
-    routes = {name: {**each, "recent": None} for name, each in portrait["routes"].items()}
-    return {**portrait, "sources": sources, "guards": guards, "routes": routes, "at": min(portrait["at"], now), "since": now}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import struct
@@ -250,3 +251,21 @@ def test_a_forked_child_has_a_socket_of_its_own(make):
     assert one.listening
     os.close(ready)
     os.close(answer)
+
+
+def test_a_folder_that_was_cleaned_up_is_made_again(make):
+    """Whether the sockets were removed or the folder with them: after the next look they meet again."""
+    one, other = make(), make()
+    for path in one.folder.iterdir():
+        path.unlink()
+    assert one.others() == {}
+    one.mend()
+    other.mend()
+    assert one.ask(only(one), {"ask": 1}, 5.0) == {"ask": 1}
+    shutil.rmtree(one.folder)
+    one.mend()
+    other.mend()
+    assert one.ask(only(one), {"ask": 1}, 5.0) == {"ask": 1}
+    before = one.name
+    one.mend()
+    assert one.name == before

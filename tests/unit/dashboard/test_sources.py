@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -208,3 +209,68 @@ def test_two_in_one_process_are_one_picture(tmp_path):
     for sources in made:
         sources.stop()
     assert [*(tmp_path / "w").iterdir()] == []
+
+
+def test_events_wait_for_a_worker_that_is_slow_but_not_for_long(tmp_path, monkeypatch):
+    """Nothing is told up to a number behind which another worker may have more to tell; after three seconds it is left behind."""
+    clocks = ManualClock(), ManualClock()
+    made = [_worker(tmp_path, f"worker{place}", clock) for place, clock in enumerate(clocks)]
+    one, other = made
+    first = asyncio.run(one.events())
+    real = other.local.events.read
+    other._resilience.breaker("llm.invoke").trip(9.0)
+    clocks[0].advance(0.1)
+    monkeypatch.setattr(other.local.events, "read", lambda **_: 1 / 0)
+    one._resilience.breaker("llm.invoke").trip(9.0)
+    held = asyncio.run(one.events(first["next"]))
+    assert held["events"] == []
+    # They were asked in one moment of their clocks, and only names made the difference.
+    assert 0 <= held["next"] - first["next"] < 256
+    monkeypatch.setattr(other.local.events, "read", real)
+    clocks[1].advance(0.2)
+    found = asyncio.run(one.events(held["next"]))
+    assert [event["source"][:7] for event in found["events"] if event["kind"] == "BreakerChanged"] == ["worker1", "worker0"]
+    monkeypatch.setattr(other.local.events, "read", lambda **_: 1 / 0)
+    one._resilience.breaker("llm.invoke").reset()
+    clocks[0].advance(4.0)
+    assert "BreakerChanged" in [event["kind"] for event in asyncio.run(one.events(found["next"]))["events"]]
+    for sources in made:
+        sources.stop()
+
+
+def _worker(folder, name, clock):
+    service = Resilience("gateway", environment="test", instance=name, clock=clock)
+    service.guard("llm.invoke", breaker=True)
+    sources = Sources(service, workers=folder / "w")
+    sources.start()
+    return sources
+
+
+def test_news_of_others_move_the_version_while_somebody_looks(tmp_path):
+    """The page hears of a breaker that opens in another worker without asking for the whole picture."""
+    one, other = _worker(tmp_path, "one", None), _worker(tmp_path, "other", None)
+    with one.watching():
+        until = time.monotonic() + 20.0
+        while not one._versions:
+            assert time.monotonic() < until
+        before = one.version
+        other._resilience.breaker("llm.invoke").trip(9.0)
+        while one.version == before:
+            assert time.monotonic() < until
+    one.stop()
+    other.stop()
+
+
+def test_single_calls_are_listened_for_where_somebody_looks_and_where_he_asks(tmp_path, clock):
+    """Siblings of the worker whose page is open listen too, and all stop when it is closed."""
+    one, other = _worker(tmp_path, "one", clock), _worker(tmp_path, "other", clock)
+    with one.watching():
+        shown(one)
+        assert one.local.events.attending
+        assert other.local.events.attending
+    assert not one.local.events.attending
+    clock.advance(60.0)
+    other._round()
+    assert not other.local.events.attending
+    one.stop()
+    other.stop()
