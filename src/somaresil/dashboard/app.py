@@ -156,7 +156,7 @@ class DashboardApp:
             known, "dashboard", resilience.clock, resilience.listeners, operators=operators if operators is not None or is_open else known
         )
         folder = None if workers is None else Path(workers)
-        self._tokens = Tokens(resilience.clock, secret=secret, folder=folder)
+        self._tokens = Tokens(resilience.service, resilience.clock, secret=secret, folder=folder)
         self._assets = Assets()
         self._listed = [
             {"name": name, "about": about(plan), "windows": len(plan.windows), "duration": plan.duration}
