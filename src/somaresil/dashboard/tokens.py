@@ -1,7 +1,7 @@
 """Tokens that show that a page of ours was read by whoever sends a request from it.
 
-A token is for one person at one service, for some hours, and needs no memory: a time, and an HMAC over it and both names. All workers of a service
-must share the secret, for a page is given its token by one of them and sends it to another.
+A token is for one person at one service, for some hours, and needs no memory: a time, and an HMAC over it and both names. All workers of
+a service must share the secret, for a page is given its token by one of them and sends it to another.
 """
 
 from __future__ import annotations
