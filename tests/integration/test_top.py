@@ -163,3 +163,12 @@ def test_a_dumb_terminal_is_shown_it_once(terminal):
     assert top.shows("worker.call", "route")
     assert top.end() == 0
     assert b"\x1b" not in top.drawn
+
+
+def test_a_terminal_in_another_encoding_is_drawn_too(terminal):
+    """With what it can show."""
+    top = terminal(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert top.shows("worker.call", "q quit")
+    assert top.drawn.isascii()
+    top.press(b"q")
+    assert top.end() == 0

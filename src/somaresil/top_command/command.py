@@ -111,6 +111,7 @@ def _run(arguments: argparse.Namespace, clock: Clock) -> int:
         timeout=arguments.timeout,
         largest=LARGEST,
         open_to_all=arguments.token_env == TOKEN,
+        option="its address as an argument",
     )
     view = "guard" if arguments.guard and arguments.view is None else arguments.view or "overview"
     picture = ask_picture(remote)
