@@ -25,7 +25,7 @@ _POINTS: Final = 48
 _GRID: Final = 300.0
 """Points lie on multiples of this, as the slots of the rings do, so that those of several processes add up."""
 _FURTHEST: Final = 90 * 86_400.0
-_FRESH: Final = 1.0
+_FRESH: Final = 2.5
 """Seconds for which nothing is asked again."""
 _POINTS_FRESH: Final = 60.0
 _PLOTS_AT_ONCE: Final = 5
@@ -45,6 +45,8 @@ class Budgets:
         """All objectives by name. ``source``: whose counts these are, when they are nobody else's."""
         clock, slos = self._resilience.clock, self._resilience.slos
         if clock.monotonic() - self._at < _FRESH and self._known.keys() == {*slos.names}:
+            # Counts change slowly, and cost a look at every guard that feeds them. Alerts may be news.
+            self._known = {name: {**each, "alerts": self._alerts(name)} for name, each in self._known.items()}
             return self._known
         self._plotted = 0
         found = {}
@@ -78,7 +80,6 @@ class Budgets:
             "windows": windows,
             "points": self._plot(slo, begin, end, now),
         }
-        alerts = [alert for alert in self._resilience.firing if alert.slo == slo.name]
         return {
             "target": float(objective_ratio(slo.target_percentage)),
             "period": slo.period,
@@ -88,9 +89,13 @@ class Budgets:
             "description": slo.description,
             "weights": {name: float(weight) for name, weight in slo.weights.items()},
             "blocks": slos.verdict(slo.name).decision is Decision.BLOCK,
-            "alerts": [{"severity": alert.severity, "since": alert.fired_at, "group": alert.group} for alert in alerts],
+            "alerts": self._alerts(slo.name),
             "counted": {self._whose(source, shared=series.shared): counted},
         }
+
+    def _alerts(self, name: str) -> list[dict[str, Any]]:
+        alerts = [alert for alert in self._resilience.firing if alert.slo == name]
+        return [{"severity": alert.severity, "since": alert.fired_at, "group": alert.group} for alert in alerts]
 
     def _whose(self, source: str, *, shared: bool) -> str:
         """Who counts together: all that share a folder of snapshots tell of the same events, and those must not be added up again."""

@@ -6,6 +6,7 @@ text, and numbers only change numbers.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from somaresil.dashboard.history import COLUMNS, HEAD
@@ -144,13 +145,28 @@ def _each(items: Any, check: Any, make: Callable[[Any], _T]) -> _T:
 def _bounds(value: Any) -> tuple[float, ...]:
     if not isinstance(value, list | tuple) or len(value) > _MOST_BOUNDS:
         raise Strange("bounds: expected a list")
+    try:
+        return _ascending(tuple(value))
+    except TypeError:
+        raise Strange("bounds: expected numbers") from None
+
+
+@lru_cache(maxsize=1_000)
+def _ascending(value: tuple[Any, ...]) -> tuple[float, ...]:
+    """Those of a thousand guards are the same."""
     bounds = tuple(map(number, value))
     if any(low >= high for low, high in zip((0.0, *bounds), bounds, strict=False)):
         raise Strange("bounds: expected them to ascend")
     return bounds
 
 
-_numbers = listing(count, _MOST_BOUNDS + 2 * HEAD)
+def _numbers(value: Any) -> list[int]:
+    """Counts, in a list that is not empty."""
+    if type(value) is not list or len(value) > _MOST_BOUNDS + 2 * HEAD or {*map(type, value)} != {int}:
+        raise Strange("expected a list of counts")
+    if min(value) < 0 or max(value) > _LARGEST:
+        raise Strange("expected counts")
+    return value
 
 
 def _counted(value: dict[str, Any]) -> dict[str, Any]:
@@ -194,14 +210,14 @@ _source = record(
 
 
 def _triple(value: Any) -> list[int]:
-    found: list[int] = _numbers(value)
+    found = _numbers(value)
     if len(found) != 3:  # noqa: PLR2004 - a moment, good and bad
         raise Strange("expected three numbers")
     return found
 
 
 def _pair(value: Any) -> list[int]:
-    found: list[int] = _numbers(value)
+    found = _numbers(value)
     if len(found) != 2:  # noqa: PLR2004 - good and bad
         raise Strange("expected two counts")
     return found

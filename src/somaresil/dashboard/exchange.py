@@ -41,7 +41,9 @@ _PATIENCE: Final = 5.0
 """Seconds for a question to be read, and for an answer to be taken."""
 _REMEMBERED: Final = 60.0
 """Seconds for which the socket of a killed process is kept as ``.dead``."""
-_GLANCE: Final = 0.2
+_GLANCE: Final = 0.1
+_SWEPT: Final = 0.5
+"""Seconds that whoever begins looks for others that are not there any more."""
 _LENGTH: Final = struct.Struct("!I")
 _CREDENTIALS: Final = struct.Struct("3i")
 _LONGEST_PATH: Final = 100
@@ -139,6 +141,7 @@ class Exchange:
                 self._listeners.defect("the folder of workers", refused, self._clock.time(), "other workers do not see this one")
                 self._close()
                 return
+            self.sweep()
             thread = threading.Thread(target=self._serve, args=(self._socket,), name="somaresil-workers", daemon=True)
             try:
                 thread.start()
@@ -199,6 +202,21 @@ class Exchange:
                 os.close(self._directory)
             self._directory = None
 
+    def mend(self) -> None:
+        """Listen anew when somebody has cleaned up: without a name nobody finds this process, and without a folder nobody meets."""
+        with self._lock:
+            if self._socket is None or self._directory is None:
+                return
+            try:
+                there, here = self.folder.lstat(), os.fstat(self._directory)
+                os.stat(self.name, dir_fd=self._directory, follow_symlinks=False)
+                lost = (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+            except OSError:
+                lost = True
+            if lost:
+                self.stop()
+                self.start()
+
     def after_fork(self) -> None:
         """In the child: the socket is the parent's. :meth:`start` gives it one of its own."""
         self._close()
@@ -208,8 +226,9 @@ class Exchange:
 
     def sweep(self) -> None:
         """Remember those that were killed as such, and forget those of long ago. Whoever starts does so, for perhaps nobody ever looks."""
+        until = self._clock.monotonic() + _SWEPT
         for name, alive in self.others().items():
-            if alive:
+            if alive and self._clock.monotonic() < until:
                 with suppress(OSError), closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as other:
                     other.settimeout(_GLANCE)
                     try:
@@ -225,7 +244,6 @@ class Exchange:
                             os.unlink(name, dir_fd=directory)
 
     def _serve(self, listener: socket.socket) -> None:
-        self.sweep()
         while True:
             try:
                 asker, _ = listener.accept()

@@ -39,6 +39,7 @@ _PLACE: Final = {Outcome(outcome): place for place, outcome in enumerate(OUTCOME
 _NARROW: Final = 0xFFFF
 _LATE: Final = 2.0
 """Seconds after the end of a column; who looks later than that does not know what belongs to which."""
+_PROMPT: Final = 0.25
 _JUMP: Final = 1.0
 
 Row = list[int]
@@ -133,7 +134,8 @@ class History:
             self._begin(index, wall, rows, whole=False)
             return
         self._close(before, index, rows, known=in_time and self._whole)
-        self.index, self._whole = index, in_time
+        # Who wakes up just as a column begins misses nothing of it.
+        self.index, self._whole = index, in_time or wall - index * STEP <= _PROMPT
         self._since = index * STEP if in_time else wall
 
     def _begin(self, index: int, wall: float, rows: Iterable[tuple[str, tuple[float, ...], Row]], *, whole: bool) -> None:
@@ -176,8 +178,8 @@ class History:
             track.recent = delta if track.recent is None else array("q", map(add, track.recent, delta))
         if track.recent is not None and not any(track.recent):
             track.recent = None
-            if track.ring is not None and not any(track.ring):
-                track.ring = None
+        if track.recent is None and track.ring is not None and not any(track.ring):
+            track.ring = None
 
     def _bound(self) -> None:
         rings = [(sum(track.recent or ()), name) for name, track in self._tracks.items() if track.ring is not None]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from somaresil.dashboard.history import COLUMNS, HEAD, INJECTED, OUTCOMES, STEP
 from somaresil.dashboard.picture import GUARD, MOST_INCIDENTS, ROUTE, VERSION
 from somaresil.model import slo as model
-from somaresil.model.histogram import quantile
+from somaresil.model.histogram import quantile, quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -387,20 +387,24 @@ def _figures(each: Mapping[str, Any], window: float) -> dict[str, Any]:
         return {**shown, "rate": None, "counts": _NO_COUNTS, **_SHARES}
     calls = sum(recent[:INJECTED])
     if not calls:
-        return {**shown, "rate": 0.0 if window else None, "counts": _named(recent), **_SHARES}
+        return {**shown, "rate": 0.0 if window >= _SHORTEST else None, "counts": _named(recent), **_SHARES}
     judged = recent[0] + recent[1] + recent[2]
-    buckets = recent[HEAD:]
+    p50, p95, p99 = quantiles(bounds, recent[HEAD:], _QUANTILES)
     return {
         **shown,
-        "rate": calls / window if window > 0.0 else None,
+        "rate": calls / window if window >= _SHORTEST else None,
         "counts": _named(recent),
         "error_share": (recent[1] + recent[2]) / judged if judged else None,
         "injected_share": recent[INJECTED] / calls,
-        **{name: _short(quantile(bounds, buckets, q)) for name, q in _QUANTILES},
+        "p50": _short(p50),
+        "p95": _short(p95),
+        "p99": _short(p99),
     }
 
 
-_QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+_SHORTEST: Final = 0.1
+"""Seconds that a rate is worked out of at least."""
+_QUANTILES: Final = (0.5, 0.95, 0.99)
 _SHARES: Final = dict.fromkeys(("error_share", "injected_share", "p50", "p95", "p99"), None)
 
 

@@ -50,7 +50,7 @@ class Sibling:
 
 
 class Siblings:
-    """Asked through the folder of workers."""
+    """Asked through the folder of workers. They are waited for by the machine's clock, as they answer by it."""
 
     def __init__(self, exchange: Exchange, clock: Clock, listeners: Listeners) -> None:
         """Nobody is known yet."""
@@ -75,7 +75,7 @@ class Siblings:
         until = self._clock.monotonic() + PATIENCE
         for sibling in found:
             if sibling.asking:
-                self._clock.wait(sibling.done, max(0.0, until - self._clock.monotonic()))
+                sibling.done.wait(max(0.0, until - self._clock.monotonic()))
         return self._there()
 
     def _there(self) -> list[Sibling]:
@@ -157,7 +157,7 @@ class Siblings:
         for sibling, done in waiting:
             ill = patience is not None and bool(sibling.why)
             left = begun + (patience if ill and patience is not None else timeout) - self._clock.monotonic()
-            self._clock.wait(done, max(0.0, left))
+            done.wait(max(0.0, left))
         return [(sibling, *said.get(sibling.name, (None, f"no answer within {timeout:g} s"))) for sibling in found]
 
     def _one(
@@ -171,8 +171,10 @@ class Siblings:
     ) -> None:
         try:
             said[sibling.name] = (check(self._exchange.ask(sibling.name, question, timeout)), "")
+            sibling.why = ""
         except (Unanswered, checked.Strange) as wrong:
-            said[sibling.name] = (None, str(wrong)[:200])
+            sibling.why = str(wrong)[:200]
+            said[sibling.name] = (None, sibling.why)
             if isinstance(wrong, Gone):
                 with self._lock:
                     sibling.dead_at, sibling.why = self._clock.monotonic(), str(wrong)

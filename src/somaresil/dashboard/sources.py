@@ -35,8 +35,14 @@ _ATTENTIVE: Final = 10.0
 _NEWS_EVERY: Final = 0.25
 _GLANCE: Final = 0.2
 _MOST_EVENTS: Final = 1_000
+_PATIENT: Final = 2.0
+"""The same for one that has not answered when it was asked last."""
+_HELD: Final = 3.0
+"""Seconds for which events of others wait for those of a worker that is slow."""
 _FRESH: Final = 0.1
 """Seconds for which a picture is the same for everybody."""
+_OWN_FRESH: Final = 1.0
+"""The same of what peers are told: there may be many of them."""
 
 
 class Sources:
@@ -92,7 +98,9 @@ class Sources:
         self._heard = 0
         self._versions: dict[str, int] = {}
         self._plotted: tuple[str, ...] = ()
-        self._series: tuple[object, dict[str, dict[str, Any]]] = (None, {})
+        self._series: tuple[object, list[dict[str, Any]], dict[str, dict[str, Any]]] = (None, [], {})
+        self._told_own: tuple[float, dict[str, Any]] = (-math.inf, {})
+        self._told_upto: dict[str, tuple[int, float]] = {}
         self._last: tuple[float, int, dict[str, Any] | None] = (-math.inf, 0, None)
         self._apart = False
         """Whether this process only begins others: it has forked, and nobody calls or asks it."""
@@ -169,6 +177,8 @@ class Sources:
 
     def _round(self) -> bool:
         self.local.sample()
+        if self._exchange is not None and self._running:
+            self._exchange.mend()
         if self._apart and not self._idle():
             self._come_forward()
         self._look_away()
@@ -327,17 +337,23 @@ class Sources:
             return known
         whole = self._whole(peers=True)
         columns = whole.pop("columns")
-        key = [(each["index"], frozenset(each["tracks"]), None if each is columns[0] else id(each)) for each in columns]
+        # Those of others are new objects when they are others; our own are made each time.
+        key = [(each["index"], bytes(each["known"]), *sorted(each["tracks"]), place and id(each)) for place, each in enumerate(columns)]
         if self._series[0] != key:
-            self._series = (key, merge.series(merge.merged_columns(columns)))
-        shown = merge.picture(whole, self._series[1])
+            self._series = (key, columns, merge.series(merge.merged_columns(columns)))
+        shown = merge.picture(whole, self._series[2])
         self._last = (now, version, shown)
         return shown
 
     def _own(self) -> dict[str, Any]:
-        whole = self._whole(peers=False)
-        columns = merge.merged_columns(whole.pop("columns"))
-        return {**whole, "columns": None if columns is None else merge.packed(columns)}
+        now = self._resilience.clock.monotonic()
+        at, told = self._told_own
+        if not 0.0 <= now - at < _OWN_FRESH:
+            whole = self._whole(peers=False)
+            columns = merge.merged_columns(whole.pop("columns"))
+            told = {**whole, "columns": None if columns is None else merge.packed(columns)}
+            self._told_own = (now, told)
+        return told
 
     # -- one thing ------------------------------------------------------------------------------------------------------------------------
 
@@ -387,11 +403,21 @@ class Sources:
     def _events(self, question: Mapping[str, Any]) -> dict[str, Any]:
         asked = _events_asked(question)
         told = [self.local.events.read(**asked)]
+        held: list[int] = []
         if self._siblings is not None:
+            now = self._resilience.clock.monotonic()
             everyone = self._siblings.everyone({"ask": "events", **question}, checked.events, _REMOTE, patience=_GLANCE)
-            told += [said for _, said, _ in everyone if said is not None]
+            before, self._told_upto = self._told_upto, {}
+            for sibling, said, _ in everyone:
+                if said is not None:
+                    told.append(said)
+                    self._told_upto[sibling.name] = (said["upto"], now)
+                elif sibling.name in before and now - before[sibling.name][1] < _HELD:
+                    # What it has to tell would come behind a number up to which all has been told.
+                    self._told_upto[sibling.name] = before[sibling.name]
+                    held.append(before[sibling.name][0])
         # Whoever answered first may since have had what the others were still asked for.
-        upto = min(each["upto"] for each in told)
+        upto = max(asked["after"], min([*held, *(each["upto"] for each in told)]))
         found = [event for each in told for event in each["events"] if event["id"] <= upto]
         events = sorted(found, key=lambda event: (event["id"], event["source"]))
         shown = events[max(0, len(events) - asked["most"]) :]
@@ -408,7 +434,7 @@ class Sources:
             try:
                 if self._siblings is not None:
                     question = {"ask": "command", "command": dict(command), "actor": actor}
-                    everyone.extend(self._siblings.everyone(question, checked.answered, _COMMANDED))
+                    everyone.extend(self._siblings.everyone(question, checked.answered, _COMMANDED, patience=_PATIENT))
             finally:
                 asked.set()
 
@@ -417,7 +443,7 @@ class Sources:
             threading.Thread(target=ask, name="somaresil-workers-command", daemon=True).start()
         done = [{"name": self.local.name, **self._do(command, actor)}]
         if self._siblings is not None:
-            self._resilience.clock.wait(asked, _COMMANDED + 1.0)
+            asked.wait(_COMMANDED + 1.0)
             done += [{"name": self._name_of(sibling), **_said(said, problem)} for sibling, said, problem in everyone]
         return {"done": all(each["done"] for each in done), "sources": done}
 
