@@ -56,17 +56,19 @@ class Remote:
         timeout: float,
         largest: int = _LARGEST,
         open_to_all: bool = False,
+        option: str = "--url",
     ) -> None:
         """``what`` it is, for people; ``url_variable`` is asked when ``url`` is None.
 
         ``largest``: bytes of an answer that are read. ``open_to_all``: without a token it is asked without one.
+        ``option``: what takes the address on the command line.
         """
         self._what = what
         self._largest = largest
         url = url or os.environ.get(url_variable)
         token = os.environ.get(token_variable)
         if not url:
-            raise Impossible(f"where is the {what}? --url, or {url_variable}")
+            raise Impossible(f"where is the {what}? {option}, or {url_variable}")
         if not token and open_to_all:
             token = ""
         elif not token or not token.isascii() or not token.isprintable():

@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.servers import HOST
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @contextmanager

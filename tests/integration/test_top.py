@@ -19,7 +19,7 @@ import pytest
 
 from tests.integration.test_demo_live import live
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(180)]
 
 _ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
 
@@ -47,7 +47,7 @@ class Terminal:
         self.drawn = b""
         os.write(self.master, keys)
 
-    def shows(self, *texts, seconds=15.0):
+    def shows(self, *texts, seconds=30.0):
         """Whether all of it is drawn within that time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -58,7 +58,7 @@ class Terminal:
                 return True
         raise AssertionError(f"{texts} not in:\n{_ESCAPE.sub(b'', self.drawn).decode('utf-8', 'replace')[-3000:]}")
 
-    def end(self, seconds=15.0):
+    def end(self, seconds=30.0):
         """The exit code, with the terminal as it was before."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < deadline:
@@ -163,3 +163,12 @@ def test_a_dumb_terminal_is_shown_it_once(terminal):
     assert top.shows("worker.call", "route")
     assert top.end() == 0
     assert b"\x1b" not in top.drawn
+
+
+def test_a_terminal_in_another_encoding_is_drawn_too(terminal):
+    """With what it can show."""
+    top = terminal(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert top.shows("worker.call", "q quit")
+    assert top.drawn.isascii()
+    top.press(b"q")
+    assert top.end() == 0

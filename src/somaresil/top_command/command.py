@@ -111,6 +111,7 @@ def _run(arguments: argparse.Namespace, clock: Clock) -> int:
         timeout=arguments.timeout,
         largest=LARGEST,
         open_to_all=arguments.token_env == TOKEN,
+        option="its address as an argument",
     )
     view = "guard" if arguments.guard and arguments.view is None else arguments.view or "overview"
     picture = ask_picture(remote)
@@ -143,7 +144,7 @@ def _draws(stream: TextIO) -> bool:
 
 def _once(remote: Remote, arguments: argparse.Namespace, view: str, picture: dict[str, Any]) -> int:
     detail = asked(remote, f"/api/guards/{quote(arguments.guard, safe='')}") if view == "guard" and arguments.guard else None
-    events = asked(remote, "/api/events?most=200") if view == "events" else {}
+    events = asked(remote, "/api/events?most=1000") if view == "events" else {}
     if arguments.json:
         print(json.dumps(detail if view == "guard" and detail is not None else events if view == "events" else picture, indent=2))
     else:

@@ -31,6 +31,8 @@ __all__ = ["LARGEST", "Feed", "ask_picture", "asked"]
 LARGEST: Final = 33_554_432
 """Bytes of a picture: one of 1,000 guards has some megabytes."""
 MOST_EVENTS: Final = 500
+MOST_OF_CALLS: Final = 200
+"""Events of single calls: they are kept apart, for there are so many of them that nothing else would be left."""
 SILENCE: Final = 25.0
 """Seconds without a byte: a stream has a heartbeat every ten."""
 _AGAIN: Final = 30.0
@@ -82,6 +84,7 @@ class Feed:
         self._came = clock.monotonic()
         self._guard = ""
         self._events: deque[Mapping[str, Any]] = deque(maxlen=MOST_EVENTS)
+        self._of_calls: deque[Mapping[str, Any]] = deque(maxlen=MOST_OF_CALLS)
         self._fresh: deque[Mapping[str, Any]] = deque(maxlen=MOST_EVENTS)
         self._known: dict[tuple[Any, ...], None] = {}
         self._last = ""
@@ -120,7 +123,8 @@ class Feed:
     def seen(self) -> Seen:
         """What is known now."""
         with self._lock:
-            return replace(self._seen, events=tuple(self._events), age=self._clock.monotonic() - self._came)
+            events = sorted([*self._events, *self._of_calls], key=_at)
+            return replace(self._seen, events=tuple(events), age=self._clock.monotonic() - self._came)
 
     def look_at(self, guard: str) -> None:
         """Ask for more about this guard; empty: about none."""
@@ -236,8 +240,8 @@ class Feed:
             if not fresh:
                 return
             self._fresh.extend(fresh)
-            both = sorted([*self._events, *fresh], key=lambda each: real(each.get("at")) or 0.0)
-            self._events = deque(both, maxlen=MOST_EVENTS)
+            self._events = _merged(self._events, (each for each in fresh if each.get("level") != "debug"))
+            self._of_calls = _merged(self._of_calls, (each for each in fresh if each.get("level") == "debug"))
         self._changed()
 
     def _is_new(self, event: Mapping[str, Any]) -> bool:
@@ -264,7 +268,7 @@ class Feed:
     def _first(self) -> None:
         try:
             self.may = frozenset(filter(None, map(text, mapped(asked(self._remote, "/api/session")).get("may") or ())))
-            said = asked(self._remote, "/api/events?most=200")
+            said = asked(self._remote, "/api/events?most=1000")
         except (Impossible, TypeError):
             return
         with self._lock:
@@ -313,3 +317,11 @@ class Feed:
             return f"done in {reached} {'process' if reached == 1 else 'processes'}" if said.get("done") else "not done"
         names = ", ".join(f"{each.get('name') or '?'} ({each.get('problem') or 'no answer'})" for each in missed)
         return f"done in {reached}, not in {names}"
+
+
+def _at(event: Mapping[str, Any]) -> float:
+    return real(event.get("at")) or 0.0
+
+
+def _merged(known: deque[Mapping[str, Any]], fresh: Iterable[Mapping[str, Any]]) -> deque[Mapping[str, Any]]:
+    return deque(sorted([*known, *fresh], key=_at), maxlen=known.maxlen)

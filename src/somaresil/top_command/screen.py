@@ -18,7 +18,7 @@ from rich.text import Text
 from somaresil.top_command.steering import Steering, keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from typing import TextIO
 
     from somaresil.top_command.feed import Feed
@@ -77,19 +77,19 @@ class Alarm:
         os.close(self._outlet)
 
 
-def styled(lines: Sequence[Line]) -> Text:
-    """Lines with their styles."""
+def styled(lines: Sequence[Line], encoding: str = "utf-8") -> Text:
+    """Lines with their styles; what cannot be written in this encoding as escapes."""
     text = Text(no_wrap=True, overflow="crop", end="")
     for place, line in enumerate(lines):
         if place:
             text.append("\n")
         for span in line:
-            text.append(span.text, _STYLES.get(span.style, ""))
+            text.append(span.text.encode(encoding, "backslashreplace").decode(encoding), _STYLES.get(span.style, ""))
     return text
 
 
 @contextmanager
-def _keys(stream: TextIO) -> Iterator[int | None]:
+def _keys(stream: TextIO) -> Generator[int | None]:
     """The descriptor of a terminal that gives each key at once; None: there is no keyboard."""
     if not stream.isatty():
         yield None
@@ -108,7 +108,7 @@ def _keys(stream: TextIO) -> Iterator[int | None]:
 
 
 @contextmanager
-def _ending(asked: list[int], alarm: Alarm) -> Iterator[None]:
+def _ending(asked: list[int], alarm: Alarm) -> Generator[None]:
     """Note the signals that ask for the end."""
 
     def end(number: int, _: Any) -> None:
@@ -141,7 +141,7 @@ def show(feed: Feed, steering: Steering, alarm: Alarm, clock: Clock) -> int:
                 feed.look_at("")
             began = clock.monotonic()
             lines = steering.screen(feed.seen(), size.width, size.height, feed.note, feed.may)
-            live.update(styled(lines), refresh=True)
+            live.update(styled(lines, console.encoding), refresh=True)
             if _attend(feed, steering, alarm, descriptor, max(_SHORTEST, _SHARE * (clock.monotonic() - began))):
                 return 0
     return 128 + asked[0]

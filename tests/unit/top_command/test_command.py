@@ -144,7 +144,7 @@ def test_what_is_no_dashboard_is_said(board, capsys, monkeypatch):
     dashboard, url = board
     assert "nothing listens there" in refused(capsys, "http://127.0.0.1:9/")
     monkeypatch.delenv("SOMARESIL_DASHBOARD_URL", raising=False)
-    assert "where is the dashboard?" in refused(capsys)
+    assert "where is the dashboard? its address as an argument, or SOMARESIL_DASHBOARD_URL" in refused(capsys)
     assert "expected http:// or https://" in refused(capsys, "ftp://127.0.0.1/")
     assert "the variable OTHER holds no token" in refused(capsys, url, "--token-env", "OTHER")
     dashboard.picture = {"hello": "world"}

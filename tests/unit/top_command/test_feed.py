@@ -9,7 +9,7 @@ import pytest
 
 from somaresil.clock import SystemClock
 from somaresil.remote import Impossible, Remote
-from somaresil.top_command.feed import MOST_EVENTS, Feed, ask_picture, asked
+from somaresil.top_command.feed import MOST_EVENTS, MOST_OF_CALLS, Feed, ask_picture, asked
 from somaresil.top_command.steering import Steering
 from tests.unit.top_command.kit import NAME, TOKEN, event, eventually, picture, serving
 
@@ -190,6 +190,20 @@ def test_what_is_kept_is_bounded(board):
         times = [each["at"] for each in feed.seen().events]
         assert times == sorted(times)
         assert len(feed._known) <= 2 * MOST_EVENTS
+
+
+def test_events_of_single_calls_push_nothing_else_out(board):
+    """Of a busy service there are hundreds a second."""
+    dashboard, url = board
+    with feeding(url) as feed:
+        assert eventually(lambda: len(feed.seen().events) == 2 and dashboard.streaming == 1)
+        for number in range(MOST_EVENTS):
+            dashboard.say("event", event(100 + number, f"call {number} ended", level="debug"))
+        dashboard.say("event", event(9_999, "the last"))
+        assert eventually(lambda: feed.seen().events[-1]["text"] == "the last")
+        told = [each["text"] for each in feed.seen().events]
+        assert told[:2] == ["a circuit opened", "it closed again"]
+        assert len(told) == 3 + MOST_OF_CALLS
 
 
 def test_the_version_is_looked_at(board):
