@@ -59,7 +59,7 @@ def visit(browser):
     def open_page(address, *, width=1280, height=900, scheme="light", expected=(), **options):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **options)
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         context.add_init_script(WATCH)
         page = context.new_page()
 

@@ -23,6 +23,19 @@ MOUNT = "/_soma"
 PLAIN = b"""<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>plain</title>
 <h1>Status</h1><table><tr><td>llm.invoke</td></tr></table>"""
 
+SEEN = """
+name => {
+  const look = () => {
+    const row = [...document.querySelectorAll('tbody tr')].find(row => row.querySelector('th')?.textContent === name);
+    if (row?.querySelector('.badge.bad')) { document.body.dataset.opened ||= String(Date.now() / 1000); }
+  };
+  delete document.body.dataset.opened;
+  const everything = {subtree: true, childList: true, attributes: true, characterData: true};
+  new MutationObserver(look).observe(document.querySelector("main"), everything);
+}
+"""
+"""Writes down when a line of the table first says that a breaker is open."""
+
 
 class Stub:
     """What the page is sent, and what it sent; the test changes both while the page is open."""

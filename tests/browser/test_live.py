@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from tests.browser.pictures import HOSTILE
-from tests.browser.test_page import findings
+from tests.browser.stub import SEEN
+from tests.browser.test_page import findings, patient_expect
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 WORKERS = 4
@@ -31,18 +32,6 @@ VIEWS = {
     "canary": ("#/canary", "Canary"),
     "events": ("#/events", "Events"),
 }
-SEEN = """
-name => {
-  const look = () => {
-    const row = [...document.querySelectorAll('tbody tr')].find(row => row.querySelector('th')?.textContent === name);
-    if (row?.querySelector('.badge.bad')) { document.body.dataset.opened ||= String(Date.now() / 1000); }
-  };
-  delete document.body.dataset.opened;
-  const everything = {subtree: true, childList: true, attributes: true, characterData: true};
-  new MutationObserver(look).observe(document.querySelector("main"), everything);
-}
-"""
-"""Writes down when a line of the table first says that a breaker is open."""
 
 
 class Demo:
@@ -88,7 +77,7 @@ def demo(browser):
 
 @pytest.fixture
 def expect():
-    return pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `nox -s browser`").expect
+    return patient_expect()
 
 
 def shoot(page, name):
@@ -103,7 +92,7 @@ def shoot(page, name):
 def history(page):
     """Have something to show on pictures for the docs."""
     if os.environ.get("SOMARESIL_SCREENSHOTS"):
-        page.wait_for_timeout(200_000)
+        page.wait_for_timeout(90_000)
 
 
 def enter(page, expect, where, title, demo):

@@ -64,6 +64,7 @@ function Link() {
 
 const few = (all, show) => html`${all.slice(0, 3).map((one, place) => html`${place > 0 && '; '}${show(one)}`)}${all.length > 3 && ` and ${all.length - 3} more`}.`;
 
+// At the lower edge, so that nothing moves away from under a pointer when one comes.
 function Banners({picture}) {
   const active = running(picture), away = (picture?.sources || []).filter(source => source.state !== 'live');
   return html`${isStale() && html`<div class="banner bad" role="alert"><strong>No news for a while.</strong>
@@ -104,13 +105,13 @@ function App() {
         <button class=${running(picture).length ? 'primary danger' : 'danger'} onClick=${() => kill(picture)} aria-keyshortcuts="k">Stop chaos</button>`}
       <button onClick=${turn} aria-label=${`Theme: ${theme}. Change it`}>${theme === 'dark' ? 'Light' : 'Dark'}</button>
       <button onClick=${help} aria-label="Keys">?</button></div></header>
-  <${Banners} picture=${picture} />
-  <div class="says" role="status" aria-live="polite"><${Notice} /></div><p class="hidden" aria-live="polite" data-said>${store.said}</p>
+  <p class="hidden" aria-live="polite" data-said>${store.said}</p>
   <main id="main"><h1 id="title" tabindex="-1"><${Name}>${title}<//></h1>
     ${picture ? html`<${Safe} key=${at}><${View} picture=${picture} name=${name} about=${about} theme=${theme} /><//>`
       : html`<p class="empty" role="status">${store.why || 'Asking …'}</p>`}</main>
   <footer><p>${picture && `As of ${time(picture.at)}. `}Times in ${zone}. ${session.actor && html`Signed in as <${Name}>${session.actor}<//>. `}
     ${!session.may.length && 'Read only. '}<a href="plain">Plain table</a> · <a href="api/picture">JSON</a></p></footer>
+  <section class="says" aria-label="Notices"><${Banners} picture=${picture} /><div role="status"><${Notice} /></div></section>
   ${store.dialog && html`<${Dialog} key=${store.dialog.title} />`}`;
 }
 
