@@ -103,7 +103,8 @@ class DashboardApp:
 
     ``workers`` is a folder in which all workers of the service on this machine find each other; ``peers`` are addresses of dashboards of
     other machines, asked with ``peer_token``. ``secret`` is what tokens against forged requests are made of (None: one that the workers
-    share in their folder). ``most_viewers`` may hold a stream in this process; who comes later is asked to come back.
+    share in their folder). ``most_viewers`` may hold a stream in this process; who comes later is asked to come back. ``pace`` says how
+    often what is done; there is no need to change it.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -298,8 +299,7 @@ class DashboardApp:
     async def show_picture(self, request: Request) -> Answer:
         """``GET /api/picture``; with ``own=1`` what peers ask for: counts of this process and its siblings that can be added to theirs."""
         asked = parameters(request, ("own",))
-        own = whole(asked, "own", 0, 1)
-        return Answer(200, await self._sources.own() if own else await self._picture())
+        return Answer(200, await self._sources.own() if whole(asked, "own", 0, 1) else await self._picture())
 
     async def show_guard(self, _: Request, name: str) -> Answer:
         """``GET /api/guards/{name}``."""
