@@ -220,7 +220,8 @@ def seen(portrait: dict[str, Any], *, kind: str, state: str, why: str, now: floa
         for identity, source in portrait["sources"].items()
     }
     if state == "live":
-        return {**portrait, "sources": sources}
+        # By our clock, for the other one may be set differently: what is recent there is recent here.
+        return {**portrait, "sources": sources, "at": now, "since": now - (portrait["at"] - portrait["since"])}
     guards = {name: {**each, "recent": None} for name, each in portrait["guards"].items()}
     routes = {name: {**each, "recent": None} for name, each in portrait["routes"].items()}
     return {**portrait, "sources": sources, "guards": guards, "routes": routes, "at": min(portrait["at"], now), "since": now}

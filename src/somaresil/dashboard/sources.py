@@ -218,13 +218,13 @@ class Sources:
         siblings = self._siblings
         if siblings is None or not self._watchers or not self._running:
             return False
+        before, self._versions = self._versions, {}
         for sibling, version, _ in siblings.everyone({"ask": "version"}, checked.count, _GLANCE, patience=0.0):
-            if version is None:
-                continue
-            before = self._versions.get(sibling.name)
-            self._versions[sibling.name] = version
-            if before is not None and version != before:
-                self._heard += 1
+            known = before.get(sibling.name)
+            now = known if version is None else version
+            if now is not None:
+                self._versions[sibling.name] = now
+            self._heard += known is not None and now != known
         return True
 
     # -- what siblings ask ----------------------------------------------------------------------------------------------------------------
