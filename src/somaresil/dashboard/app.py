@@ -103,7 +103,8 @@ class DashboardApp:
 
     ``workers`` is a folder in which all workers of the service on this machine find each other; ``peers`` are addresses of dashboards of
     other machines, asked with ``peer_token``. ``secret`` is what tokens against forged requests are made of (None: one that the workers
-    share in their folder). ``most_viewers`` may hold a stream in this process; who comes later is asked to come back.
+    share in their folder). ``most_viewers`` may hold a stream in this process; who comes later is asked to come back. ``pace`` says how
+    often what is done; there is no need to change it.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -298,8 +299,7 @@ class DashboardApp:
     async def show_picture(self, request: Request) -> Answer:
         """``GET /api/picture``; with ``own=1`` what peers ask for: counts of this process and its siblings that can be added to theirs."""
         asked = parameters(request, ("own",))
-        own = whole(asked, "own", 0, 1)
-        return Answer(200, await self._sources.own() if own else await self._picture())
+        return Answer(200, await self._sources.own() if whole(asked, "own", 0, 1) else await self._picture())
 
     async def show_guard(self, _: Request, name: str) -> Answer:
         """``GET /api/guards/{name}``."""
@@ -375,8 +375,8 @@ class DashboardApp:
         """``POST /api/stop``: the kill switch. It has stopped everything here before anything is read or anybody else is told."""
         self._check_may(visitor, "stop")
         request.check_type(CSRF_HEADER)
-        given = request.header(KEY_HEADER) or ""
-        command = {"do": "stop", "key": given if _KEY.fullmatch(given) else secrets.token_hex(8)}
+        # Whatever the request says: a stop that was pulled before ends nothing that was started since.
+        command = {"do": "stop", "key": secrets.token_hex(8)}
         here = self._commands.perform(command, visitor.name)
         try:
             return await self._do({**command, "thrown": here["done"]}, visitor)
@@ -391,7 +391,7 @@ class DashboardApp:
     async def engage(self, request: Request, visitor: Visitor) -> Answer:
         """``POST /api/engage``: end everything, and let nothing start."""
         data = await self._read(request, visitor, "engage")
-        return await self._do({"do": "engage", "reason": reason_of(data, "nothing was done") or "", "key": self._key(request)}, visitor)
+        return await self._do({"do": "engage", "reason": reason_of(data, "nothing was done") or ""}, visitor)
 
     async def disengage(self, request: Request, visitor: Visitor) -> Answer:
         """``POST /api/disengage``: let experiments start again."""
@@ -412,7 +412,7 @@ class DashboardApp:
     async def end(self, request: Request, visitor: Visitor, identity: str) -> Answer:
         """``POST /api/experiments/{id}/stop``."""
         await self._read(request, visitor, "experiment")
-        return await self._do({"do": "end", "experiment": identity, "key": self._key(request)}, visitor)
+        return await self._do({"do": "end", "experiment": identity}, visitor)
 
     async def breaker(self, request: Request, visitor: Visitor, name: str, act: str) -> Answer:
         """``POST /api/breakers/{name}/{trip,reset,force_open,disable}``."""

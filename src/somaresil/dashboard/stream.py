@@ -35,7 +35,7 @@ _PIECE: Final = 32_768
 """Bytes given to the server at once: it buffers a whole one beyond its own limit."""
 _MOST_EVENTS: Final = 256
 """That wait for a viewer."""
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 4
 """Viewers that are woken together; requests of the service come in between."""
 _BETWEEN: Final = 0.004
 _SLICE: Final = 50

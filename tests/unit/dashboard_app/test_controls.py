@@ -56,7 +56,17 @@ async def test_a_key_stands_for_one_request_of_one_person(stand):
     told = await stand.post("/api/breakers/llm.invoke/trip", {}, headers=headers)
     assert (told.status_code, told.json()["detail"]) == (409, "its key stands for another request")
     assert stand.guard.breaker.state.value == "closed"
-    assert (await stand.post("/api/engage", {}, headers={"idempotency-key": "no spaces"})).status_code == 400
+    assert (await stand.post("/api/disengage", {}, headers={"idempotency-key": "no spaces"})).status_code == 400
+
+
+async def test_what_ends_something_is_done_each_time_whatever_its_key(stand):
+    """A script that always sends the same one must be able to stop what was started since."""
+    headers = {"idempotency-key": "always"}
+    for path in ("/api/stop", "/api/engage", "/api/stop"):
+        assert (await stand.post("/api/experiments", {"plan": "slow model"})).status_code == 200
+        assert (await stand.post(path, {}, headers=headers)).json()["done"]
+        assert stand.chaos.runs == ()
+        await stand.post("/api/disengage", {})
 
 
 async def test_what_is_done_later_with_the_same_key_is_meant(stand):
@@ -255,3 +265,38 @@ async def test_a_session_that_is_good_is_let_in_however_often_others_behind_its_
     for _ in range(30):
         await stand.get("/api/session", known=False, headers={"cookie": "session=old"})
     assert (await stand.get("/api/session", known=False, headers=good)).status_code == 200
+
+
+class LostSwitch:
+    """That of a fleet whose server is gone."""
+
+    where = "redis://gone:6379/0"
+    there = True
+
+    def prepare(self):
+        self.read()
+
+    def read(self):
+        from somaresil.chaos.killswitch import Reading
+
+        if not self.there:
+            raise ConnectionError("refused")
+        return Reading(stamp=0, engaged=False, by="")
+
+    def throw(self, by=""):
+        self.read()
+
+    def move_lever(self, engaged, by=""):
+        self.read()
+
+
+async def test_the_kill_switch_works_while_the_switch_of_the_fleet_cannot_be_reached(stand):
+    """Nothing starts then, and what runs is stopped."""
+    switch = LostSwitch()
+    stand.chaos.add_switch(switch)
+    assert (await stand.post("/api/experiments", {"plan": "slow model"})).status_code == 200
+    switch.there = False
+    told = await stand.post("/api/stop", {})
+    assert (told.status_code, told.json()["done"], stand.chaos.runs) == (200, True, ())
+    assert (await stand.post("/api/experiments", {"plan": "slow model"})).status_code == 409
+    assert (await stand.post("/api/engage", {})).status_code == 200
