@@ -343,6 +343,13 @@ def fuzz(session: nox.Session) -> None:
     session.log(f"{done} inputs to {', '.join(targets)}: nothing unhandled")
 
 
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Look up everything that somaresil may bring along; needs a way to OSV's service, or a copy of its database: -- --database PATH."""
+    session.install(".[aiohttp,demo,drill,grpc,httpx,kubernetes,load,locust,otel,pytest,redis,scan,schedule,sqlalchemy,yaml]")
+    session.run("python", "-m", "somaresil", "scan", "--name", "somaresil", *session.posargs)
+
+
 @nox.session
 def parallel(session: nox.Session) -> None:
     """Run each unit test of models, policies and guards in four threads at once: they share the code under test and nothing else.

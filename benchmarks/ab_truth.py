@@ -1,8 +1,8 @@
 """What `somaresil perf ab` says of commands whose truth is known, on this machine as noisy as it is.
 
 Two commands are the same, or the second takes 5 % longer. Each is measured in pairs as the command does it, at a minimum effect of 2 %.
-With --check: of 100 times, at most 5 alarms for the same command, and at least 90 slow ones found. By processor time, unless another
-measure is named: on a machine that others keep busy the time that passes is mostly theirs.
+With --check: of 100 times, at most 5 alarms for the same command, and at least 90 slow ones found. By the time that passes, as the command
+does it unless told otherwise; where others keep the machine busy that is mostly theirs, and --measure cpu sees little of it.
 
     python benchmarks/ab_truth.py --check
     python benchmarks/ab_truth.py --quick
@@ -51,7 +51,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few of each: it works, whatever this machine's speed")
     parser.add_argument("--check", action="store_true", help="fail unless the promised shares are met")
     parser.add_argument("--times", type=int, default=100, help="how often each (default: %(default)s)")
-    parser.add_argument("--measure", choices=("wall", "cpu"), default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--measure", choices=("wall", "cpu"), default="wall", help="(default: %(default)s)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     times = 2 if options.quick else options.times

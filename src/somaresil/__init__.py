@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RateLimited,
         Rejected,
         SomaresilError,
+        ViolationBlocked,
     )
     from somaresil.guard import Guard
     from somaresil.limiter import RateLimiter, current_permit
@@ -109,6 +110,7 @@ __all__ = [
     "Throttle",
     "Timeout",
     "Verdict",
+    "ViolationBlocked",
     "__version__",
     "current_permit",
 ]
@@ -135,6 +137,7 @@ _HOMES = {
         "RateLimited",
         "Rejected",
         "SomaresilError",
+        "ViolationBlocked",
     ),
     "guard": ("Guard",),
     "limiter": ("RateLimiter", "current_permit"),

@@ -27,6 +27,7 @@ from somaresil.canary_command import cli as canary_command
 from somaresil.gate import cli as gate_command
 from somaresil.load_command import cli as load_command
 from somaresil.perf_command import cli as perf_command
+from somaresil.scan import cli as scan_command
 from somaresil.sla import cli as sla_command
 from somaresil.toolkit import cli as toolkit_command
 from somaresil.top_command import cli as top_command
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     gate_command.add_command(commands)
     load_command.add_command(commands)
     perf_command.add_command(commands)
+    scan_command.add_command(commands)
     sla_command.add_commands(commands)
     toolkit_command.add_command(commands)
     control_command.add_to(commands)

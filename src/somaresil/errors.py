@@ -12,6 +12,7 @@
     │   ├── NoEndpoint          every endpoint of a pool refused, or none of them is well
     │   └── DeadlineExceeded    the caller has given up already
     ├── CallTimedOut            the dependency's: no answer in time (also a TimeoutError)
+    ├── ViolationBlocked        the code's: a rule of the runtime guard does not allow it (also a PermissionError)
     └── InjectedFault           ours, on purpose: an experiment is running
         └── InjectedAnswer      in the words of a server: a status, a code, when to come back
 
@@ -20,6 +21,7 @@ Every rejection is a new object: a shared exception collects the traceback of ea
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,6 +43,7 @@ __all__ = [
     "RateLimited",
     "Rejected",
     "SomaresilError",
+    "ViolationBlocked",
 ]
 
 
@@ -189,6 +192,24 @@ class CallTimedOut(SomaresilError, TimeoutError):
         if self.phase == "deadline":
             return f"{self.guard!r} was cut off by a deadline after {self.limit:.3g} s"
         return f"guard {self.guard!r} timed out: no {_PHASES.get(self.phase, self.phase)} within {self.limit:.3g} s"
+
+
+class ViolationBlocked(SomaresilError, PermissionError):
+    """A rule of the runtime guard does not allow what was about to be done, and refuses it; ``errno`` is ``EACCES``."""
+
+    def __init__(self, rule: str, subject: str) -> None:
+        """Keep the rule and what it was about."""
+        super().__init__(errno.EACCES, f"no list of the rule {rule!r} allows it", subject)
+        self.rule = rule
+        self.subject = subject
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be made anew from the same two."""
+        return type(self), (self.rule, self.subject)
+
+    def __str__(self) -> str:
+        """Which rule refused what."""
+        return f"the runtime guard refused {brief(self.subject)}: it is not in the list {self.rule!r} of RuntimeRules"
 
 
 _PHASES = {"total": "answer", "first_item": "first item", "idle": "next item"}

@@ -53,6 +53,7 @@ __all__ = [
     "ResourceReleased",
     "RetryDenied",
     "RetryScheduled",
+    "RuntimeViolation",
     "ScheduledRunEnded",
     "ScheduledRunSkipped",
     "ScheduledRunStarted",
@@ -566,6 +567,20 @@ class PlanIgnored:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeViolation:
+    """This process does what no list of the runtime guard's ``rule`` allows, or was refused it; ``times`` since it was last told.
+
+    ``subject`` is a program, a host with its port, a file or a library: never arguments. The same is told at most once a minute.
+    """
+
+    rule: str
+    at: float
+    subject: str
+    blocked: bool
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class SharedStateLost:
     """The server ``backend`` that holds shared state cannot be reached, or does not answer: local state decides from here on."""
 
@@ -631,6 +646,7 @@ Event = (
     | ShadowDecision
     | Reconfigured
     | PlanIgnored
+    | RuntimeViolation
     | SharedStateLost
     | SharedStateRestored
     | DefectFound

@@ -29,10 +29,10 @@ from somaresil.events import DeploymentMarked, Event, Listeners
 from somaresil.exemplars import SLOW, Traces
 from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.core import configuring
-from somaresil.ignored import Ignored
 from somaresil.limiter import RateLimiter
 from somaresil.model.histogram import merge_bounds
 from somaresil.model.selector import matches
+from somaresil.noted import Noted
 from somaresil.policy.ratelimit import RateLimit
 from somaresil.pool import Pools
 from somaresil.priority import Prioritizer
@@ -152,8 +152,8 @@ class Resilience:
         self._named = named["instance"] is not None
         self.instance = named["instance"] or _own_name()
         self.listeners = Listeners()
-        self.ignored = Ignored()
-        """Headers that could not be read, counted."""
+        self.ignored, self.violations = Noted(), Noted()
+        """Headers that could not be read, and what rules of a runtime guard do not allow (``hosts reported`` …), counted."""
         self.clock: Clock = _usual_clock() if clock is None else clock if is_ours(clock) else GuardedClock(clock, self.listeners)
         self._lock = threading.RLock()
         self._guards: dict[str, Guard] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from somaresil.chance import Chance
     from somaresil.events import Listeners
-    from somaresil.ignored import Ignored
+    from somaresil.noted import Noted
     from somaresil.recorder import Recorder
     from somaresil.shadow import Shadow
     from somaresil.thrift import BudgetScale
@@ -30,7 +30,7 @@ class Site:
     listeners: Listeners
     shadow: Shadow
     """Takes decisions that are not carried out."""
-    ignored: Ignored
+    ignored: Noted
     """Counts headers that cannot be read."""
     scale: BudgetScale | None = None
     """How much of its budgets the guard may use now; None: all of them, always."""

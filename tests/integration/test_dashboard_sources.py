@@ -202,3 +202,73 @@ def _until_served(port, holds, seconds=20.0):
         if shown is not None and holds(shown):
             return shown, time.monotonic() - begun
         assert time.monotonic() - begun < seconds, shown
+
+
+POD = """
+import json, os
+from somaresil import Resilience
+from somaresil.dashboard.sources import Sources
+
+resilience = Resilience("service", environment="test")
+guard = resilience.guard("work", breaker=True)
+sources = Sources(resilience, peers=[os.environ["PEER"]], token="a-token")
+sources.start()
+
+async def answer(scope):
+    path = scope["path"]
+    if path == "/picture":
+        return 200, json.dumps(await sources.picture(), allow_nan=False)
+    if path == "/_soma/api/picture":
+        known = dict(scope["headers"]).get(b"authorization") == b"Bearer a-token" and scope["query_string"] == b"own=1"
+        return (200, json.dumps(await sources.own(), allow_nan=False)) if known else (404, "{}")
+    with guard:
+        return 200, str(os.getpid())
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": kind + ".complete"})
+            if kind == "lifespan.shutdown":
+                sources.stop()
+                return
+    status, text = await answer(scope)
+    headers = [(b"content-length", str(len(text)).encode()), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+"""
+
+
+def test_two_pods_see_each_other_and_miss_each_other(tmp_path):
+    """By address and by name; one that is gone is stale with its counts, and delays nothing."""
+    pytest.importorskip("uvicorn")
+    (tmp_path / "pod.py").write_text(POD)
+    one, other = free_port(), free_port()
+
+    def pod(port, peer):
+        made = [sys.executable, "-m", "uvicorn", "pod:app", "--app-dir", tmp_path, "--log-level", "warning"]
+        made += ["--host", HOST, "--port", str(port)]
+        return Server(made, port=port, folder=tmp_path, environment={**os.environ, "PEER": peer})
+
+    with pod(one, f"dns+http://localhost:{other}/_soma"):
+        with pod(other, f"http://{HOST}:{one}/_soma"):
+            load(one, 3)
+            load(other, 4)
+            for port in (one, other):
+                shown, _ = until(port, lambda shown: counted(shown) == (7, 0))
+                assert states(shown) == {"live": 2}
+                assert shown["guards"][0]["states"] == {"closed": 2}
+        begun = time.monotonic()
+        shown, _ = until(one, lambda shown: states(shown)["stale"] == 1)
+        assert counted(shown) == (7, 0)
+        (stale,) = [source for source in shown["sources"] if source["state"] == "stale"]
+        assert (stale["kind"], "refused" in stale["why"].lower()) == ("peer", True)
+        slowest = max(_timed(one) for _ in range(5))
+        assert slowest < 2.0
+        assert time.monotonic() - begun < 20.0
+
+
+def _timed(port):
+    begun = time.monotonic()
+    picture(port)
+    return time.monotonic() - begun

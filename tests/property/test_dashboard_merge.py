@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somaresil.dashboard import checked, merge
+from somaresil.dashboard import columns as columns_of
 from somaresil.dashboard.history import COLUMNS, HEAD, OUTCOMES
 
 NAMES = st.sampled_from(["llm", "memory", "<img src=x>", "\u202eevil"])
@@ -199,7 +200,7 @@ def portraits(draw):
 
 def sent(portrait):
     """As it comes over the wire."""
-    packed = None if portrait["columns"] is None else merge.packed(portrait["columns"])
+    packed = None if portrait["columns"] is None else columns_of.packed(portrait["columns"])
     return json.loads(json.dumps({**portrait, "columns": packed}))
 
 
@@ -236,8 +237,8 @@ def test_totals_are_sums(all_of_them):
 @given(st.lists(columns(), min_size=1, max_size=3))
 def test_columns_add_up_where_they_lie(all_of_them):
     """Each column of the whole is the sum of those of its time, whatever the bounds; what nobody knows is None."""
-    whole = merge.merged_columns(all_of_them)
-    shown = merge.series(whole)
+    whole = columns_of.merged(all_of_them)
+    shown = columns_of.series(whole)
     for name, plotted in shown.items():
         for place in range(COLUMNS):
             column = whole["index"] - COLUMNS + place
@@ -264,7 +265,7 @@ def _calls(each, name, column):
 def test_a_picture_is_json(all_of_them):
     """Whatever adds up can be shown: finite numbers, None where nothing is known, shares between 0 and 1."""
     whole = merge.merge(all_of_them)
-    shown = json.loads(json.dumps(merge.picture(whole, merge.series(whole["columns"])), allow_nan=False))
+    shown = json.loads(json.dumps(merge.picture(whole, columns_of.series(whole["columns"])), allow_nan=False))
     for guard in shown["guards"]:
         assert guard["error_share"] is None or 0.0 <= guard["error_share"] <= 1.0
         assert (guard["p50"] is None) or guard["p50"] <= guard["p95"] <= guard["p99"]
@@ -317,7 +318,7 @@ def test_no_peer_breaks_the_page(said, own):
     if portrait is None:
         return
     whole = merge.merge([own, portrait])
-    json.dumps(merge.picture(whole, merge.series(whole["columns"])), allow_nan=False).encode()
+    json.dumps(merge.picture(whole, columns_of.series(whole["columns"])), allow_nan=False).encode()
     for name, each in own["guards"].items():
         assert all(one <= all_of_them for one, all_of_them in zip(each["totals"], whole["guards"][name]["totals"], strict=True))
 

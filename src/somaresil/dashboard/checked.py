@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from somaresil.dashboard.columns import unpacked
 from somaresil.dashboard.history import COLUMNS, HEAD
-from somaresil.dashboard.merge import unpacked
 from somaresil.dashboard.picture import VERSION
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def columns(value: Any) -> dict[str, Any]:
-    """Columns of another process, for :func:`~somaresil.dashboard.merge.merged_columns`. Raises :class:`Strange`."""
+    """Columns of another process, for :func:`~somaresil.dashboard.columns.merged`. Raises :class:`Strange`."""
     found: dict[str, Any] = record(index=count, known=listing(count, COLUMNS), tracks=mapping(_track, 1_000))(value)
     if len(found["known"]) != COLUMNS or max(found["known"]) > 1:
         raise Strange(f"known: expected {COLUMNS} zeros and ones")

@@ -9,25 +9,20 @@ exactly. Processes that share a folder of snapshots tell of the same events of a
 
 from __future__ import annotations
 
-import base64
-import math
-import sys
-from array import array
-from bisect import bisect_left
 from functools import reduce
-from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
-from somaresil.dashboard.history import COLUMNS, HEAD, INJECTED, OUTCOMES, STEP
+from somaresil.dashboard import columns
+from somaresil.dashboard.history import HEAD, INJECTED, OUTCOMES, STEP
 from somaresil.dashboard.picture import GUARD, MOST_INCIDENTS, ROUTE, VERSION
 from somaresil.model import slo as model
-from somaresil.model.histogram import quantile, quantiles
+from somaresil.model.histogram import quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["details", "heat", "merge", "merged_columns", "packed", "picture", "series", "together", "unpacked"]
+__all__ = ["absent", "busiest", "details", "guard", "merge", "objective", "picture", "seen", "together"]
 
 STATES: Final = ("closed", "metrics_only", "disabled", "ramping", "half_open", "open", "forced_open")
 """Of breakers, the worst last: a guard is shown in the worst that it has in any process."""
@@ -65,7 +60,7 @@ def together(one: Portrait, other: Portrait) -> Portrait:
         "canaries": _union(one["canaries"], other["canaries"], _canary),
         "pools": _union(one["pools"], other["pools"], lambda a, b: _union(a, b, _endpoint)),
         "limit": _maybe(_sum_of, one["limit"], other["limit"]),
-        "columns": _maybe(_columns, one["columns"], other["columns"]),
+        "columns": _maybe(columns.together, one["columns"], other["columns"]),
     }
 
 
@@ -99,9 +94,9 @@ def _source(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _counted(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     bounds, mine, theirs = one["bounds"], one["recent"], other["recent"]
     if bounds != other["bounds"]:
-        bounds = common(bounds, other["bounds"])
-        mine = None if mine is None else narrowed(mine, one["bounds"], bounds)
-        theirs = None if theirs is None else narrowed(theirs, other["bounds"], bounds)
+        bounds = columns.common(bounds, other["bounds"])
+        mine = None if mine is None else columns.narrowed(mine, one["bounds"], bounds)
+        theirs = None if theirs is None else columns.narrowed(theirs, other["bounds"], bounds)
     recent = _maybe(lambda a, b: list(map(add, a, b)), mine, theirs)
     return {"bounds": bounds, "totals": list(map(add, one["totals"], other["totals"])), "recent": recent}
 
@@ -109,27 +104,15 @@ def _counted(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 def _guard(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     shown = _counted(one, other)
     shown["pipeline"] = max(one["pipeline"], other["pipeline"], key=lambda layers: (len(layers), layers))
-    bounded = one["worst_case"] is not None and other["worst_case"] is not None
-    shown["worst_case"] = max(one["worst_case"], other["worst_case"]) if bounded else None
+    # What nothing bounds in one process is not bounded.
+    bounds = [one["worst_case"], other["worst_case"]]
+    shown["worst_case"] = None if None in bounds else max(bounds)
     shown["states"] = _sum_of(one["states"], other["states"])
     shown["held_by"] = sorted({*one["held_by"], *other["held_by"]})
     shown["keys"] = _maybe(_sum_of, one["keys"], other["keys"])
     shown["throttled"] = _most(one["throttled"], other["throttled"])
     shown["budget_scale"] = _least(one["budget_scale"], other["budget_scale"])
     return shown
-
-
-def common(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
-    """The bounds that both have."""
-    return one if one == other else tuple(sorted({*one} & {*other}))
-
-
-def narrowed(row: Sequence[int], bounds: tuple[float, ...], kept: tuple[float, ...]) -> list[int]:
-    """A row with fewer buckets: ``kept`` are some of its ``bounds``."""
-    buckets = [0] * (len(kept) + 1)
-    for bound, count in zip((*bounds, math.inf), row[HEAD:], strict=True):
-        buckets[bisect_left(kept, bound)] += count
-    return [*row[:HEAD], *buckets]
 
 
 def _objective(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,124 +189,42 @@ def _endpoint(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-# -- columns ------------------------------------------------------------------------------------------------------------------------------
+# -- as it is seen from here --------------------------------------------------------------------------------------------------------------
 
 
-def packed(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns for JSON: rows as text."""
-    tracks = {name: {"bounds": list(track["bounds"]), "rows": _text(track["rows"])} for name, track in columns["tracks"].items()}
-    return {**columns, "tracks": tracks}
-
-
-def _text(rows: array[int]) -> str:
-    if sys.byteorder != "little":
-        rows = array("I", rows)
-        rows.byteswap()
-    return base64.b64encode(rows.tobytes()).decode("ascii")
-
-
-def unpacked(text: str, width: int) -> array[int]:
-    """The rows of :func:`packed`. Raises ``ValueError`` for what is none."""
-    data = base64.b64decode(text, validate=True)
-    if len(data) not in {0, 4 * COLUMNS * width}:
-        raise ValueError(f"{len(data)} bytes")
-    rows = array("I")
-    rows.frombytes(data)
-    if sys.byteorder != "little":
-        rows.byteswap()
-    return rows
-
-
-def merged_columns(columns: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """All columns as one; None: there are none."""
-    found: list[Any] = [*columns]
-    return reduce(_columns, found) if found else None
-
-
-def _columns(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    index = max(one["index"], other["index"])
-    known = list(map(max, _moved(one["known"], index - one["index"], 1), _moved(other["known"], index - other["index"], 1)))
-    tracks: dict[str, Any] = {}
-    for name in one["tracks"].keys() | other["tracks"].keys():
-        both = [(each["tracks"][name], index - each["index"]) for each in (one, other) if name in each["tracks"]]
-        bounds = reduce(common, (track["bounds"] for track, _ in both))
-        rows = [_moved(_narrowed(track, bounds), by, HEAD + len(bounds) + 1) for track, by in both]
-        whole = [each for each in rows if len(each)]
-        tracks[name] = {"bounds": bounds, "rows": reduce(_plus, whole) if whole else array("I")}
-    return {"index": index, "known": known, "tracks": tracks}
-
-
-def _plus(one: array[int], other: array[int]) -> array[int]:
-    try:
-        return array("I", map(add, one, other))
-    except OverflowError:
-        return array("I", [min(a + b, 0xFFFFFFFF) for a, b in zip(one, other, strict=True)])
-
-
-def _moved(values: Any, by: int, width: int) -> Any:
-    """Columns as they are ``by`` columns later."""
-    if not by or not len(values):
-        return values
-    by = min(by, COLUMNS)
-    return values[by * width :] + type(values)(*_zeros(values, by * width))
-
-
-def _zeros(values: Any, number: int) -> tuple[Any, ...]:
-    return ([0] * number,) if isinstance(values, list) else (values.typecode, bytes(values.itemsize * number))
-
-
-def _narrowed(track: Mapping[str, Any], bounds: tuple[float, ...]) -> array[int]:
-    rows: array[int] = track["rows"]
-    if track["bounds"] == bounds or not len(rows):
-        return rows
-    width = HEAD + len(track["bounds"]) + 1
-    return array("I", chain.from_iterable(narrowed(rows[at : at + width], track["bounds"], bounds) for at in range(0, len(rows), width)))
-
-
-def series(columns: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """What is plotted over time, by the name of the columns; None where it is not known."""
-    if columns is None:
-        return {}
-    return {name: _series(track, columns["known"]) for name, track in columns["tracks"].items()}
-
-
-def _series(track: Mapping[str, Any], known: Sequence[int]) -> dict[str, Any]:
-    bounds, rows = track["bounds"], track["rows"]
-    if not len(rows):
-        zeros = [0 if there else None for there in known]
-        return {"calls": zeros, "bad": zeros, "rejected": zeros, "injected": zeros, "p95": [None] * len(known)}
-    width = HEAD + len(bounds) + 1
-    found: dict[str, list[Any]] = {"calls": [], "bad": [], "rejected": [], "injected": [], "p95": []}
-    for column, there in enumerate(known):
-        row = rows[column * width : (column + 1) * width]
-        if not there:
-            for values in found.values():
-                values.append(None)
-            continue
-        found["calls"].append(sum(row[:INJECTED]))
-        found["bad"].append(row[1])
-        found["rejected"].append(row[2])
-        found["injected"].append(row[INJECTED])
-        found["p95"].append(_short(quantile(bounds, row[HEAD:], 0.95)) if row[0] or row[1] else None)
-    return found
-
-
-def heat(columns: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
-    """Calls of one guard by column and latency bucket; a column is None where it is not known."""
-    if columns is None or name not in columns["tracks"]:
-        return None
-    track = columns["tracks"][name]
-    width, rows, buckets = HEAD + len(track["bounds"]) + 1, track["rows"], len(track["bounds"]) + 1
-    cells = [
-        (list(rows[at * width + HEAD : (at + 1) * width]) if len(rows) else [0] * buckets) if there else None
-        for at, there in enumerate(columns["known"])
+def busiest(portrait: Mapping[str, Any], most: int) -> list[str]:
+    """The names of columns that are plotted, in an order that says nothing."""
+    calls = [
+        (-sum((each["recent"] or each["totals"])[:5]), prefix + name)
+        for prefix, kind in ((GUARD, "guards"), (ROUTE, "routes"))
+        for name, each in portrait[kind].items()
     ]
-    return {"bounds": list(track["bounds"]), "columns": begins(columns["index"]), "cells": cells}
+    return sorted(name for _, name in sorted(calls)[:most])
 
 
-def begins(index: int) -> list[float]:
-    """When each of the columns before ``index`` began, in seconds since the epoch."""
-    return [column * STEP for column in range(index - COLUMNS, index)]
+def absent(name: str, kind: str, why: str, *, process: int | None = None, address: str = "") -> dict[str, Any]:
+    """The row of a source that is missing."""
+    return {"name": name, "kind": kind, "state": "missing", "at": None, "why": why, "process": process, "address": address}
+
+
+def seen(portrait: dict[str, Any], *, kind: str, state: str, why: str, now: float, address: str = "") -> dict[str, Any]:
+    """With its sources as they are seen from here. Of one that is stale nothing is recent."""
+    sources = {
+        identity: {
+            **source,
+            "kind": kind,
+            "state": state if source["state"] == "live" else source["state"],
+            "why": why or source["why"],
+            "address": address or source["address"],
+        }
+        for identity, source in portrait["sources"].items()
+    }
+    if state == "live":
+        # By our clock, for the other one may be set differently: what is recent there is recent here.
+        return {**portrait, "sources": sources, "at": now, "since": now - (portrait["at"] - portrait["since"])}
+    guards = {name: {**each, "recent": None} for name, each in portrait["guards"].items()}
+    routes = {name: {**each, "recent": None} for name, each in portrait["routes"].items()}
+    return {**portrait, "sources": sources, "guards": guards, "routes": routes, "at": min(portrait["at"], now), "since": now}
 
 
 # -- the picture --------------------------------------------------------------------------------------------------------------------------
@@ -339,7 +240,7 @@ def picture(portrait: Portrait, plotted: Mapping[str, Mapping[str, Any]] | None 
         "environment": portrait["environment"],
         "at": portrait["at"],
         "step": STEP,
-        "columns": begins(portrait["index"]),
+        "columns": columns.begins(portrait["index"]),
         "sources": sorted(portrait["sources"].values(), key=lambda source: (source["kind"] != "self", source["name"], source["address"])),
         "guards": [guard(name, each, window, plotted.get(GUARD + name)) for name, each in sorted(portrait["guards"].items())],
         "routes": [
@@ -396,9 +297,9 @@ def _figures(each: Mapping[str, Any], window: float) -> dict[str, Any]:
         "counts": _named(recent),
         "error_share": (recent[1] + recent[2]) / judged if judged else None,
         "injected_share": recent[INJECTED] / calls,
-        "p50": _short(p50),
-        "p95": _short(p95),
-        "p99": _short(p99),
+        "p50": columns.shortened(p50),
+        "p95": columns.shortened(p95),
+        "p99": columns.shortened(p99),
     }
 
 
@@ -411,10 +312,6 @@ _SHARES: Final = dict.fromkeys(("error_share", "injected_share", "p50", "p95", "
 def _named(row: Sequence[int]) -> dict[str, int]:
     good, bad, rejected, abandoned, ignored, injected = row[:HEAD]
     return {"good": good, "bad": bad, "rejected": rejected, "abandoned": abandoned, "ignored": ignored, "injected": injected}
-
-
-def _short(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
 
 
 def _ended(run: dict[str, Any]) -> dict[str, Any]:
@@ -505,7 +402,7 @@ def _points(each: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def details(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several processes say of one guard, as one; there must be one at least. Its columns are those of :func:`merged_columns`."""
+    """What several processes say of one guard, as one; there must be one at least. Its columns are those of :func:`.columns.merged`."""
     first = max(found, key=lambda each: (len(each["stages"]), repr(each["stages"]), repr(each["options"])))
     timeline = sorted((step for each in found for step in each["timeline"]), key=lambda step: (step["at"], step["source"]))
     tallies = [each["tally"] for each in found if each["tally"] is not None]
@@ -518,5 +415,5 @@ def details(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "timeline": timeline[-_MOST_TIMELINE:],
         "tally": reduce(_sum_of, tallies) if tallies else None,
         "rejections": reduce(_sum_of, [each["rejections"] for each in found]),
-        "columns": merged_columns([each["columns"] for each in found]),
+        "columns": columns.merged([each["columns"] for each in found]),
     }

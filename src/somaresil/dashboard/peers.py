@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from somaresil.dashboard import checked
+from somaresil.dashboard.history import STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ _LIVE: Final = 7.0
 _FORGOTTEN: Final = 60.0
 _LARGEST: Final = 16 * 1024 * 1024
 _SKEW: Final = 30.0
-"""Seconds by which the clock of a peer may differ: its columns would lie beside ours."""
+"""Seconds by which the clock of a peer may differ; then nobody knows what its times mean."""
 _SCHEMES: Final = {"http": 80, "https": 443, "dns+http": 80, "dns+https": 443}
 _OK: Final = 200
 
@@ -202,6 +203,10 @@ class Peers:
             skew = portrait["at"] - self._clock.time()
             if abs(skew) > _SKEW:
                 why, portrait = f"its clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}", None
+            elif portrait["columns"] is not None:
+                # Its columns lie on its clock, and are to lie on ours.
+                shift = round(skew / STEP)
+                portrait["columns"] = {**portrait["columns"], "index": max(0, portrait["columns"]["index"] - shift)}
         except checked.Strange as strange:
             why = str(strange)[:200]
         except TimeoutError:

@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 from dataclasses import dataclass
+from itertools import islice
 from operator import sub
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from somaresil.dashboard.history import STEP, Curve, History, row_of
 from somaresil.events import ExperimentStarted
 from somaresil.guard.estimate import attempt_limit, longest_line, pauses, worst_case
 from somaresil.model.selector import matches
-from somaresil.mounted.views import experiment, lever
+from somaresil.mounted.views import lever
 from somaresil.mounted.wire import problems_as_data
 from somaresil.outcome import Outcome
 from somaresil.pool import EndpointState
@@ -45,6 +46,7 @@ GUARD, ROUTE = "g:", "r:"
 """What names of columns begin with: a guard and a route may be called the same."""
 MOST_INCIDENTS: Final = 200
 _MOST_EXPERIMENTS: Final = 100
+_MOST_STRUCK: Final = 1_000
 _LONGEST: Final = 200
 _OUT: Final = frozenset({EndpointState.OPEN, EndpointState.EJECTED})
 
@@ -81,6 +83,7 @@ class Local:
         self._budgets = Budgets(self._resilience)
         self._evidence: dict[str, Curve] = {}
         self._bases: dict[str, dict[str, int]] = {}
+        self._starters: dict[str, str | None] = {}
         self.events.rename(self.name)
 
     @property
@@ -274,30 +277,33 @@ class Local:
     # -- experiments ------------------------------------------------------------------------------------------------------------------
 
     def _experiments(self) -> dict[str, dict[str, Any]]:
-        runs = self._resilience.chaos.history[-_MOST_EXPERIMENTS:]
-        found = {}
-        for run in runs:
-            if run.tracks:
-                continue
-            shown = experiment(run, by=self._who(run))
-            # The same experiment of several workers was started in the same moment, and has the same number in each of them.
-            found[f"{run.id}@{run.started_at // 10:.0f}"] = {
-                "id": run.id,
-                "kind": shown["kind"],
-                "target": shown["target"],
-                "rate": shown["rate"],
-                "duration": shown["duration"],
-                "state": shown["state"],
-                "starts_at": shown["starts_at"],
-                "remaining": shown["remaining"],
-                "end_reason": shown["end_reason"],
-                "injected": shown["injected"],
-                "absorbed": self._absorbed(run, runs),
-                "struck": shown["struck"],
-                "by": shown["by"],
-                "sources": [self.name],
-            }
-        return found
+        runs = [(run, run.struck) for run in self._resilience.chaos.history[-_MOST_EXPERIMENTS:] if not run.tracks]
+        self._starters = {run.id: self._starters.get(run.id) or self._who(run) for run, _ in runs}
+        # The same experiment of several workers was started in the same moment, and has the same number in each of them.
+        return {f"{run.id}@{run.started_at // 10:.0f}": self._experiment(run, struck, runs) for run, struck in runs}
+
+    def _experiment(
+        self, run: ExperimentRun, struck: dict[str, int], runs: Iterable[tuple[ExperimentRun, dict[str, int]]]
+    ) -> dict[str, Any]:
+        config = run.config
+        # Asked first: this is what ends a lease whose time is over.
+        live, reason = run.live, run.end_reason
+        return {
+            "id": run.id,
+            "kind": config.experiment.value,
+            "target": config.target_component,
+            "rate": float(config.failure_rate),
+            "duration": float(config.duration_seconds),  # type: ignore[arg-type]
+            "state": "running" if live else "ended" if reason is not None else "scheduled",
+            "starts_at": run.started_at,
+            "remaining": round(run.remaining, 3),
+            "end_reason": reason,
+            "injected": run.injected,
+            "absorbed": self._absorbed(run, runs, struck),
+            "struck": dict(islice(struck.items(), _MOST_STRUCK)),
+            "by": self._starters.get(run.id),
+            "sources": [self.name],
+        }
 
     def _who(self, run: ExperimentRun) -> str | None:
         for entry in reversed(self._resilience.chaos.audit.entries):
@@ -313,17 +319,18 @@ class Local:
             while len(self._bases) > _MOST_EXPERIMENTS:
                 del self._bases[next(iter(self._bases))]
 
-    def _absorbed(self, run: ExperimentRun, runs: Iterable[ExperimentRun]) -> int | None:
+    def _absorbed(self, run: ExperimentRun, runs: Iterable[tuple[ExperimentRun, dict[str, int]]], struck: dict[str, int]) -> int | None:
         """How many calls that it has struck ended well; None: nobody can say, for it was not seen from its beginning, or was not alone."""
-        base = self._bases.get(run.id)
-        struck, span = run.struck, run.span
+        base, span = self._bases.get(run.id), run.span
         if base is None or not struck.keys() <= base.keys():
             return None
-        for other in runs:
-            if other is not run and other.struck.keys() & struck.keys() and other.span[0] < span[1] and span[0] < other.span[1]:
-                return None
+        if not struck:
+            return 0
+        others = [other for other, hit in runs if other is not run and not hit.keys().isdisjoint(struck)]
+        if any(other.span[0] < span[1] and span[0] < other.span[1] for other in others):
+            return None
         # Calls that it struck may end after it: those that come until the next one strikes are its own.
-        later = [other for other in runs if other.span[0] >= span[1] and other.id in self._bases and other.struck.keys() & struck.keys()]
+        later = [other for other in others if other.span[0] >= span[1] and other.id in self._bases]
         until = self._bases[min(later, key=lambda other: other.span[0]).id] if later else None
         guards = self._resilience.guards
         saved = sum((until[name] if until is not None and name in until else _saved(guards[name])) - base[name] for name in struck)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.config import Checker
 from somaresil.dashboard import checked, merge
+from somaresil.dashboard import columns as columns_of
 from somaresil.dashboard.aside import Aside
 from somaresil.dashboard.exchange import Exchange, check_folder
 from somaresil.dashboard.peers import Peers, check_peers
-from somaresil.dashboard.picture import GUARD, ROUTE, Local
+from somaresil.dashboard.picture import GUARD, Local
 from somaresil.dashboard.siblings import Siblings
 from somaresil.forks import unwatch, watch
 from somaresil.patrol import Patrol
@@ -217,13 +218,13 @@ class Sources:
         siblings = self._siblings
         if siblings is None or not self._watchers or not self._running:
             return False
+        before, self._versions = self._versions, {}
         for sibling, version, _ in siblings.everyone({"ask": "version"}, checked.count, _GLANCE, patience=0.0):
-            if version is None:
-                continue
-            before = self._versions.get(sibling.name)
-            self._versions[sibling.name] = version
-            if before is not None and version != before:
-                self._heard += 1
+            known = before.get(sibling.name)
+            now = known if version is None else version
+            if now is not None:
+                self._versions[sibling.name] = now
+            self._heard += known is not None and now != known
         return True
 
     # -- what siblings ask ----------------------------------------------------------------------------------------------------------------
@@ -237,10 +238,12 @@ class Sources:
             return self.local.portrait()
         if what == "columns":
             names = asked.get("names")
-            return merge.packed(self.local.columns([each for each in names if isinstance(each, str)] if isinstance(names, list) else []))
+            return columns_of.packed(
+                self.local.columns([each for each in names if isinstance(each, str)] if isinstance(names, list) else [])
+            )
         if what == "guard" and isinstance(name, str):
             found = self.local.guard(name)
-            return None if found is None else {**found, "columns": merge.packed(found["columns"])}
+            return None if found is None else {**found, "columns": columns_of.packed(found["columns"])}
         if what == "objective" and isinstance(name, str):
             return self.local.objective(name)
         if what == "events":
@@ -288,7 +291,7 @@ class Sources:
         self._come_forward()
         names = self._plotted
         own = self.local.portrait()
-        names = names or tuple(busiest(own))
+        names = names or tuple(merge.busiest(own, PLOTTED))
         own["columns"] = self.local.columns(names)
         found, rows = [own], dict[str, dict[str, Any]]()
         if self._siblings is not None:
@@ -300,10 +303,10 @@ class Sources:
                     if portrait is not None:
                         name = next(iter(portrait["sources"].values()))["name"]
                     why = sibling.why or "it has not answered yet"
-                    rows[f"worker {sibling.name}"] = _row(name, "worker", why, process=self._siblings.process(sibling))
+                    rows[f"worker {sibling.name}"] = merge.absent(name, "worker", why, process=self._siblings.process(sibling))
                     continue
                 shown = {**portrait, "columns": sibling.columns}
-                found.append(_labelled(shown, kind="worker", state=state, why=sibling.why, now=own["at"]))
+                found.append(merge.seen(shown, kind="worker", state=state, why=sibling.why, now=own["at"]))
         if peers:
             self._add_peers(found, rows, own["at"])
         return found, rows
@@ -313,13 +316,13 @@ class Sources:
         seen = {identity for portrait in found for identity in portrait["sources"]}
         for address, state, why, portrait, _ in self._peers.read():
             if portrait is None:
-                rows[f"peer {address}"] = _row(address, "peer", why, address=address)
+                rows[f"peer {address}"] = merge.absent(address, "peer", why, address=address)
             elif portrait["service"] != self._resilience.service:
-                rows[f"peer {address}"] = _row(address, "peer", f"it is another service ({portrait['service']})", address=address)
+                rows[f"peer {address}"] = merge.absent(address, "peer", f"it is another service ({portrait['service']})", address=address)
             elif seen.isdisjoint(portrait["sources"]):
                 # Otherwise it is this pod, or one that was found under another address.
                 seen.update(portrait["sources"])
-                found.append(_labelled(portrait, kind="peer", state=state, why=why, now=now, address=address))
+                found.append(merge.seen(portrait, kind="peer", state=state, why=why, now=now, address=address))
 
     def _whole(self, *, peers: bool) -> dict[str, Any]:
         portraits, rows = self._portraits(peers=peers)
@@ -327,7 +330,7 @@ class Sources:
         plain = merge.merge({**portrait, "columns": None} for portrait in portraits)
         plain["sources"] = {**plain["sources"], **rows}
         plain["columns"] = [portrait["columns"] for portrait in portraits if portrait["columns"] is not None]
-        self._plotted = tuple(busiest(plain))
+        self._plotted = tuple(merge.busiest(plain, PLOTTED))
         return plain
 
     def _picture(self) -> dict[str, Any]:
@@ -340,7 +343,7 @@ class Sources:
         # Those of others are new objects when they are others; our own are made each time.
         key = [(each["index"], bytes(each["known"]), *sorted(each["tracks"]), place and id(each)) for place, each in enumerate(columns)]
         if self._series[0] != key:
-            self._series = (key, columns, merge.series(merge.merged_columns(columns)))
+            self._series = (key, columns, columns_of.series(columns_of.merged(columns)))
         shown = merge.picture(whole, self._series[2])
         self._last = (now, version, shown)
         return shown
@@ -350,8 +353,8 @@ class Sources:
         at, told = self._told_own
         if not 0.0 <= now - at < _OWN_FRESH:
             whole = self._whole(peers=False)
-            columns = merge.merged_columns(whole.pop("columns"))
-            told = {**whole, "columns": None if columns is None else merge.packed(columns)}
+            columns = columns_of.merged(whole.pop("columns"))
+            told = {**whole, "columns": None if columns is None else columns_of.packed(columns)}
             self._told_own = (now, told)
         return told
 
@@ -365,12 +368,12 @@ class Sources:
             return None
         details = merge.details(found) if found else dict(_NO_DETAILS)
         columns = [details.pop("columns"), *self._of_peers(whole["columns"], GUARD + name)]
-        merged = merge.merged_columns(each for each in columns if each is not None)
+        merged = columns_of.merged(each for each in columns if each is not None)
         window = max(0.0, whole["at"] - whole["since"])
         details.pop("guard", None)
-        shown = merge.guard(name, portrait, window, merge.series(merged).get(GUARD + name))
+        shown = merge.guard(name, portrait, window, columns_of.series(merged).get(GUARD + name))
         recent = self._events({"after": 0, "about": name, "most": 50})["events"]
-        return {**shown, **details, "heat": merge.heat(merged, GUARD + name), "recent": recent}
+        return {**shown, **details, "heat": columns_of.heat(merged, GUARD + name), "recent": recent}
 
     def _of_peers(self, columns: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
         """The columns of one guard that peers have told; those of siblings were asked for anew."""
@@ -475,16 +478,6 @@ _NO_DETAILS: Final[dict[str, Any]] = {
 }
 
 
-def busiest(portrait: Mapping[str, Any], most: int = PLOTTED) -> list[str]:
-    """The names of columns that are plotted, in an order that says nothing."""
-    calls = [
-        (-sum((each["recent"] or each["totals"])[:5]), prefix + name)
-        for prefix, kind in ((GUARD, "guards"), (ROUTE, "routes"))
-        for name, each in portrait[kind].items()
-    ]
-    return sorted(name for _, name in sorted(calls)[:most])
-
-
 def _events_asked(asked: Mapping[str, Any]) -> dict[str, Any]:
     after, most = asked.get("after"), asked.get("most")
     return {
@@ -503,26 +496,3 @@ def _said(said: Any, problem: str) -> dict[str, Any]:
 
 def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else check(value)
-
-
-def _row(name: str, kind: str, why: str, *, process: int | None = None, address: str = "") -> dict[str, Any]:
-    return {"name": name, "kind": kind, "state": "missing", "at": None, "why": why, "process": process, "address": address}
-
-
-def _labelled(portrait: dict[str, Any], *, kind: str, state: str, why: str, now: float, address: str = "") -> dict[str, Any]:
-    """With its sources as they are seen from here. Of one that is stale nothing is recent."""
-    sources = {
-        identity: {
-            **source,
-            "kind": kind,
-            "state": state if source["state"] == "live" else source["state"],
-            "why": why or source["why"],
-            "address": address or source["address"],
-        }
-        for identity, source in portrait["sources"].items()
-    }
-    if state == "live":
-        return {**portrait, "sources": sources}
-    guards = {name: {**each, "recent": None} for name, each in portrait["guards"].items()}
-    routes = {name: {**each, "recent": None} for name, each in portrait["routes"].items()}
-    return {**portrait, "sources": sources, "guards": guards, "routes": routes, "at": min(portrait["at"], now), "since": now}

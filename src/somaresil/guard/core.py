@@ -31,8 +31,8 @@ from somaresil.guard.measure import report
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, shape_of
 from somaresil.guard.wrap import decorate, plain_wrapper
-from somaresil.ignored import Ignored
 from somaresil.model.breaker import Permit
+from somaresil.noted import Noted
 from somaresil.outcome import Outcome
 from somaresil.policy.fault import FaultPoint
 from somaresil.runtime import Asyncio, Blocking, Carried, run_sync, set_context, shorten
@@ -125,7 +125,7 @@ class Guard:
         clock: Clock,
         chance: Chance,
         listeners: Listeners,
-        ignored: Ignored | None = None,
+        ignored: Noted | None = None,
         scale: BudgetScale | None = None,
     ) -> None:
         """Build the policies; ``recorder`` counts the calls and holds the switch."""
@@ -137,7 +137,7 @@ class Guard:
         self.clock = clock
         self.monotonic = clock.monotonic
         self.listeners = listeners
-        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners), ignored or Ignored(), scale)
+        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners), ignored or Noted(), scale)
         self.blocking = Blocking(clock)
         self.suspending = Asyncio(clock)
         self.faults = FaultPoint(self.switch)

@@ -359,6 +359,12 @@ FAMILIES: Final = {
             "Headers that could not be read.",
         ),
         Family(
+            "somaresil_runtime_violations",
+            "counter",
+            ("rule", "result"),
+            "What the rules of a runtime guard do not allow: reported, or blocked.",
+        ),
+        Family(
             "somaresil_request_plans",
             "counter",
             ("result",),

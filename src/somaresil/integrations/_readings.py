@@ -168,6 +168,7 @@ class Reader:
         self._try("faults", self._read_faults, reading)
         self._try("faults of the process", self._read_process_faults, reading)
         self._try("ignored headers", self._read_ignored, reading)
+        self._try("runtime violations", self._read_violations, reading)
         self._try("request plans", self._read_plans, reading)
         for name, canary in resilience.canaries.items():
             self._try(f"canary {name}", _read_canary, reading, name, canary)
@@ -225,6 +226,11 @@ class Reader:
     def _read_ignored(self, reading: Reading) -> None:
         for header, count in self._resilience.ignored.counts().items():
             reading.rows["somaresil_ignored_headers"][header,] = count
+
+    def _read_violations(self, reading: Reading) -> None:
+        for what, count in self._resilience.violations.counts().items():
+            rule, _, result = what.partition(" ")
+            reading.rows["somaresil_runtime_violations"][rule, result] = count
 
     def _read_slo(self, reading: Reading, name: str) -> None:
         slos = self._resilience.slos

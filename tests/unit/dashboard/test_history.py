@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from somaresil.dashboard import merge
+from somaresil.dashboard import columns as columns_of
 from somaresil.dashboard.history import COLUMNS, HEAD, MOST_RINGS, STEP, WINDOW, Curve, History, row_of
 from somaresil.outcome import Outcome
 from somaresil.recorder import Counts
@@ -39,7 +39,7 @@ class Service:
         self.row[HEAD] += times
 
     def calls(self):
-        return merge.series(self.history.columns(["g:a"]))["g:a"]["calls"]
+        return columns_of.series(self.history.columns(["g:a"]))["g:a"]["calls"]
 
     def recent(self):
         return sum(self.history.recent("g:a", list(self.row))[:HEAD])
@@ -114,7 +114,7 @@ def test_a_guard_that_is_made_later_and_one_that_is_gone():
     history.sample(START, 0.0, [("g:a", BOUNDS, nothing)])
     assert sum(history.recent("g:b", one)) == 2
     history.sample(START + STEP, STEP, [("g:a", BOUNDS, nothing), ("g:b", BOUNDS, one)])
-    assert merge.series(history.columns(["g:a", "g:b"]))["g:b"]["calls"][-1] == 1
+    assert columns_of.series(history.columns(["g:a", "g:b"]))["g:b"]["calls"][-1] == 1
     history.sample(START + 2 * STEP, 2 * STEP, [("g:a", BOUNDS, nothing)])
     assert history.columns(["g:b"])["tracks"] == {}
 
@@ -175,8 +175,8 @@ def test_a_curve_is_thinned_and_not_cut():
 def test_rows_come_back_as_they_were_sent():
     """And what is no such text is refused."""
     rows = array("I", range(COLUMNS * 4))
-    sent = merge.packed({"index": 1, "known": [], "tracks": {"g:a": {"bounds": (), "rows": rows}}})["tracks"]["g:a"]["rows"]
-    assert merge.unpacked(sent, 4) == rows
+    sent = columns_of.packed({"index": 1, "known": [], "tracks": {"g:a": {"bounds": (), "rows": rows}}})["tracks"]["g:a"]["rows"]
+    assert columns_of.unpacked(sent, 4) == rows
     for wrong in ("!", "AAAA", sent[:-4]):
         with pytest.raises(ValueError):
-            merge.unpacked(wrong, 4)
+            columns_of.unpacked(wrong, 4)

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from somaresil import ConfigurationError, Resilience
+from somaresil.clock import SystemClock
 from somaresil.dashboard.sources import Sources
 
 TOKEN = "a-token-of-peers"
@@ -169,6 +170,28 @@ def test_another_service_and_another_time(pod):
     pod.says({**portrait, "at": portrait["at"] + 3_600.0})
     sources = Sources(service(), peers=[pod.address], token=TOKEN)
     look(sources, lambda shown: "its clock is 3600 s ahead" in source(shown)["why"])
+
+
+def test_a_clock_that_differs_a_little_moves_nothing(pod):
+    """Calls of a peer whose clock is 20 seconds ahead lie in the columns of now, and rates are those of a minute."""
+    told = Resilience("gateway", instance="pod", clock=_Ahead())
+    told.guard("llm").call(int)
+    theirs = Sources(told)
+    theirs.local.start()
+    told.call("llm", int)
+    theirs.local.history._since -= 30.0
+    pod.says(asyncio.run(theirs.own()))
+    sources = Sources(service(), peers=[pod.address], token=TOKEN)
+    shown = look(sources, lambda shown: source(shown)["state"] == "live")
+    assert abs(shown["at"] - time.time()) < 5.0
+    assert shown["guards"][0]["window"] == pytest.approx(30.0, abs=5.0)
+    assert abs(shown["columns"][-1] - time.time()) < 20.0
+    theirs.stop()
+
+
+class _Ahead(SystemClock):
+    def time(self):
+        return time.time() + 20.0
 
 
 def test_a_name_stands_for_all_its_addresses(pod):

@@ -223,7 +223,9 @@ def test_events_wait_for_a_worker_that_is_slow_but_not_for_long(tmp_path, monkey
     monkeypatch.setattr(other.local.events, "read", lambda **_: 1 / 0)
     one._resilience.breaker("llm.invoke").trip(9.0)
     held = asyncio.run(one.events(first["next"]))
-    assert (held["events"], held["next"]) == ([], first["next"])
+    assert held["events"] == []
+    # They were asked in one moment of their clocks, and only names made the difference.
+    assert 0 <= held["next"] - first["next"] < 256
     monkeypatch.setattr(other.local.events, "read", real)
     clocks[1].advance(0.2)
     found = asyncio.run(one.events(held["next"]))

@@ -14,6 +14,7 @@ from somaresil import SLO, AdaptiveLimit, Bulkhead, ChaosConfig, ChaosExperiment
 from somaresil.asgi import ResilienceMiddleware
 from somaresil.clock import ManualClock
 from somaresil.dashboard import checked, merge
+from somaresil.dashboard import columns as columns_of
 from somaresil.dashboard.picture import GUARD, ROUTE
 from somaresil.dashboard.sources import Sources
 from somaresil.pool import Endpoint
@@ -185,9 +186,9 @@ def test_two_of_them_are_twice_as_much(sources, service):
     other["objectives"] = {
         name: {**each, "counted": {"other": next(iter(each["counted"].values()))}} for name, each in portrait["objectives"].items()
     }
-    one = merge.picture(portrait, merge.series(portrait["columns"]))
+    one = merge.picture(portrait, columns_of.series(portrait["columns"]))
     both = merge.merge([portrait, other])
-    two = merge.picture(both, merge.series(both["columns"]))
+    two = merge.picture(both, columns_of.series(both["columns"]))
     for before, after in zip(one["guards"], two["guards"], strict=True):
         assert after["totals"] == {outcome: 2 * calls for outcome, calls in before["totals"].items()}
         assert (after["error_share"], after["p95"]) == (before["error_share"], before["p95"])
@@ -212,7 +213,7 @@ def test_details_of_a_guard(sources, service):
     assert len(guard["heat"]["columns"]) == len(guard["heat"]["cells"]) == 120
     assert guard["recent"]
     found = sources.local.guard("llm")
-    packed = {**found, "columns": merge.packed(found["columns"])}
+    packed = {**found, "columns": columns_of.packed(found["columns"])}
     assert checked.details(sent(packed)) == found
 
 

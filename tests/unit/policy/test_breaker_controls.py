@@ -7,8 +7,8 @@ import pytest
 from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError, ManualClock, Outcome
 from somaresil.chance import Chance
 from somaresil.events import BreakerChanged, CallEnded, DefectFound, Listeners
-from somaresil.ignored import Ignored
 from somaresil.model.breaker import Breaker, IllegalTransition, State, Tally
+from somaresil.noted import Noted
 from somaresil.recorder import Recorder
 from somaresil.shadow import Shadow
 from somaresil.site import Site
@@ -310,7 +310,7 @@ def test_a_slow_call_that_cannot_be_counted_is_reported_and_still_judged(monkeyp
 def test_a_breaker_works_without_anybody_who_listens():
     """By itself, on a recorder of its own: as adapters of other libraries build theirs."""
     recorder, clock, listeners = Recorder(Switch(), (1.0,)), ManualClock(), Listeners()
-    breaker = one_strike().build(Site("alone", recorder, clock, Chance(1), listeners, Shadow("alone", clock, listeners), Ignored()))
+    breaker = one_strike().build(Site("alone", recorder, clock, Chance(1), listeners, Shadow("alone", clock, listeners), Noted()))
     breaker.settle(breaker.admit(), Outcome.BAD, 0.1, clock.monotonic(), Boom("down"))
     assert (breaker.state, breaker.last_error) == (State.OPEN, "Boom: down")
     with pytest.raises(CircuitOpen):
