@@ -103,7 +103,8 @@ class DashboardApp:
 
     ``workers`` is a folder in which all workers of the service on this machine find each other; ``peers`` are addresses of dashboards of
     other machines, asked with ``peer_token``. ``secret`` is what tokens against forged requests are made of (None: one that the workers
-    share in their folder). ``most_viewers`` may hold a stream in this process; who comes later is asked to come back.
+    share in their folder). ``most_viewers`` may hold a stream in this process; who comes later is asked to come back. ``pace`` says how
+    often what is done; there is no need to change it.
 
     Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
     """
@@ -156,7 +157,7 @@ class DashboardApp:
             known, "dashboard", resilience.clock, resilience.listeners, operators=operators if operators is not None or is_open else known
         )
         folder = None if workers is None else Path(workers)
-        self._tokens = Tokens(resilience.clock, secret=secret, folder=folder)
+        self._tokens = Tokens(resilience.service, resilience.clock, secret=secret, folder=folder)
         self._assets = Assets()
         self._listed = [
             {"name": name, "about": about(plan), "windows": len(plan.windows), "duration": plan.duration}
@@ -167,6 +168,7 @@ class DashboardApp:
         self._pace = Pace() if pace is None else pace
         self._most_viewers = most_viewers
         self._hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+        self._stopped = False
         self._roots.protect(at)
         self._sources.start()
 
@@ -187,6 +189,7 @@ class DashboardApp:
 
     def stop(self) -> None:
         """Watch no more, and send away whoever looks. From any thread; again does nothing."""
+        self._stopped = True
         for loop, hub in tuple(self._hubs.items()):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(hub.close)
@@ -296,8 +299,7 @@ class DashboardApp:
     async def show_picture(self, request: Request) -> Answer:
         """``GET /api/picture``; with ``own=1`` what peers ask for: counts of this process and its siblings that can be added to theirs."""
         asked = parameters(request, ("own",))
-        own = whole(asked, "own", 0, 1)
-        return Answer(200, await self._sources.own() if own else await self._picture())
+        return Answer(200, await self._sources.own() if whole(asked, "own", 0, 1) else await self._picture())
 
     async def show_guard(self, _: Request, name: str) -> Answer:
         """``GET /api/guards/{name}``."""
@@ -332,7 +334,13 @@ class DashboardApp:
     async def show_session(self, _: Request, visitor: Visitor) -> Answer:
         """``GET /api/session``: who it is, what he may, and the token that he needs for that."""
         may = self._may if visitor.operator else ()
-        csrf = self._tokens.give(visitor.name) if may else None
+        csrf = None
+        if may:
+            try:
+                csrf = self._tokens.give(visitor.name)
+            except (OSError, ValueError) as broken:
+                self._resilience.listeners.defect("dashboard tokens", broken, self._clock.time(), "only the kill switch can be used")
+                may = ("stop",)
         return Answer(200, {"actor": visitor.name, "csrf": csrf, "may": list(may)})
 
     async def show_document(self, request: Request) -> Answer:
@@ -344,6 +352,8 @@ class DashboardApp:
         after = identity(request.header("last-event-id"), strict=False)
         if request.method == "HEAD":
             return Answer(200, headers=[(b"content-type", b"text/event-stream")])
+        if self._stopped:
+            return problem(503, "the dashboard was stopped", headers=[(b"retry-after", b"5")])
         if self.viewers >= self._most_viewers:
             return problem(503, f"{self._most_viewers} look already", headers=[(b"retry-after", b"5")])
         loop = asyncio.get_running_loop()
@@ -458,9 +468,3 @@ def _found(data: Any, missing: str) -> Answer:
 
 def _wants_html(request: Request) -> bool:
     return "text/html" in (request.header("accept") or "").lower()
-
-
-def _quoted(path: str) -> str:
-    from urllib.parse import quote
-
-    return quote(path, safe="")

@@ -15,6 +15,7 @@ import json
 import signal
 import zlib
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,9 +35,11 @@ _PIECE: Final = 32_768
 """Bytes given to the server at once: it buffers a whole one beyond its own limit."""
 _MOST_EVENTS: Final = 256
 """That wait for a viewer."""
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 4
 """Viewers that are woken together; requests of the service come in between."""
 _BETWEEN: Final = 0.004
+_SLICE: Final = 50
+"""Of a list that is written at once: less than a millisecond."""
 _LARGE: Final = 100_000
 """Bytes that are compressed in a thread."""
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -77,7 +80,11 @@ class Frame:
     @classmethod
     def of(cls, event: str, data: Any, identity: object = None) -> Frame:
         """An event of a stream."""
-        text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+        return cls.written(event, _json(data), identity)
+
+    @classmethod
+    def written(cls, event: str, text: str, identity: object = None) -> Frame:
+        """The same of what is JSON already."""
         return cls((f"id: {identity}\n" if identity is not None else "").encode() + f"event: {event}\ndata: {text}\n\n".encode())
 
     @property
@@ -214,10 +221,12 @@ class Hub:
         viewer = Viewer(packs=packs)
         gone = asyncio.ensure_future(_gone(receive))
         gone.add_done_callback(lambda _: viewer.leave())
+        begun = False
         # Before anything is awaited, so that no two think that they are the last one that is let in.
         self._viewers[viewer] = None
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            begun = True
             await self._begin(viewer, after)
             await self._attend(viewer, send, known)
             await self._say(viewer, send, b"", more=False)
@@ -228,6 +237,14 @@ class Hub:
             # It was us: the server is given back a request that is over, and drops the connection.
             task.uncancel()
             self.stalled += 1
+        except OSError:
+            # So servers say that the client has gone (ASGI 2.4).
+            return
+        except Exception as defect:
+            if not begun:
+                raise
+            # Too late for another answer; the client comes back.
+            self._listeners.defect("dashboard stream", defect, self._clock.time(), "it ended")
         finally:
             self._viewers.pop(viewer, None)
             gone.cancel()
@@ -306,9 +323,7 @@ class Hub:
     async def _show_picture(self) -> float:
         """Seconds until the next one."""
         picture = await self._draw()
-        began = self._clock.monotonic()
-        frame = Frame.of("picture", picture)
-        spent = self._clock.monotonic() - began
+        frame, spent = await self._write_down(picture)
         if any(viewer.packs for viewer in self._viewers):
             if len(frame.plain) > _LARGE:
                 await self._aside.run(frame, lambda: frame.packed)
@@ -318,6 +333,22 @@ class Hub:
         for viewer in self._viewers:
             viewer.show(frame)
         return min(self._pace.longest, max(self._pace.tick, spent / self._pace.share))
+
+    async def _write_down(self, picture: Mapping[str, Any]) -> tuple[Frame, float]:
+        """The message, and the seconds that it took. A long list is written in slices, so that requests come in between."""
+        spent, members = 0.0, []
+        for name, value in picture.items():
+            whole = isinstance(value, list)
+            slices = [value[start : start + _SLICE] for start in range(0, len(value), _SLICE)] if whole else [value]
+            texts = []
+            for part in slices:
+                began = self._clock.monotonic()
+                texts.append(_json(part))
+                spent += self._clock.monotonic() - began
+                await self._clock.asleep(0.0)
+            text = f"[{','.join(each[1:-1] for each in texts)}]" if whole else texts[0]
+            members.append(f"{_json(name)}:{text}")
+        return Frame.written("picture", f"{{{','.join(members)}}}"), spent
 
     async def _hand_out(self) -> None:
         for number, viewer in enumerate(tuple(self._viewers), 1):
@@ -350,10 +381,15 @@ class Hub:
                 viewer.task.cancel()
 
 
+def _json(data: Any) -> str:
+    return json.dumps(data, allow_nan=False, separators=(",", ":"))
+
+
 async def _gone(receive: Receive) -> None:
-    """Until the client has gone. What it sends meanwhile is nothing to us."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Until the client has gone. What it sends meanwhile is nothing to us, and a server that cannot be asked has lost it."""
+    with suppress(Exception):
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 def server_leaves() -> bool:

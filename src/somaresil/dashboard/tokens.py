@@ -1,7 +1,7 @@
 """Tokens that show that a page of ours was read by whoever sends a request from it.
 
-A token is for one person, for some hours, and needs no memory: a time and an HMAC over that time and the name. All workers of a service
-must share the secret, for a page is given its token by one of them and sends it to another.
+A token is for one person at one service, for some hours, and needs no memory: a time, and an HMAC over it and both names. All workers of
+a service must share the secret, for a page is given its token by one of them and sends it to another.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _KEY_BYTES: Final = 32
 class Tokens:
     """Gives them and knows them."""
 
-    def __init__(self, clock: Clock, *, secret: str | None = None, folder: Path | None = None) -> None:
+    def __init__(self, service: str, clock: Clock, *, secret: str | None = None, folder: Path | None = None) -> None:
         """``secret`` None: one that is kept in the ``folder`` of the workers, or without a folder one that this process has alone."""
+        self._service = service
         self._clock = clock
         self._folder = folder
         self._lock = threading.Lock()
@@ -55,7 +56,7 @@ class Tokens:
         return good and self._clock.time() < int(until)
 
     def _sign(self, until: str, name: str) -> str:
-        digest = hmac.digest(self._secret(), f"{until}\0{name}".encode(), "sha256")
+        digest = hmac.digest(self._secret(), f"{self._service}\0{until}\0{name}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def _secret(self) -> bytes:

@@ -217,3 +217,76 @@ async def test_a_body_that_is_too_large_or_no_json_does_nothing(stand):
         headers = {"content-type": "application/json", "x-somaresil-csrf": token}
         assert (await stand.ask("POST", "/api/experiments", content=content, headers=headers)).status_code in {400, 413}
     assert stand.chaos.history == ()
+
+
+async def test_where_no_tokens_can_be_made_the_kill_switch_is_left(tmp_path):
+    folder = tmp_path / "workers"
+    stand = Stand(workers=folder)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "csrf.key").write_bytes(b"half")
+    (folder / "csrf.key").chmod(0o600)
+    session = (await stand.get("/api/session")).json()
+    assert session == {"actor": "alice", "csrf": None, "may": ["stop"]}
+    assert (await stand.post("/api/stop", {}, token="none")).status_code == 200
+    assert (await stand.post("/api/engage", {}, token="none")).status_code in {403, 500}
+    stand.app.stop()
+
+
+@pytest.mark.parametrize("spoilt", ["link", "open"])
+async def test_a_secret_that_somebody_else_may_have_laid_is_not_used(tmp_path, spoilt):
+    folder = tmp_path / "workers"
+    stand = Stand(workers=folder)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    key = folder / "csrf.key"
+    if spoilt == "link":
+        (tmp_path / "elsewhere").write_bytes(b"x" * 32)
+        key.symlink_to(tmp_path / "elsewhere")
+    else:
+        key.write_bytes(b"x" * 32)
+        key.chmod(0o666)
+    assert (await stand.get("/api/session")).json()["may"] == ["stop"]
+    stand.app.stop()
+
+
+async def test_a_session_that_is_good_is_let_in_however_often_others_behind_its_address_fail():
+    stand = Stand(auth=lambda scope: "carol" if (b"cookie", b"session=good") in scope["headers"] else None)
+    good = {"cookie": "session=good"}
+    assert (await stand.get("/api/session", known=False, headers=good)).status_code == 200
+    for _ in range(30):
+        await stand.get("/api/session", known=False, headers={"cookie": "session=old"})
+    assert (await stand.get("/api/session", known=False, headers=good)).status_code == 200
+
+
+class LostSwitch:
+    """That of a fleet whose server is gone."""
+
+    where = "redis://gone:6379/0"
+    there = True
+
+    def prepare(self):
+        self.read()
+
+    def read(self):
+        from somaresil.chaos.killswitch import Reading
+
+        if not self.there:
+            raise ConnectionError("refused")
+        return Reading(stamp=0, engaged=False, by="")
+
+    def throw(self, by=""):
+        self.read()
+
+    def move_lever(self, engaged, by=""):
+        self.read()
+
+
+async def test_the_kill_switch_works_while_the_switch_of_the_fleet_cannot_be_reached(stand):
+    """Nothing starts then, and what runs is stopped."""
+    switch = LostSwitch()
+    stand.chaos.add_switch(switch)
+    assert (await stand.post("/api/experiments", {"plan": "slow model"})).status_code == 200
+    switch.there = False
+    told = await stand.post("/api/stop", {})
+    assert (told.status_code, told.json()["done"], stand.chaos.runs) == (200, True, ())
+    assert (await stand.post("/api/experiments", {"plan": "slow model"})).status_code == 409
+    assert (await stand.post("/api/engage", {})).status_code == 200

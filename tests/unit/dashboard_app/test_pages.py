@@ -144,6 +144,17 @@ async def test_the_picture_names_the_plans_that_may_be_started(stand):
 
 
 @pytest.mark.asyncio
+async def test_peers_are_told_what_can_be_added_to_theirs_and_not_anew_for_each_of_them(stand):
+    told = await stand.get("/api/picture?own=1")
+    assert told.headers["content-type"] == "application/json"
+    assert "llm.invoke" in told.json()["guards"]
+    stand.guard.call(int)
+    assert (await stand.get("/api/picture?own=1")).content == told.content
+    stand.clock.advance(1.1)
+    assert (await stand.get("/api/picture?own=1")).content != told.content
+
+
+@pytest.mark.asyncio
 async def test_answers_are_kept_by_nobody(stand):
     for path in ("/api/picture", "/api/session", "/plain", "/nothing"):
         assert (await stand.get(path)).headers["cache-control"] == "no-store"

@@ -173,7 +173,7 @@ async def test_who_takes_nothing_is_sent_away_and_nobody_waits_for_him(hub):
     await asyncio.wait_for(stalled.task, 10.0)
     assert (hub.stalled, len(hub)) == (1, 1)
     seen = len(messages(other.body, "picture"))
-    assert seen >= 5
+    await other.hears(lambda body: len(messages(body, "picture")) >= seen + 3)
     await other.leaves()
     assert other.sent[-1]["more_body"] is False
 
@@ -241,8 +241,11 @@ async def test_large_pictures_come_less_often():
         now = 0.0
 
         def monotonic(self):
-            self.now += 0.1
+            self.now += 0.05
             return self.now
+
+        async def asleep(self, seconds):
+            pass
 
     hub = Hub(Scripted(), Scripted().picture, Costly(), Listeners(), Pace())
     assert await hub._show_picture() == pytest.approx(2.0)
@@ -331,3 +334,40 @@ async def test_the_end_of_the_server_is_the_end_of_the_app(stand):
     assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     await stand.app({"type": "websocket", "path": "/_soma/api/stream", "headers": []}, receive, send)
     assert said[-1] == "websocket.close"
+
+
+async def test_a_stream_that_breaks_after_its_beginning_ends_and_is_reported(hub, sources, told):
+    """Another answer would be one too many."""
+
+    async def broken(after, **question):
+        raise KeyError("no events")
+
+    sources.events = broken
+    viewer = looks(hub, after=1)
+    await asyncio.wait_for(viewer.task, 10.0)
+    assert [message["type"] for message in viewer.sent] == ["http.response.start"]
+    assert [event.where for event in told if isinstance(event, DefectFound)] == ["dashboard stream"]
+
+
+async def test_a_client_that_has_gone_while_it_is_told_something_is_no_defect(hub, told):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) > 2:
+            raise OSError("gone")
+
+    async def receive():
+        raise RuntimeError("so has the server")
+
+    async def known():
+        return True
+
+    await asyncio.wait_for(hub.serve(receive, send, headers=[], packs=False, after=None, known=known), 10.0)
+    assert (len(hub), told) == (0, [])
+
+
+async def test_who_comes_after_the_end_is_asked_to_come_back(stand):
+    stand.app.stop()
+    answer = await stand.get("/api/stream")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
