@@ -116,6 +116,8 @@ def _ending(asked: list[int], alarm: Alarm) -> Generator[None]:
         alarm.ring()
 
     before = {number: signal.signal(number, end) for number in _SIGNALS}
+    # A window of another size is drawn at once.
+    before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda *_: alarm.ring())
     try:
         yield
     finally:
