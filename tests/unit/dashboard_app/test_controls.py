@@ -56,7 +56,17 @@ async def test_a_key_stands_for_one_request_of_one_person(stand):
     told = await stand.post("/api/breakers/llm.invoke/trip", {}, headers=headers)
     assert (told.status_code, told.json()["detail"]) == (409, "its key stands for another request")
     assert stand.guard.breaker.state.value == "closed"
-    assert (await stand.post("/api/engage", {}, headers={"idempotency-key": "no spaces"})).status_code == 400
+    assert (await stand.post("/api/disengage", {}, headers={"idempotency-key": "no spaces"})).status_code == 400
+
+
+async def test_what_ends_something_is_done_each_time_whatever_its_key(stand):
+    """A script that always sends the same one must be able to stop what was started since."""
+    headers = {"idempotency-key": "always"}
+    for path in ("/api/stop", "/api/engage", "/api/stop"):
+        assert (await stand.post("/api/experiments", {"plan": "slow model"})).status_code == 200
+        assert (await stand.post(path, {}, headers=headers)).json()["done"]
+        assert stand.chaos.runs == ()
+        await stand.post("/api/disengage", {})
 
 
 async def test_what_is_done_later_with_the_same_key_is_meant(stand):
