@@ -79,6 +79,7 @@ def test_every_process_serves_the_token_opens_and_a_signal_ends_it(tmp_path):
         assert {guard["name"] for guard in seen["guards"]} == {"worker.call", "llm.stream", "llm.stream.candidate", "memory.write"}
         assert [(canary["name"], canary["version"]) for canary in seen["canaries"]] == [("llm.stream", "2")]
         assert {slo["name"] for slo in seen["objectives"]} >= {"api_availability", "memory_writes"}
+        assert "/health" not in {route["name"] for route in seen["routes"]}
         assert "memory is cut off" in {plan["name"] for plan in seen["plans"]}
         told = httpx.get(f"{place['service']}/metrics", trust_env=False).text
         assert 'somaresil_calls_total{guard="worker.call",injected="false",outcome="good"}' in told
@@ -113,3 +114,15 @@ def test_it_goes_on_without_one_of_its_processes(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         check_gone(place, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the kernel ends children with their parent")
+def test_no_process_outlives_the_driver(tmp_path):
+    """Also when it is killed and can end nothing itself."""
+    with live("--workers", "2", "--no-load", folder=tmp_path) as (process, place):
+        process.kill()
+        process.wait(20)
+        deadline = time.monotonic() + 20.0
+        while any(map(alive, place["processes"].values())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [name for name, identity in place["processes"].items() if alive(identity)] == []

@@ -157,6 +157,28 @@ def test_a_signal_leaves_the_terminal_as_it_was(terminal, number, code):
     assert b"\x1b[?1049l" in top.drawn
 
 
+def test_a_process_that_is_gone_is_said_to_be(tmp_path):
+    """Who looks sees within seconds that one of two does not answer any more, and a script is told."""
+    with live("--workers", "2", "--no-load", folder=tmp_path) as (process, place):
+        top = Terminal(place)
+        try:
+            assert top.shows("2 sources")
+            top.drawn = b""
+            os.kill(place["processes"]["gateway-2"], signal.SIGKILL)
+            assert top.shows("1 of 2 sources", str(place["processes"]["gateway-2"]))
+            command = [sys.executable, "-m", "somaresil", "top", place["url"], "--fail-on", "missing"]
+            known = os.environ | {"SOMARESIL_DASHBOARD_TOKEN": place["token"]}
+            done = subprocess.run(command, capture_output=True, text=True, env=known, timeout=60, check=False)
+            assert done.returncode == 1
+            assert str(place["processes"]["gateway-2"]) in done.stderr
+            top.press(b"q")
+            assert top.end() == 0
+        finally:
+            top.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
 def test_a_dumb_terminal_is_shown_it_once(terminal):
     """Plain text, without a single escape, and an end."""
     top = terminal(TERM="dumb")

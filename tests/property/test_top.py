@@ -71,6 +71,7 @@ pictures = objects(
             exhausted_in=numbers,
             alerts=st.lists(objects(severity=names, since=numbers), max_size=2),
             blocks=st.booleans(),
+            budget_series=objects(left=st.lists(numbers, max_size=4)),
         ),
         max_size=2,
     ),
@@ -86,6 +87,7 @@ pictures = objects(
             version=names,
             phase=names,
             weight=numbers,
+            evidence_series=objects(log10=st.dictionaries(names, st.lists(numbers, max_size=4), max_size=2)),
             evidence=st.lists(objects(slo=names, e_value=numbers, threshold=numbers, bad=numbers, events=numbers), max_size=2),
         ),
         max_size=2,
@@ -93,16 +95,12 @@ pictures = objects(
     pools=st.lists(objects(name=names, endpoints=st.lists(objects(name=names, state=names, weight=numbers), max_size=2)), max_size=1),
     limit=objects(limit=numbers, active=numbers, waiting=numbers),
 )
-details = guards.flatmap(
-    lambda guard: st.fixed_dictionaries(
-        {},
-        optional={
-            "stages": st.lists(objects(name=names, says=names, worst_case=numbers), max_size=2) | anything,
-            "timeline": st.lists(objects(at=numbers, source=names, before=states, after=states, cause=names), max_size=2) | anything,
-            "rejections": st.dictionaries(names, numbers, max_size=2) | anything,
-            "recent": st.lists(objects(at=numbers, text=names, level=names), max_size=2) | anything,
-        },
-    ).map(lambda more: {**guard, **more})
+details = objects(
+    stages=st.lists(objects(name=names, says=names, worst_case=numbers), max_size=2),
+    timeline=st.lists(objects(at=numbers, source=names, before=states, after=states, cause=names), max_size=2),
+    heat=objects(bounds=st.lists(numbers, max_size=3), cells=st.lists(st.lists(numbers, max_size=4), max_size=4)),
+    rejections=st.dictionaries(names, numbers, max_size=2),
+    recent=st.lists(objects(at=numbers, text=names, level=names), max_size=2),
 )
 events = st.lists(objects(id=numbers, source=names, at=numbers, kind=names, level=names, about=names, text=names), max_size=3)
 
@@ -114,7 +112,7 @@ def check(lines, width):
         assert all(span.text.isprintable() for span in line)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(pictures, details, events, st.sampled_from(VIEWS), st.integers(1, 220), names, names, st.booleans())
 def test_any_picture_is_drawn_at_any_width(picture, detail, heard, view, width, wanted, chosen, unicode):
     """Nothing is raised, no line is too wide, no character is obeyed."""
@@ -125,7 +123,7 @@ def test_any_picture_is_drawn_at_any_width(picture, detail, heard, view, width, 
     check([*page.head, *page.body], width)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(pictures, st.binary(max_size=30), st.integers(1, 120), st.integers(1, 40))
 def test_any_keys_can_be_pressed(picture, typed, width, height):
     """After any keys the screen still fits the terminal."""

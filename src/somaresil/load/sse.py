@@ -25,13 +25,15 @@ class Event(NamedTuple):
 class EventReader:
     """Puts events together."""
 
-    __slots__ = ("_data", "_identity", "_kind", "_largest", "_rest", "_size", "_start")
+    __slots__ = ("_data", "_held", "_identity", "_kind", "_largest", "_rest", "_size", "_start")
 
     def __init__(self, largest: int = LARGEST) -> None:
         """Nothing has come. ``largest``: bytes of an event that are kept."""
         self._largest = largest
         self._identity = ""
-        self._rest = b""
+        self._rest: list[bytes] = []
+        """What has come of a line that is not complete."""
+        self._held = 0
         self._kind = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -39,13 +41,19 @@ class EventReader:
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that are complete with this piece. Raises :class:`ValueError` for one that is too large."""
-        text = self._rest + piece
+        if self._rest and b"\n" not in piece and b"\r" not in piece and self._rest[-1][-1:] != b"\r":
+            # In the middle of a long line: what came before is neither looked through nor copied again.
+            self._rest.append(piece)
+            self._held += len(piece)
+            self._check()
+            return []
+        text = b"".join((*self._rest, piece))
         # A carriage return at the end may be the first half of a line break.
         held = text[-1:] == b"\r"
         lines = _LINE.split(text[:-1] if held else text)
-        self._rest = lines.pop() + (b"\r" if held else b"")
-        if len(self._rest) + self._size > self._largest:
-            raise ValueError(f"an event of more than {self._largest} bytes")
+        rest = lines.pop() + (b"\r" if held else b"")
+        self._rest, self._held = [rest] if rest else [], len(rest)
+        self._check()
         found: list[Event] = []
         for line in lines:
             if not line:
@@ -69,3 +77,7 @@ class EventReader:
             elif name == b"id" and b"\0" not in value:
                 self._identity = value.decode("utf-8", "replace")
         return found
+
+    def _check(self) -> None:
+        if self._held + self._size > self._largest:
+            raise ValueError(f"an event of more than {self._largest} bytes")

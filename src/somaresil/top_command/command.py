@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from importlib.util import find_spec
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace, clock: Clock | None = None) -> int:
     except BrokenPipeError:
         # Whoever was reading has left. What Python still wants to flush at its end must not fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 130
 

@@ -25,6 +25,7 @@ from somaresil.top_command.text import (
     Span,
     duration,
     fitted,
+    shaded,
     shown,
     spark,
     table,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["guard_view"]
 
+_WIDEST, _LABEL = 120, 12
+"""Cells of a drawing at most, and of what stands before it."""
 _MOVES: Final = 6
 """Moves of a circuit that are shown."""
 _RECENT: Final = 10
@@ -74,10 +77,11 @@ def guard_view(seen: Seen, look: Look, page: Page) -> None:
     page.body.append(())
     values = mapped(found.get("series"))
     for name, said in (("calls", "calls"), ("bad", "bad"), ("rejected", "rejected"), ("injected", "injected"), ("p95", "p95")):
-        drawn = spark(series(values.get(name)), max(1, min(120, look.width - 12)), look.glyphs)
+        drawn = spark(series(values.get(name)), max(1, min(_WIDEST, look.width - _LABEL)), look.glyphs)
         page.body.append(
-            fitted([Span(f"{said:<10}", "dim"), Span(drawn, {"bad": "bad", "injected": "mark"}.get(name, ""))], look.width, more)
+            fitted([Span(f"{said:<{_LABEL - 2}}", "dim"), Span(drawn, {"bad": "bad", "injected": "mark"}.get(name, ""))], look.width, more)
         )
+    _heat(mapped(detail.get("heat")), look, page)
     _timeline(detail, look, page)
     _stages(found, detail, look, page)
     rejections = {shown(name, 40): whole(count) for name, count in mapped(detail.get("rejections")).items() if whole(count)}
@@ -93,6 +97,24 @@ def guard_view(seen: Seen, look: Look, page: Page) -> None:
     if about:
         title(page, look, "events")
         page.body += event_lines(about, look)
+
+
+def _heat(heat: Mapping[str, Any], look: Look, page: Page) -> None:
+    """How long calls took: a line for each bucket that has some, the slowest on top."""
+    bounds, cells = series(heat.get("bounds")), heat.get("cells")
+    if not bounds or None in bounds or not isinstance(cells, list):
+        return
+    columns = [series(each) for each in cells][-max(1, min(_WIDEST, look.width - _LABEL)) :]
+    rows = [[column[place] if place < len(column) else None for column in columns] for place in range(len(bounds) + 1)]
+    used = [place for place, row in enumerate(rows) if any(row)]
+    if not used:
+        return
+    title(page, look, "latency")
+    top = max(value for row in rows for value in row if value is not None)
+    for place in range(used[-1], used[0] - 1, -1):
+        label = f"to {duration(bounds[place])}" if place < len(bounds) else f"over {duration(bounds[-1])}"
+        line = [Span(f"{label:<{_LABEL - 2}}", "dim"), Span("".rjust(max(0, min(_WIDEST, look.width - _LABEL) - len(columns))))]
+        page.body.append(fitted([*line, Span(shaded(rows[place], top, look.glyphs))], look.width, look.glyphs.more))
 
 
 def _stages(found: Mapping[str, Any], detail: Mapping[str, Any], look: Look, page: Page) -> None:

@@ -73,8 +73,10 @@ class Alarm:
 
     def close(self) -> None:
         """Let go of it."""
+        # Whoever still rings must not write to a file that has got its number.
+        outlet, self._outlet = self._outlet, -1
+        os.close(outlet)
         os.close(self.inlet)
-        os.close(self._outlet)
 
 
 def styled(lines: Sequence[Line], encoding: str = "utf-8") -> Text:
@@ -116,6 +118,8 @@ def _ending(asked: list[int], alarm: Alarm) -> Generator[None]:
         alarm.ring()
 
     before = {number: signal.signal(number, end) for number in _SIGNALS}
+    # A window of another size is drawn at once.
+    before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda *_: alarm.ring())
     try:
         yield
     finally:

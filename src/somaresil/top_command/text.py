@@ -5,6 +5,7 @@ Whatever comes from a service is shown by :func:`shown`: on one line, with every
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -28,6 +29,7 @@ __all__ = [
     "number",
     "percent",
     "rate",
+    "shaded",
     "shown",
     "spark",
     "table",
@@ -46,13 +48,16 @@ class Glyphs(NamedTuple):
     """What drawings are made of."""
 
     bars: str
+    """From the lowest to the highest."""
+    shades: str
+    """From nothing to the most."""
     more: str
     dot: str
     chosen: str
 
 
-UNICODE: Final = Glyphs("▁▂▃▄▅▆▇█", "…", "·", "▸")
-ASCII: Final = Glyphs("_.:-=+*#", "~", "-", ">")
+UNICODE: Final = Glyphs("▁▂▃▄▅▆▇█", " ░▒▓█", "…", "·", "▸")
+ASCII: Final = Glyphs("_.:-=+*#", " .:*#", "~", "-", ">")
 """For terminals that can show nothing else."""
 
 
@@ -202,6 +207,19 @@ def spark(values: Sequence[float | None], width: int, glyphs: Glyphs = UNICODE) 
         else:
             drawn.append(bars[min(len(bars) - 1, 1 + int(value / top * (len(bars) - 1.001)))])
     return "".join(drawn).rjust(width)
+
+
+def shaded(values: Sequence[float | None], top: float, glyphs: Glyphs = UNICODE) -> str:
+    """Each value as a shade, by the logarithm: single slow calls are to be seen beside thousands of quick ones."""
+    shades = glyphs.shades
+    drawn = []
+    for value in values:
+        if value is None or value <= 0.0 or top <= 0.0:
+            drawn.append(shades[0])
+        else:
+            share = math.log1p(min(value, top)) / math.log1p(top)
+            drawn.append(shades[min(len(shades) - 1, 1 + int(share * (len(shades) - 1.001)))])
+    return "".join(drawn)
 
 
 def number(value: Any, digits: int = 2) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from somaresil.top_command.data import listed, mapped, real, text, texts, whole
+from somaresil.top_command.data import listed, mapped, real, series, text, texts, whole
 from somaresil.top_command.guardview import guard_view
 from somaresil.top_command.page import (
     TRAFFIC,
@@ -23,20 +23,17 @@ from somaresil.top_command.page import (
     traffic,
     worst_first,
 )
-from somaresil.top_command.text import (
-    Column,
-    Span,
-    duration,
-    number,
-    percent,
-    shown,
-    table,
-)
+from somaresil.top_command.text import Column, Span, cells, cut, duration, fitted, number, percent, shown, spark, table
 
 __all__ = ["BURNS", "draw"]
 
 BURNS: Final = (("300", "5m"), ("1800", "30m"), ("3600", "1h"), ("7200", "2h"), ("21600", "6h"), ("86400", "1d"), ("259200", "3d"))
 """Windows of burn rates, in seconds, and how they are called."""
+
+
+_CURVE: Final = 20
+_WIDEST, _LABEL = 120, 26
+"""Cells of a drawing at most, and of what stands before it."""
 
 
 def draw(seen: Seen, look: Look) -> Page:
@@ -89,8 +86,9 @@ def _slos(seen: Seen, look: Look, page: Page) -> None:
             *(Column(said, rank=rank) for (_, said), rank in zip(BURNS, (0, 6, 1, 7, 2, 8, 3), strict=True)),
             Column("empty in", rank=2),
             Column("bad", rank=9),
+            Column("budget", rank=10, right=False),
         )
-        put(page, look, columns, [(text(each.get("name")), _objective(each)) for each in objectives])
+        put(page, look, columns, [(text(each.get("name")), _objective(each, look)) for each in objectives])
         say(page, look, Span("burn rates: 1 uses the budget up in just its period", "dim"))
     incidents = [each for each in listed(seen.picture.get("incidents")) if fits(text(each.get("subject")), look)]
     if incidents:
@@ -119,7 +117,7 @@ def _slos(seen: Seen, look: Look, page: Page) -> None:
         page.body += table(columns, rows, look.width, look.glyphs.more)
 
 
-def _objective(each: Mapping[str, Any]) -> tuple[Span, ...]:
+def _objective(each: Mapping[str, Any], look: Look) -> tuple[Span, ...]:
     left, burn, target = real(each.get("budget_left")), mapped(each.get("burn")), real(each.get("target"))
     style = "" if left is None else "bad" if left <= 0.0 else "warn" if left < 0.25 else "good"  # noqa: PLR2004 - a quarter is little
     blocks = " blocks" if each.get("blocks") else ""
@@ -130,6 +128,7 @@ def _objective(each: Mapping[str, Any]) -> tuple[Span, ...]:
         *(_burn(real(burn.get(seconds))) for seconds, _ in BURNS),
         Span(duration(real(each.get("exhausted_in")))),
         Span(str(whole(each.get("bad")))),
+        Span(spark(series(mapped(each.get("budget_series")).get("left")), _CURVE, look.glyphs), "dim"),
     )
 
 
@@ -233,6 +232,10 @@ def _canary(seen: Seen, look: Look, page: Page) -> None:
                 look.width,
                 look.glyphs.more,
             )
+        for name, values in mapped(mapped(each.get("evidence_series")).get("log10")).items():
+            drawn = spark(series(values), max(1, min(_WIDEST, look.width - _LABEL)), look.glyphs)
+            label = cut(_AGAINST.get(name) or shown(name, 60), _LABEL - 2, look.glyphs.more)
+            page.body.append(fitted([Span(label + " " * (_LABEL - cells(label)), "dim"), Span(drawn)], look.width, look.glyphs.more))
 
 
 _EVIDENCE: Final = (

@@ -64,7 +64,7 @@ PICTURE = {
             "exhausted_in": 86400.0,
             "alerts": [],
             "blocks": False,
-            "budget_series": {"at": [], "left": []},
+            "budget_series": {"at": [1.0, 2.0], "left": [0.84, 0.42]},
         }
     ],
     "incidents": [
@@ -112,7 +112,7 @@ PICTURE = {
             "paused": False,
             "began": 1.0,
             "evidence": [{"slo": "api", "against": "worse", "e_value": 3.0, "threshold": 100.0, "bad": 2, "events": 40}],
-            "evidence_series": {"at": [], "log10": {"api": []}},
+            "evidence_series": {"at": [1.0, 2.0, 3.0], "log10": {"worse": [0.0, 0.2, 0.5]}},
         }
     ],
     "pools": [{"name": "models", "endpoints": [{"name": "a", "state": "in", "weight": 1.0}]}],
@@ -125,7 +125,7 @@ DETAIL = {
     "timeline": [{"at": 1764281880.4, "source": "gateway-1", "before": "closed", "after": "open", "cause": "7 of 10 were bad"}],
     "tally": None,
     "rejections": {"circuit_open": 5},
-    "heat": {"bounds": [], "columns": [], "cells": []},
+    "heat": {"bounds": [0.1, 1.0, 10.0], "columns": [1.0, 2.0, 3.0], "cells": [[900, 4, 0, 1], [0, 0, 0, 0], [30, 0, 0, 0]]},
     "recent": [],
 }
 

@@ -79,6 +79,18 @@ def test_one_guard():
         assert line in lines
 
 
+def test_latencies_as_a_map():
+    """The slowest on top; a single slow call is to be seen beside hundreds of quick ones, and what nobody took is blank."""
+    lines = page("guard", width=40)
+    at = lines.index("latency")
+    assert lines[at + 1 : at + 5] == [
+        "over 10 s" + " " * 26 + "░",
+        "to 10 s",
+        "to 1 s" + " " * 29 + "░",
+        "to 100 ms" + " " * 26 + "█ ▓",
+    ]
+
+
 def test_one_guard_without_more_about_it():
     """Until the details have come, or where they are about another one, there is what the picture says."""
     for detail in (None, {**DETAIL, "name": "memory.write"}):
@@ -129,6 +141,7 @@ def test_canaries_and_their_evidence():
         "evidence about llm",
         "objective  that it is  bad  events  evidence  enough at",
         "api        worse         2      40         3        100",
+        "worse" + " " * 92 + "▁▄█",
     ]
 
 
@@ -145,6 +158,11 @@ def test_events_of_single_calls_are_shown_where_one_wants_them():
     assert page("events", seen)[4:] == ["22:18:02  a circuit opened"]
     assert page("events", seen, detailed=True)[4:] == ["22:18:02  a circuit opened", "22:18:01  a call ended"]
     assert "only events of single calls" in page("events", Seen(picture(), None, [event(1, level="debug")]))
+
+
+def test_what_is_left_of_a_budget_is_drawn_where_there_is_room():
+    """As a row of bars."""
+    assert page("slos", width=140)[5].endswith("█▅")
 
 
 def test_alerts_are_on_top_of_every_view():
@@ -212,7 +230,7 @@ def test_wide_names_and_narrow_terminals(view):
     """Lines of any width fit, also with letters that take two cells."""
     wide = "模型" * 40
     seen = Seen(picture(service=wide, guards=[{**GUARD, "name": wide}], experiments=[{**PICTURE["experiments"][0], "id": wide}]))
-    for width in (1, 2, 7, 20, 60, 133):
+    for width in (1, 2, 7, 20, 60, 133, 300):
         assert widest(draw(seen, Look(view, width, guard=wide))) <= width
         assert widest(draw(seen, Look(view, width, guard=wide, glyphs=ASCII))) <= width
 

@@ -46,8 +46,10 @@ class Gateway:
     resilience: Resilience
     witness: Witness
     memory: Outbox
+    api: ASGIApp
+    """What users ask."""
     service: ASGIApp
-    """What users ask, with the middleware around it."""
+    """The same with the middleware around it."""
     metrics: ASGIApp
 
 
@@ -110,7 +112,7 @@ def assemble(settings: Settings, rollout: str | None = None) -> Gateway:
         return {"status": "ok"}
 
     guarded = ResilienceMiddleware(api, resilience, slo="api_availability")
-    return Gateway(resilience, witness, memory, guarded, metrics_app(resilience))
+    return Gateway(resilience, witness, memory, api, guarded, metrics_app(resilience))
 
 
 def build(settings: Settings) -> ASGIApp:

@@ -54,7 +54,7 @@ def build(settings: LiveSettings) -> ASGIApp:
                 message = {**message, "headers": [*message.get("headers", ()), *mark]}
             await send(message)
 
-        inner = parts.metrics if path == "/metrics" else parts.service
+        inner = parts.metrics if path == "/metrics" else parts.api if path == "/health" else parts.service
         await inner(scope, receive, marked)
 
     return app
