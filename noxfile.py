@@ -27,7 +27,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "imports", "tests", "docs", "site", "bench-smoke"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "browser", "docs", "site", "bench-smoke"]
 
 ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -256,6 +256,14 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Drive the page of the dashboard with a real browser, on the oldest Python."""
+    _debian(session, "chromium")
+    session.install(PACKAGE, *_group("browser"))
+    _pytest(session, *(session.posargs or ["tests/browser"]))
+
+
+@nox.session
 def orders(session: nox.Session) -> None:
     """Run the plugin's own suite in random orders (default 100, or as many as are asked for): no test may leave anything to the next."""
     session.install(PACKAGE, *_group("test"))
@@ -454,7 +462,7 @@ def build(session: nox.Session) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     absent = [
         part
-        for part in ("somaresil/py.typed", "somaresil/_version.py", "licenses/LICENSE")
+        for part in ("somaresil/py.typed", "somaresil/_version.py", "somaresil/dashboard/static/index.html", "licenses/LICENSE")
         if not any(name.endswith(part) for name in names)
     ]
     if absent:

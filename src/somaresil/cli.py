@@ -33,6 +33,7 @@ from somaresil.render_command import cli as render_command
 from somaresil.scan import cli as scan_command
 from somaresil.sla import cli as sla_command
 from somaresil.toolkit import cli as toolkit_command
+from somaresil.top_command import cli as top_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +42,9 @@ __all__ = ["main"]
 
 _SHORTEST, _LONGEST = 5.0, 300.0
 _SHORTEST_CANARY = 20.0
-_DEMO_CANARY = "demo canary"
+_DEMO_CANARY, _DEMO_LIVE = "demo canary", "demo live"
+_MOST_WORKERS = 16
+_LONGEST_LIVE = 86_400.0
 _MOST_RATE = 500.0
 
 
@@ -67,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _joined(argv: Sequence[str]) -> list[str]:
     """``demo canary`` is a command like the others: below ``demo`` it would change what that makes of arguments that it does not know."""
-    return [_DEMO_CANARY, *argv[2:]] if list(argv[:2]) == _DEMO_CANARY.split() else list(argv)
+    joined = " ".join(argv[:2])
+    return [joined, *argv[2:]] if joined in {_DEMO_CANARY, _DEMO_LIVE} else list(argv)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--prometheus", action="store_true", help="run a Prometheus server too, and compare its burn rates with ours")
     demo.set_defaults(run=_demo)
     _add_canary_demo(commands)
+    _add_live_demo(commands)
     _add_drill(commands)
     replay = commands.add_parser(
         "replay",
@@ -171,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     canary_command.add_to(commands)
     render_command.add_to(commands)
     slo_command.add_to(commands)
+    top_command.add_to(commands)
     return parser
 
 
@@ -206,6 +212,41 @@ def _add_canary_demo(commands: Any) -> None:
     canary.add_argument("--html", metavar="FILE", default=None, help="write the report as one HTML page too")
     canary.add_argument("--router", choices=("gateway", "nginx"), default="gateway", help="who splits the traffic (default: %(default)s)")
     canary.set_defaults(run=_demo_canary)
+
+
+def _add_live_demo(commands: Any) -> None:
+    live = commands.add_parser(
+        _DEMO_LIVE,
+        help="run a guarded service with its dashboard under steady load, to look at",
+        description=(
+            "Starts a gateway of several processes with the dashboard at /_soma, a worker, a flaky model and a memory store on loopback, "
+            "offers them requests all the time, and says where to look and with which token. Experiments are started from the "
+            "dashboard. It runs until it is ended (Ctrl-C), and leaves nothing behind."
+        ),
+        epilog="exit codes: 0 the time that was asked for is over; 2 it could not be run; 130 Ctrl-C",
+    )
+    live.add_argument(
+        "--workers", type=_whole(1, _MOST_WORKERS), default=4, metavar="N", help="processes of the gateway (default: %(default)s)"
+    )
+    live.add_argument("--port", type=_whole(0, 65_535), default=0, metavar="P", help="port of the gateway (default: any that is free)")
+    live.add_argument(
+        "--duration",
+        type=_number("seconds", 1.0, _LONGEST_LIVE),
+        default=None,
+        metavar="SECONDS",
+        help="end by itself after so long (default: run until it is ended)",
+    )
+    live.add_argument(
+        "--rate",
+        type=_number("requests a second", 1.0, _MOST_RATE),
+        default=20.0,
+        metavar="RPS",
+        help="requests a second in the mean (default: %(default)g)",
+    )
+    live.add_argument("--no-load", dest="load", action="store_false", help="offer no requests")
+    live.add_argument("--seed", type=int, default=7, metavar="N", help="decides how the model misbehaves (default: %(default)s)")
+    live.add_argument("--json", action="store_true", help="say where it is as one line of JSON on stdout, everything else on stderr")
+    live.set_defaults(run=_demo_live)
 
 
 def _add_drill(commands: Any) -> None:
@@ -280,6 +321,16 @@ def _demo_canary(arguments: argparse.Namespace) -> int:
     from somaresil.demo.canary.main import main as run
 
     return run(CanaryOptions(arguments.duration, arguments.rate, arguments.seed, arguments.json, arguments.html, arguments.router))
+
+
+def _demo_live(arguments: argparse.Namespace) -> int:
+    if _demo_is_missing():
+        return 2
+    from somaresil.demo.live import LiveOptions
+    from somaresil.demo.live.main import main as run
+
+    given = {name: getattr(arguments, name) for name in ("workers", "port", "duration", "rate", "load", "seed", "json")}
+    return run(LiveOptions(**given))
 
 
 def _demo_is_missing() -> bool:

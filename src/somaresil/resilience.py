@@ -13,8 +13,9 @@ import socket
 import sys
 import threading
 import weakref
+from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, get_args
 
 from somaresil.chance import Chance
 from somaresil.chaos.conditions import ChaosBudgetSpent, Condition
@@ -54,8 +55,11 @@ if TYPE_CHECKING:
     from somaresil.canary.split import Canary
     from somaresil.chaos.conditions import StopCondition
     from somaresil.chaos.run import ExperimentRun
+    from somaresil.dashboard.app import DashboardApp
+    from somaresil.dashboard.people import DashboardOptions, Open
     from somaresil.events import CallEnded, Listener
     from somaresil.guard.change import Change
+    from somaresil.mounted.auth import Authenticator
     from somaresil.outcome import Classifier
     from somaresil.policy.adaptive import AdaptiveLimit
     from somaresil.policy.breaker import CircuitBreaker
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
     from somaresil.policy.timeout import Timeout
     from somaresil.pool import Endpoint, Pool
     from somaresil.slo.actions import BudgetAction
+    from somaresil.slo.alerting import Alert
     from somaresil.slo.incidents import Subject
     from somaresil.slo.store import SliStore
     from somaresil.typing import Clock
@@ -553,6 +558,11 @@ class Resilience:
         made.start()
         return made
 
+    @property
+    def firing(self) -> tuple[Alert, ...]:
+        """Alerts that fire now; none while nobody looks, see :meth:`alerting`."""
+        return () if self._alerting is None else self._alerting.firing
+
     def journal(self, path: str | os.PathLike[str], *, most: int = 10_000_000) -> Journal:
         """Begin to write hours of objectives, incidents and deployments to a file: see :mod:`somaresil.slo.journal`.
 
@@ -569,6 +579,15 @@ class Resilience:
         )
         journal.start()
         return journal
+
+    def dashboard(self, *, auth: Authenticator | Open, **options: Unpack[DashboardOptions]) -> DashboardApp:
+        """An ASGI application that shows all this live: ``app.mount("/_soma", resilience.dashboard(auth=BearerToken(token)))``.
+
+        There is none without ``auth``; options are those of :class:`~somaresil.dashboard.app.DashboardApp`. It watches from now on until
+        its ``stop()``. Raises :class:`~somaresil.errors.ConfigurationError` with every problem found.
+        """
+        made: DashboardApp = import_module("somaresil.dashboard").DashboardApp(self, auth=auth, **options)  # an edge, for who wants it
+        return made
 
     def snapshot(self) -> Snapshot:
         """Everything at one moment, frozen."""
@@ -633,6 +652,10 @@ class Resilience:
     def requests_count_for(self, slos: tuple[str, ...]) -> None:
         """Note that a middleware counts its requests for these objectives."""
         self._request_slos |= {*slos}
+
+    def counts_requests(self, slo: str) -> bool:
+        """Whether a middleware counts its requests for this objective."""
+        return slo in self._request_slos
 
     def watch_requests(self, limit: RequestLimit) -> None:
         """Show how full this limit of requests is. It is forgotten with its middleware."""

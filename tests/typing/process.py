@@ -26,6 +26,7 @@ from somaresil import (
     Verdict,
 )
 from somaresil.chaos.run import ExperimentRun
+from somaresil.dashboard import UNSAFE_OPEN, BearerToken, DashboardApp
 from somaresil.events import BreakerChanged, CallEnded, Event
 from somaresil.guard.change import Change, undo
 from somaresil.guard.description import Description
@@ -250,3 +251,12 @@ def errors() -> None:
         assert_type(late.limit, float)
     except ConfigurationError as wrong:
         assert_type(wrong.problems, tuple[Problem, ...])
+
+
+# -- the dashboard ------------------------------------------------------------------------------------------------------------------------
+
+assert_type(resilience.dashboard(auth=UNSAFE_OPEN), DashboardApp)
+assert_type(resilience.dashboard(auth=BearerToken("t" * 40), challenge="basic", controls=("stop",), workers=Path("/run/x")), DashboardApp)
+assert_type(resilience.dashboard(auth=lambda scope: scope["user"]).viewers, int)
+resilience.dashboard(auth=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+resilience.dashboard(auth=UNSAFE_OPEN, most_viewer=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

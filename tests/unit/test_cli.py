@@ -8,9 +8,11 @@ import sys
 import pytest
 
 import somaresil.demo
+import somaresil.demo.live.main
 import somaresil.demo.main
 from somaresil import __version__
 from somaresil.cli import main
+from somaresil.demo.live import LiveOptions
 
 
 def test_version_is_printed_by_the_module_too():
@@ -62,6 +64,33 @@ def test_defaults_of_the_command_are_those_of_the_options(monkeypatch):
     monkeypatch.setattr(somaresil.demo.main, "main", lambda options: seen.append(options) or 0)
     assert main(["demo"]) == 0
     assert seen == [somaresil.demo.Options()]
+
+
+def test_arguments_reach_the_live_demo(monkeypatch):
+    """What the user chose is what it gets; without a word it gets the defaults of its options."""
+    seen = []
+    monkeypatch.setattr(somaresil.demo.live.main, "main", lambda options: seen.append(options) or 0)
+    assert main(["demo", "live"]) == 0
+    words = ["--workers", "2", "--port", "8123", "--duration", "9", "--rate", "5", "--no-load", "--seed", "-1", "--json"]
+    assert main(["demo", "live", *words]) == 0
+    assert seen == [LiveOptions(), LiveOptions(2, 8123, 9.0, 5.0, load=False, seed=-1, json=True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--workers", "0"], "'0': expected a whole number from 1 to 16"),
+        (["--port", "70000"], "'70000': expected a whole number from 0 to 65535"),
+        (["--duration", "0"], "'0': expected seconds from 1 to 86400"),
+        (["--attack"], "unrecognized arguments: --attack"),
+    ],
+)
+def test_wrong_arguments_of_the_live_demo_say_what_is_allowed(capsys, arguments, said):
+    """Before anything is started."""
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "live", *arguments])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch, capsys):

@@ -237,6 +237,7 @@ class ChaosEngine(Shorthand):
         split: Split | None = None,
         allow_overlap: bool = False,
         actor: str | None = None,
+        label: str | None = None,
     ) -> PlanRun:
         """Start a plan now: each of its windows is a lease that begins and ends by the clock, with no task, thread or timer.
 
@@ -244,12 +245,13 @@ class ChaosEngine(Shorthand):
         :mod:`somaresil.chaos.clienterrors`), ``corrupters`` to the ways to damage an answer. ``await_guards`` takes targets that no guard
         matches yet. With a ``split`` its experiment group alone is struck. The plan draws by its own seed: which calls are struck depends
         on the plan and on the calls, and on nothing that was started before. ``allow_overlap``: its windows may strike what is struck
-        already, whatever they say themselves. ``actor`` as in :meth:`arm`.
+        already, whatever they say themselves. ``actor`` as in :meth:`arm`. With a ``label`` the ids of its experiments are that and a
+        number from 1: the same in every process that starts it so, and no experiment that is remembered may have them.
 
         Raises :class:`~somaresil.errors.ConfigurationError` with every problem found, and then nothing is armed.
         """
         try:
-            return self._armed_plan(plan, errors, corrupters, split, actor, await_guards=await_guards, allow_overlap=allow_overlap)
+            return self._armed_plan(plan, errors, corrupters, split, actor, label, await_guards=await_guards, allow_overlap=allow_overlap)
         except ConfigurationError as refused:
             self._note_refusal(refused, None, actor)
             raise
@@ -261,6 +263,7 @@ class ChaosEngine(Shorthand):
         corrupters: Corrupters | None,
         split: Split | None,
         actor: str | None,
+        label: str | None,
         *,
         await_guards: bool,
         allow_overlap: bool,
@@ -271,6 +274,8 @@ class ChaosEngine(Shorthand):
             check.problem("plan", plan, "a ChaosPlan", "ChaosPlan.from_json(text) reads one")
         if not self._vetting.names(check, errors, corrupters) or not isinstance(plan, ChaosPlan):
             check.finish()
+        if label is not None:
+            check.name("label", label)
         known, ways = known_errors({**ERRORS, **(errors or {})}), dict(corrupters or {})
         configs, conditions = self._vetting.windows(check, plan, known, ways, self.safety.conditions, await_guards=await_guards)
         self.safety.prepare(check)
@@ -285,12 +290,15 @@ class ChaosEngine(Shorthand):
                     self._vetting.overlap(place, config, (now + window.start, now + window.end), self._runs, name="target")
             if split is not None:
                 self._vetting.split(check, plan, self.split)
+            taken = {run.id for run in self._runs}.intersection(f"{label}-{index}" for index, _ in enumerate(configs, 1))
+            if label is not None and taken:
+                check.problem("label", label, "one that no experiment has", f"{min(taken)} is remembered still")
             check.finish()
             self.split = split or self.split
             runs = []
             for index, (window, config) in enumerate(zip(plan.windows, configs, strict=True)):
                 self._number += 1
-                identity = f"{window.kind}-{self._number}"
+                identity = f"{window.kind}-{self._number}" if label is None else f"{label}-{index + 1}"
                 runs.append(self._run(identity, config, chance, now=now, starts_in=window.start, draws=f"plan.{index}"))  # type: ignore[arg-type]
                 runs[-1].split = split
             self._runs = (*self._forget_old(len(runs)), *runs)

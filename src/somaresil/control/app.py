@@ -18,11 +18,13 @@ from somaresil.chaos.config import AVAILABLE
 from somaresil.chaos.plan import VERSION, ChaosPlan
 from somaresil.chaos.vetting import MEET
 from somaresil.config import Checker, did_you_mean
-from somaresil.control.document import LONGEST_REASON, document
-from somaresil.control.views import capabilities_of, experiment, lever, status
+from somaresil.control.document import document
 from somaresil.errors import ConfigurationError, Problem
-from somaresil.mounted.request import Doorkeeper, Request, is_json, live
-from somaresil.mounted.wire import Answer, Refused, body_of, parse, problem
+from somaresil.mounted.request import Doorkeeper, Request, check_authenticator, live
+from somaresil.mounted.routing import Roots, resource
+from somaresil.mounted.sender import Senders
+from somaresil.mounted.views import capabilities_of, experiment, lever, status
+from somaresil.mounted.wire import Answer, Refused, problem, reason_of
 from somaresil.slo.journal import deployment
 
 if TYPE_CHECKING:
@@ -44,12 +46,9 @@ __all__ = ["HEADER", "ControlApp", "chaos_control"]
 HEADER: Final = "x-somaresil-control"
 """A request header, with any value, that stands for a JSON content type where there is no body."""
 _MOST_STARTERS: Final = 256
-_MOST_ROOTS: Final = 16
 _MOST_DEPLOYMENTS, _IN_SECONDS = 60, 60.0
 """More markers than that in so many seconds come from a loop, and no report could be read any more."""
 _MARKER: Final = ("version", "at", "commit", "ok")
-_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}")
-_DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
 _OF_THE_PROCESS: Final = frozenset({"opt_in", "environment", "experiments", "lever", "switch", "SOMARESIL_CHAOS"})
 """Problems that are not about what was sent: the same request may be accepted later."""
 
@@ -109,15 +108,10 @@ class ControlApp:
     ) -> None:
         """Check everything."""
         check = Checker("chaos_control")
-        if not callable(auth):
-            hint = "whoever can reach an open control app can stop the service: BearerToken(secret), or a function of the scope"
-            check.problem("auth", auth, "an authenticator", hint)
-        if not isinstance(at, str) or not at.startswith("/") or any(character in at for character in "*?[]"):
-            check.problem("at", at, "a path that begins with /", "where the app is mounted")
-        listed: list[Any] = [origins] if isinstance(origins, str) else list(origins)
-        for origin in listed:
-            if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
-                check.problem("origins", origin, "origins such as https://ops.example", "no path, no wildcard, no slash at the end")
+        hint = "whoever can reach an open control app can stop the service: BearerToken(secret), or a function of the scope"
+        check_authenticator(check, "auth", auth, hint)
+        self._roots = Roots(at, resilience.chaos, check)
+        self._senders = Senders(origins, check)
         if errors is not None and not hasattr(errors, "keys"):
             check.problem("errors", errors, "names of errors and what they mean, or None")
         if figures is not None and not callable(figures):
@@ -125,11 +119,9 @@ class ControlApp:
         check.finish()
         self._resilience = resilience
         self._door = Doorkeeper(auth, "control app", resilience.clock, resilience.listeners)
-        self._origins = frozenset(_normal(origin) for origin in listed)
         self._errors = errors
         self._figures = figures
-        self._roots: set[str] = set()
-        self._protect(at)
+        self._roots.protect(at)
         self._starters: OrderedDict[str, str] = OrderedDict()
         self._deployments: deque[float] = deque(maxlen=_MOST_DEPLOYMENTS)
         self._seeds = resilience.chance.sequence("control.seed")
@@ -172,54 +164,16 @@ class ControlApp:
     # -- what -----------------------------------------------------------------------------------------------------------------------------
 
     async def _authorized(self, request: Request) -> Answer:
-        self._protect(request.root)
-        found = [(route, match) for route in _ROUTES if (match := route[0].fullmatch(request.path))]
-        if not found:
-            return problem(404, "there is no such resource")
-        methods = {route[1] for route, _ in found}
-        allowed = ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
-        if request.method == "OPTIONS":
-            # No word about other origins: browsers take that for a no.
-            return Answer(204, headers=[(b"allow", allowed.encode())])
-        wanted = "GET" if request.method == "HEAD" else request.method
-        chosen = next(((route, match) for route, match in found if route[1] == wanted), None)
-        if chosen is None:
-            return problem(405, f"{allowed} here", headers=[(b"allow", allowed.encode())])
-        (_, method, name), match = chosen
+        self._roots.protect(request.root)
+        method, name, parts = resource(_ROUTES, request)
         if method == "POST":
-            self._check_sender(request)
-        answer: Answer = await getattr(self, name)(request, *match.groups())
+            self._senders.check(request)
+        answer: Answer = await getattr(self, name)(request, *parts)
         return answer
 
-    def _check_sender(self, request: Request) -> None:
-        """Refuse what a page of another site may have made a browser send."""
-        origin = request.header("origin")
-        site = request.header("sec-fetch-site")
-        if origin is None:
-            if request.header("authorization") is None or site not in {None, "same-origin", "none"}:
-                raise Refused(problem(403, "without an Origin it needs an Authorization header, and may not come from another site"))
-        elif _normal(origin) not in self._origins | {_normal(f"{request.scope.get('scheme', 'http')}://{request.header('host')}")}:
-            raise Refused(
-                problem(403, "it comes from a page of another site", [Problem("origin", origin, "this site, or one of origins=")])
-            )
-
-    @staticmethod
-    def _check_type(request: Request, *, optional: bool) -> None:
-        kind = request.header("content-type")
-        if not (optional and kind is None and request.header(HEADER) is not None) and not (kind is not None and is_json(kind)):
-            raise Refused(problem(415, f"content-type: application/json{f', or a header {HEADER}' if optional else ''}"))
-        if request.header("content-encoding") not in {None, "identity"}:
-            raise Refused(problem(415, "a body as it is, without an encoding"))
-
-    async def _body(self, request: Request, *, optional: bool) -> Any:
-        """The JSON of the body; None, where it is optional: there is none."""
-        self._check_type(request, optional=optional)
-        body = await body_of(request.scope["headers"], request.receive, self._resilience.clock)
-        if optional and not body.strip():
-            return None
-        if request.header("content-type") is None:
-            raise Refused(problem(415, "content-type: application/json for a body"))
-        return parse(body)
+    async def _told(self, request: Request) -> Any:
+        """The JSON of the body; None: there is none."""
+        return await request.told(self._resilience.clock, HEADER)
 
     # -- the resources --------------------------------------------------------------------------------------------------------------------
 
@@ -230,7 +184,7 @@ class ControlApp:
 
     async def start_experiments(self, request: Request) -> Answer:
         """``POST /experiments``: a window of a plan, or a plan."""
-        data = await self._body(request, optional=False)
+        data = await request.json(self._resilience.clock)
         engine = self._resilience.chaos
         single = not (isinstance(data, dict) and ("windows" in data or "somaresil_plan" in data))
         try:
@@ -259,7 +213,7 @@ class ControlApp:
 
     async def check_plan(self, request: Request) -> Answer:
         """``POST /check``: whether a plan would be armed now. It arms nothing."""
-        data = await self._body(request, optional=False)
+        data = await request.json(self._resilience.clock)
         try:
             self._resilience.chaos.check_plan(ChaosPlan.from_dict(data), errors=self._errors)
         except ConfigurationError as wrong:
@@ -270,7 +224,7 @@ class ControlApp:
 
     async def mark_deployment(self, request: Request) -> Answer:
         """``POST /deployments``: a version was put in service. It needs no permission for chaos, and changes nothing but what is noted."""
-        data = await self._body(request, optional=False)
+        data = await request.json(self._resilience.clock)
         now = self._resilience.clock.monotonic()
         full = len(self._deployments) == _MOST_DEPLOYMENTS
         if full and (wait := self._deployments[0] + _IN_SECONDS - now) > 0:
@@ -288,7 +242,7 @@ class ControlApp:
 
     async def stop_experiment(self, request: Request, identity: str) -> Answer:
         """``POST /experiments/{id}/stop``. One that has ended stays as it is."""
-        reason = self._reason(await self._body(request, optional=True))
+        reason = reason_of(await self._told(request), "nothing was stopped")
         run = self._run(identity)
         self._resilience.chaos.stop(run, actor=request.actor)
         if reason:
@@ -297,11 +251,11 @@ class ControlApp:
 
     async def stop_all(self, request: Request) -> Answer:
         """``POST /stop``: the kill switch. It has stopped everything before the body is read: that says why, and decides nothing."""
-        self._check_type(request, optional=True)
+        request.check_type(HEADER)
         stopped = [run.id for run in self._resilience.chaos.history if not run.over]
         told = self._resilience.chaos.stop_all(actor=request.actor)
         try:
-            reason = self._reason(await self._body(request, optional=True))
+            reason = reason_of(await self._told(request), "nothing was stopped")
         except Refused:
             reason = None
         if reason:
@@ -317,12 +271,12 @@ class ControlApp:
         return await self._move(request, engaged=False)
 
     async def _move(self, request: Request, *, engaged: bool) -> Answer:
-        self._check_type(request, optional=True)
+        request.check_type(HEADER)
         chaos = self._resilience.chaos
         # It is engaged at once, whatever the body says.
         told = engaged and chaos.engage(actor=request.actor)
         try:
-            reason = self._reason(await self._body(request, optional=True))
+            reason = reason_of(await self._told(request), "nothing was stopped")
         except Refused:
             if not engaged:
                 raise
@@ -356,14 +310,6 @@ class ControlApp:
 
     # -- inside ---------------------------------------------------------------------------------------------------------------------------
 
-    def _protect(self, root: str) -> None:
-        """Keep experiments on requests away from where this is mounted. Only who is known can say where that is."""
-        root = root.rstrip("/")
-        if root and root not in self._roots and len(self._roots) < _MOST_ROOTS and not any(c in root for c in "*?[]"):
-            self._roots.add(root)
-            self._resilience.chaos.protect(root)
-            self._resilience.chaos.protect(f"{root}/*")
-
     def _run(self, identity: str) -> ExperimentRun:
         for run in self._resilience.chaos.history:
             if run.id == identity:
@@ -376,30 +322,6 @@ class ControlApp:
     def _seed(self) -> int:
         """Another one for each window: two of the same kind must not strike the same calls."""
         return int(self._seeds.next() * 2**53)
-
-    @staticmethod
-    def _reason(data: Any) -> str | None:
-        check = Checker()
-        if data is None:
-            return None
-        if not isinstance(data, dict):
-            check.problem("", data, 'nothing, or an object with "reason"')
-        else:
-            for name in data:
-                if name != "reason":
-                    check.problem(name, data[name], "reason")
-            said = data.get("reason", "")
-            if not isinstance(said, str) or len(said) > LONGEST_REASON or not said.isprintable():
-                check.problem("reason", said, f"at most {LONGEST_REASON} printable characters")
-        if check.problems:
-            raise Refused(problem(422, "nothing was stopped", check.problems))
-        return None if "reason" not in data else str(data["reason"])
-
-
-def _normal(origin: str) -> str:
-    """An origin as all of them are compared: small letters, no port that goes without saying."""
-    origin = origin.lower()
-    return origin.removesuffix(_DEFAULT_PORT.get(origin.partition("://")[0], " "))
 
 
 def _marker(data: Any, service: str, now: float) -> Deployment:

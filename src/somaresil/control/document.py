@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from somaresil.chaos.config import BLAST_RADII
 from somaresil.chaos.plan import LONGEST, MOST_WINDOWS, VERSION, FaultWindow
 from somaresil.config import LONGEST_NAME
+from somaresil.mounted.openapi import PROBLEMS, answers, as_json, object_of, ref
+from somaresil.mounted.wire import LONGEST_REASON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["document"]
 
-LONGEST_REASON: Final = 200
 _NUMBER: Final[dict[str, Any]] = {"type": "number"}
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _TEXT_OR_NULL: Final[dict[str, Any]] = {"type": ["string", "null"]}
@@ -65,7 +66,7 @@ def _guess(field: dataclasses.Field[Any]) -> dict[str, Any]:
 
 
 def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
-    listed = {"type": "array", "items": _ref("Experiment")}
+    listed = {"type": "array", "items": ref("Experiment")}
     return {
         "FaultWindow": _window(kinds),
         "ChaosPlan": {
@@ -75,12 +76,12 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
                 "somaresil_plan": {"type": "integer", "const": VERSION},
                 "seed": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
                 "scenario": {"type": ["string", "null"]},
-                "windows": {"type": "array", "minItems": 1, "maxItems": MOST_WINDOWS, "items": _ref("PlannedWindow")},
+                "windows": {"type": "array", "minItems": 1, "maxItems": MOST_WINDOWS, "items": ref("PlannedWindow")},
             },
             "additionalProperties": False,
         },
         "PlannedWindow": {**_window(kinds), "required": ["target", "kind", "start", "duration"]},
-        "Experiment": _object(
+        "Experiment": object_of(
             id=_TEXT,
             kind=_TEXT,
             target=_TEXT,
@@ -97,15 +98,15 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
             selected={"type": "boolean", "description": "Whether this process lies inside the blast radius"},
             by={**_TEXT_OR_NULL, "description": "Who started it here"},
         ),
-        "Experiments": _object(running=_COUNT, experiments=listed),
+        "Experiments": object_of(running=_COUNT, experiments=listed),
         "Started": {
             "type": "object",
             "required": ["ids", "seed", "experiments"],
             "properties": {"id": _TEXT, "ids": {"type": "array", "items": _TEXT}, "seed": _COUNT, "experiments": listed},
             "additionalProperties": False,
         },
-        "Stopped": _object(stopped={"type": "array", "items": _TEXT}, everywhere=_EVERYWHERE, reason=_TEXT_OR_NULL),
-        "Lever": _object(
+        "Stopped": object_of(stopped={"type": "array", "items": _TEXT}, everywhere=_EVERYWHERE, reason=_TEXT_OR_NULL),
+        "Lever": object_of(
             engaged={**_TEXT_OR_NULL, "description": "Who has engaged it, and why"}, everywhere=_EVERYWHERE, reason=_TEXT_OR_NULL
         ),
         "Reason": {
@@ -128,8 +129,8 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
             },
             "additionalProperties": False,
         },
-        "Deployment": _object(version=_TEXT, at=_NUMBER, commit=_TEXT_OR_NULL, ok={"type": ["boolean", "null"]}),
-        "Status": _object(
+        "Deployment": object_of(version=_TEXT, at=_NUMBER, commit=_TEXT_OR_NULL, ok={"type": ["boolean", "null"]}),
+        "Status": object_of(
             service=_TEXT,
             instance=_TEXT,
             zone=_TEXT_OR_NULL,
@@ -137,7 +138,7 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
             environment=_TEXT_OR_NULL,
             process=_COUNT,
             allowed={"type": "boolean", "description": "Whether an experiment may be started"},
-            problems={"type": "array", "items": _ref("Flaw")},
+            problems={"type": "array", "items": ref("Flaw")},
             ceilings={"type": ["object", "null"]},
             protected_paths={"type": "array", "items": _TEXT},
             running=_COUNT,
@@ -147,65 +148,17 @@ def _schemas(kinds: Sequence[str]) -> dict[str, Any]:
             breakers={"type": "object", "additionalProperties": _TEXT, "description": "States by guard"},
             objectives={
                 "type": "object",
-                "additionalProperties": _object(burn_rate={"type": ["number", "null"]}, budget_left={"type": ["number", "null"]}),
+                "additionalProperties": object_of(burn_rate={"type": ["number", "null"]}, budget_left={"type": ["number", "null"]}),
                 "description": "Burn rate of the last hour and the share of the budget that is left; null: no event was seen",
             },
             failed_authentications=_COUNT,
         ),
-        "Flaw": _object(path=_TEXT, value=_TEXT, allowed=_TEXT, hint=_TEXT),
-        "Problem": {
-            "type": "object",
-            "required": ["type", "title", "status", "detail"],
-            "properties": {
-                "type": _TEXT,
-                "title": _TEXT,
-                "status": {"type": "integer"},
-                "detail": _TEXT,
-                "problems": {"type": "array", "items": _ref("Flaw")},
-            },
-            "additionalProperties": False,
-        },
+        **PROBLEMS,
     }
 
 
-def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": list(properties), "properties": properties, "additionalProperties": False}
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _json(schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
-    return {kind: {"schema": schema}}
-
-
-_SAYS: Final = {
-    400: "What was sent is no JSON that everybody reads alike",
-    403: "It comes from a page of another site",
-    404: "There is no such thing. Who is not known gets this for everything, as plain text",
-    405: "Not this method",
-    408: "The body came too slowly",
-    409: "What was sent is right, and is not allowed here or now",
-    413: "More than 65536 bytes",
-    415: "No JSON, or an encoded body",
-    422: "What was sent is wrong; nothing was done",
-    429: "Too many of them in too short a time",
-}
-
-
-def _answers(good: int, says: str, schema: dict[str, Any], *bad: int) -> dict[str, Any]:
-    answers: dict[str, Any] = {str(good): {"description": says, "content": _json(schema)}}
-    for status in (404, 405, *bad):
-        content = _json(_ref("Problem"), "application/problem+json")
-        if status == 404:  # noqa: PLR2004
-            content |= _json(_TEXT, "text/plain")
-        answers[str(status)] = {"description": _SAYS[status], "content": content}
-    return dict(sorted(answers.items()))
-
-
 _STOPPING: Final = (400, 403, 408, 413, 415, 422)
-_WHY: Final = {"required": False, "content": _json(_ref("Reason"))}
+_WHY: Final = {"required": False, "content": as_json(ref("Reason"))}
 _IDENTITY: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 200}}
 
 
@@ -226,13 +179,13 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                 "get": {
                     "operationId": "listExperiments",
                     "summary": "Experiments that run, that will, and that have ended, the newest first",
-                    "responses": _answers(200, "Experiments", _ref("Experiments")),
+                    "responses": answers(200, "Experiments", ref("Experiments")),
                 },
                 "post": {
                     "operationId": "startExperiments",
                     "summary": "Start a window of a fault plan, or a plan",
-                    "requestBody": {"required": True, "content": _json({"anyOf": [_ref("FaultWindow"), _ref("ChaosPlan")]})},
-                    "responses": _answers(201, "Armed; each ends by itself", _ref("Started"), 400, 403, 408, 409, 413, 415, 422),
+                    "requestBody": {"required": True, "content": as_json({"anyOf": [ref("FaultWindow"), ref("ChaosPlan")]})},
+                    "responses": answers(201, "Armed; each ends by itself", ref("Started"), 400, 403, 408, 409, 413, 415, 422),
                 },
             },
             "/experiments/{id}": {
@@ -240,7 +193,7 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                 "get": {
                     "operationId": "showExperiment",
                     "summary": "One experiment",
-                    "responses": _answers(200, "The experiment", _ref("Experiment")),
+                    "responses": answers(200, "The experiment", ref("Experiment")),
                 },
             },
             "/experiments/{id}/stop": {
@@ -249,23 +202,23 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "operationId": "stopExperiment",
                     "summary": "End an experiment; one that has ended stays as it is",
                     "requestBody": _WHY,
-                    "responses": _answers(200, "It has ended", _ref("Experiment"), *_STOPPING),
+                    "responses": answers(200, "It has ended", ref("Experiment"), *_STOPPING),
                 },
             },
             "/check": {
                 "post": {
                     "operationId": "checkPlan",
                     "summary": "Whether a fault plan would be armed now; nothing is armed",
-                    "requestBody": {"required": True, "content": _json(_ref("ChaosPlan"))},
-                    "responses": _answers(200, "It would be", _object(accepted={"const": True}), 400, 403, 408, 409, 413, 415, 422),
+                    "requestBody": {"required": True, "content": as_json(ref("ChaosPlan"))},
+                    "responses": answers(200, "It would be", object_of(accepted={"const": True}), 400, 403, 408, 409, 413, 415, 422),
                 },
             },
             "/deployments": {
                 "post": {
                     "operationId": "markDeployment",
                     "summary": "Note that a version was put in service, for listeners, the journal and the monthly report",
-                    "requestBody": {"required": True, "content": _json(_ref("Marker"))},
-                    "responses": _answers(201, "Noted", _ref("Deployment"), 400, 403, 408, 413, 415, 422, 429),
+                    "requestBody": {"required": True, "content": as_json(ref("Marker"))},
+                    "responses": answers(201, "Noted", ref("Deployment"), 400, 403, 408, 413, 415, 422, 429),
                 },
             },
             "/stop": {
@@ -273,7 +226,7 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "operationId": "stopAll",
                     "summary": "The kill switch. It has stopped everything before the body is read, which decides nothing",
                     "requestBody": _WHY,
-                    "responses": _answers(200, "Everything has ended", _ref("Stopped"), 403, 415),
+                    "responses": answers(200, "Everything has ended", ref("Stopped"), 403, 415),
                 },
             },
             "/engage": {
@@ -281,7 +234,7 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "operationId": "engage",
                     "summary": "The safety lever: end everything, and let nothing start. It is engaged before the body is read",
                     "requestBody": _WHY,
-                    "responses": _answers(200, "It is engaged", _ref("Lever"), 403, 415),
+                    "responses": answers(200, "It is engaged", ref("Lever"), 403, 415),
                 },
             },
             "/disengage": {
@@ -289,35 +242,35 @@ def document(root: str, kinds: Sequence[str]) -> dict[str, Any]:
                     "operationId": "disengage",
                     "summary": "Let experiments start again; what was stopped stays stopped",
                     "requestBody": _WHY,
-                    "responses": _answers(200, "It is released", _ref("Lever"), *_STOPPING),
+                    "responses": answers(200, "It is released", ref("Lever"), *_STOPPING),
                 },
             },
             "/status": {
                 "get": {
                     "operationId": "showStatus",
                     "summary": "Where this is, and what may be done here",
-                    "responses": _answers(200, "The status", _ref("Status")),
+                    "responses": answers(200, "The status", ref("Status")),
                 },
             },
             "/figures": {
                 "get": {
                     "operationId": "showFigures",
                     "summary": "What was counted so far, for game days in other processes",
-                    "responses": _answers(200, "The figures", _object(process=_COUNT, figures={"type": "object"})),
+                    "responses": answers(200, "The figures", object_of(process=_COUNT, figures={"type": "object"})),
                 },
             },
             "/capabilities": {
                 "get": {
                     "operationId": "showCapabilities",
                     "summary": "Which faults are possible in this process",
-                    "responses": _answers(200, "What is possible", _object(capabilities={})),
+                    "responses": answers(200, "What is possible", object_of(capabilities={})),
                 },
             },
             "/openapi.json": {
                 "get": {
                     "operationId": "showDocument",
                     "summary": "This document",
-                    "responses": _answers(200, "The document", {"type": "object"}),
+                    "responses": answers(200, "The document", {"type": "object"}),
                 },
             },
         },

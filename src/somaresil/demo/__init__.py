@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 __all__ = ["INSTALL", "NEEDED", "DemoError", "Options", "missing"]
 
-NEEDED = ("fastapi", "httpx", "rich", "uvicorn")
+NEEDED = ("fastapi", "httptools", "httpx", "rich", "uvicorn", "wsproto")
 """What the demo needs beyond the library: the extra ``demo``."""
 
 INSTALL = 'pip install "somaresil[demo]"'

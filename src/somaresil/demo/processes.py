@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Self
 
 from somaresil.demo import DemoError
-from somaresil.demo.settings import Settings
+from somaresil.demo.settings import LiveSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +84,32 @@ class Fleet:
                 self.serve(role, role, listening, settings.to_environment() | (allowed if role == "gateway" else {}))
         return settings
 
+    def start_live(self, seed: int, *, workers: int, port: int) -> LiveSettings:
+        """Start the same services, the gateway as so many processes on one port, and say where they are.
+
+        Raises :class:`OSError` when the port is taken.
+        """
+        with ExitStack() as sockets:
+            doors = [sockets.enter_context(door) for door in _doors(workers, port)]
+            bound = {role: sockets.enter_context(_listening()) for role in ROLES[:-1]} | {ROLES[-1]: doors[0]}
+            addresses = {role: f"http://{HOST}:{listening.getsockname()[1]}" for role, listening in bound.items()}
+            folder = self.folder / "workers"
+            folder.mkdir(mode=0o700)
+            common = Settings(seed=seed, token=secrets.token_urlsafe(32), database=str(self.folder / "memory.sqlite3"), **addresses)
+            for role in ROLES[:-1]:
+                self.serve(role, role, bound[role], common.to_environment())
+            settings = LiveSettings(**asdict(common), workers=str(folder))
+            # One file stops the experiments of all of them, and goes when they go.
+            allowed = {"SOMARESIL_CHAOS": "1", "SOMARESIL_CHAOS_SWITCH": str(self.folder / "gateway.switch")}
+            # Whichever of them is asked for metrics tells those of all.
+            metrics = self.folder / "metrics"
+            metrics.mkdir(mode=0o700)
+            allowed["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+            for number, door in enumerate(doors, 1):
+                told = replace(settings, name=f"gateway-{number}", seed=seed + number)
+                self.serve("live", told.name, door, told.to_environment() | allowed)
+        return settings
+
     def listen(self) -> tuple[socket.socket, str]:
         """A socket on a free loopback port that lives as long as the run, for one process after the other; and its address."""
         listening = self._stack.enter_context(_listening())
@@ -126,6 +152,12 @@ class Fleet:
         """What the children have written, for an error report; they write only when something is wrong."""
         return "\n".join(f"--- {child.name} wrote:\n{words}" for child in self._children if (words := child.tail()))
 
+    def ended(self) -> dict[str, int]:
+        """Children that have ended by themselves, with their exit codes; each is told once."""
+        over = {child.name: code for child in self._children if (code := child.process.poll()) is not None}
+        self._children = [child for child in self._children if child.name not in over]
+        return over
+
     def stop(self, child: Child) -> None:
         """End one child."""
         self._children.remove(child)
@@ -155,8 +187,33 @@ def _signal(child: Child, number: signal.Signals) -> None:
         os.killpg(child.process.pid, number)
 
 
-def _listening() -> socket.socket:
+def _listening(port: int = 0, *, shared: bool = False) -> socket.socket:
     listening = socket.socket()
-    listening.bind((HOST, 0))
-    listening.listen(512)
+    try:
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((HOST, port))
+        listening.listen(512)
+    except OSError:
+        listening.close()
+        raise
     return listening
+
+
+def _doors(many: int, port: int) -> list[socket.socket]:
+    """A socket for each of so many processes, all on one port.
+
+    The kernel of Linux deals connections out to them; of processes that wait at one socket the same one would often be the first. Elsewhere
+    it is one socket.
+    """
+    if sys.platform != "linux":
+        first = _listening(port)
+        return [first, *(first.dup() for _ in range(many - 1))]
+    if port:
+        # Whoever shares a port shares it with every process of the same user: with another demo too, which would get half of the requests.
+        probe = socket.socket()
+        with probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+    first = _listening(port, shared=True)
+    return [first, *(_listening(first.getsockname()[1], shared=True) for _ in range(many - 1))]

@@ -12,12 +12,14 @@ import sys
 from typing import Final
 
 from somaresil.demo.leash import die_with
-from somaresil.demo.settings import CanarySettings, Settings
+from somaresil.demo.settings import CanarySettings, LiveSettings, Settings
 
-__all__ = ["CANARY_ROLES", "main"]
+__all__ = ["CANARY_ROLES", "LIVE", "main"]
 
 CANARY_ROLES: Final = ("split", "steer", "version")
 """Services of the demo of a canary."""
+LIVE: Final = "live"
+"""A gateway with the dashboard."""
 
 
 def main(role: str, descriptor: int, parent: int) -> None:
@@ -26,7 +28,7 @@ def main(role: str, descriptor: int, parent: int) -> None:
     import uvicorn
 
     service = importlib.import_module(f"somaresil.demo.services.{role}")
-    settings = CanarySettings if role in CANARY_ROLES else Settings
+    settings = CanarySettings if role in CANARY_ROLES else LiveSettings if role == LIVE else Settings
     app = service.build(settings.from_environment())
     config = uvicorn.Config(
         app,

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-__all__ = ["VARIABLE", "CanarySettings", "Settings"]
+__all__ = ["VARIABLE", "CanarySettings", "LiveSettings", "Settings"]
 
 VARIABLE: Final = "SOMARESIL_DEMO"
 
@@ -42,6 +42,18 @@ class Settings(_Told):
     memory: str
     worker: str
     gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSettings(Settings):
+    """The same for one of several processes of the gateway."""
+
+    name: str = "gateway"
+    """What this process calls itself."""
+    workers: str = ""
+    """The folder in which the processes of the gateway find one another."""
+    actor: str = "you"
+    """Whose token it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from somaresil.clock import SystemClock
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
+from somaresil.eventtext import harmless
 from somaresil.gate.report import FORMATS, GateReport
-from somaresil.integrations._text import harmless
 from somaresil.integrations.prometheus_store import PrometheusStore
 from somaresil.slo.gate import Decision, Override, decide
 from somaresil.slo.judge import Composed, judge

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from somaresil.integrations._text import harmless
+from somaresil.eventtext import harmless
 from somaresil.markdown import plain, table
 from somaresil.slo.gate import Decision
 

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.errors import InjectedFault
-from somaresil.integrations._text import harmless
+from somaresil.eventtext import harmless
 from somaresil.logcontext import current_call, current_request
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil import forks
 from somaresil.config import Checker
+from somaresil.eventtext import harmless
 from somaresil.integrations._logfields import NOTHING
-from somaresil.integrations._text import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from somaresil.config import Checker
+from somaresil.eventtext import harmless
 from somaresil.integrations._logerrors import message_of_error, stack_of
 from somaresil.integrations._logfields import NOTHING
 from somaresil.integrations._logvalues import HIDDEN, SECRET_ENDINGS, SECRET_WORDS, Cleaner, Room, Shown, bounded, timestamp, type_name
-from somaresil.integrations._text import harmless
 from somaresil.integrations.logging import ResilienceFilter
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from somaresil import events
 from somaresil.config import Checker
+from somaresil.eventtext import facts
 from somaresil.integrations._otelspans import CallSpan, ServerSpans, call_span
-from somaresil.integrations._text import facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,37 +18,48 @@ class Event(NamedTuple):
     kind: str
     """``message`` unless the stream names another."""
     data: str
+    identity: str = ""
+    """What a reader that comes back says to go on after it; empty: none was told yet."""
 
 
 class EventReader:
     """Puts events together."""
 
-    __slots__ = ("_data", "_kind", "_rest", "_size", "_start")
+    __slots__ = ("_data", "_held", "_identity", "_kind", "_largest", "_rest", "_size", "_start")
 
-    def __init__(self) -> None:
-        """Nothing has come."""
-        self._rest = b""
+    def __init__(self, largest: int = LARGEST) -> None:
+        """Nothing has come. ``largest``: bytes of an event that are kept."""
+        self._largest = largest
+        self._identity = ""
+        self._rest: list[bytes] = []
+        """What has come of a line that is not complete."""
+        self._held = 0
         self._kind = b""
         self._data: list[bytes] = []
         self._size = 0
         self._start = True
 
     def feed(self, piece: bytes) -> list[Event]:
-        """The events that are complete with this piece. Raises :class:`ValueError` for one of more than :data:`LARGEST` bytes."""
-        text = self._rest + piece
+        """The events that are complete with this piece. Raises :class:`ValueError` for one that is too large."""
+        if self._rest and b"\n" not in piece and b"\r" not in piece and self._rest[-1][-1:] != b"\r":
+            # In the middle of a long line: what came before is neither looked through nor copied again.
+            self._rest.append(piece)
+            self._held += len(piece)
+            self._check()
+            return []
+        text = b"".join((*self._rest, piece))
         # A carriage return at the end may be the first half of a line break.
         held = text[-1:] == b"\r"
         lines = _LINE.split(text[:-1] if held else text)
-        self._rest = lines.pop() + (b"\r" if held else b"")
-        if len(self._rest) + self._size > LARGEST:
-            raise ValueError(f"an event of more than {LARGEST} bytes")
+        rest = lines.pop() + (b"\r" if held else b"")
+        self._rest, self._held = [rest] if rest else [], len(rest)
+        self._check()
         found: list[Event] = []
         for line in lines:
             if not line:
                 if self._data:
-                    found.append(
-                        Event(self._kind.decode("utf-8", "replace") or "message", b"\n".join(self._data).decode("utf-8", "replace"))
-                    )
+                    kind = self._kind.decode("utf-8", "replace") or "message"
+                    found.append(Event(kind, b"\n".join(self._data).decode("utf-8", "replace"), self._identity))
                 self._kind, self._data, self._size = b"", [], 0
                 continue
             if self._start:
@@ -59,8 +70,14 @@ class EventReader:
             if name == b"data":
                 self._data.append(value)
                 self._size += len(value) + 1
-                if self._size > LARGEST:
-                    raise ValueError(f"an event of more than {LARGEST} bytes")
+                if self._size > self._largest:
+                    raise ValueError(f"an event of more than {self._largest} bytes")
             elif name == b"event":
                 self._kind = value
+            elif name == b"id" and b"\0" not in value:
+                self._identity = value.decode("utf-8", "replace")
         return found
+
+    def _check(self) -> None:
+        if self._held + self._size > self._largest:
+            raise ValueError(f"an event of more than {self._largest} bytes")

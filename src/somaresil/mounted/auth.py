@@ -98,6 +98,11 @@ class BearerToken:
         self._known = tuple(known)
         self._basic = basic
 
+    @property
+    def basic(self) -> bool:
+        """Whether a token may come as a password."""
+        return self._basic
+
     def __repr__(self) -> str:
         """How many tokens, and whose."""
         names = sorted({name for _, name in self._known})
@@ -232,5 +237,9 @@ def _address(scope: Mapping[str, Any]) -> str:
 
 
 def _credentials(scope: Mapping[str, Any]) -> bytes | None:
+    """A digest of what the request says about who it is; None: nothing, or two things."""
     given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if not given:
+        # Sessions; HTTP/2 takes them apart.
+        given = [b"; ".join(cookies)] if (cookies := [value for name, value in scope["headers"] if name == b"cookie"]) else []
     return hashlib.sha256(given[0]).digest() if len(given) == 1 else None

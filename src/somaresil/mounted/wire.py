@@ -18,7 +18,21 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
 
-__all__ = ["DEEPEST", "LARGEST", "SLOWEST", "Answer", "Refused", "body_of", "parse", "problem", "problems_as_data"]
+__all__ = [
+    "DEEPEST",
+    "LARGEST",
+    "LONGEST_REASON",
+    "SAFE",
+    "SLOWEST",
+    "Answer",
+    "Refused",
+    "body_of",
+    "parse",
+    "problem",
+    "problems_as_data",
+    "reason_of",
+    "within",
+]
 
 LARGEST: Final = 65_536
 """Bytes of a body that are read."""
@@ -26,10 +40,11 @@ SLOWEST: Final = 10.0
 """Seconds from the head of a request to the end of its body."""
 DEEPEST: Final = 10
 """Objects and lists within one another."""
+LONGEST_REASON: Final = 200
 _MOST_PROBLEMS: Final = 50
 """That are told at once."""
 
-_HEADERS: Final = (
+SAFE: Final = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -37,8 +52,10 @@ _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
+"""What answers that no page shows say to browsers and caches."""
 _PLAIN: Final = b"text/plain; charset=utf-8"
 
+_EMPTY: Final = frozenset({204, 304})
 _TITLES: Final = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -62,22 +79,35 @@ class Answer:
     __slots__ = ("body", "detail", "headers", "status")
 
     def __init__(
-        self, status: int, data: object = None, *, headers: Sequence[tuple[bytes, bytes]] = (), kind: str = "json", detail: str = ""
+        self,
+        status: int,
+        data: object = None,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        kind: str = "json",
+        detail: str = "",
+        media: bytes = _PLAIN,
+        safe: Sequence[tuple[bytes, bytes]] = SAFE,
     ) -> None:
-        """``data`` as JSON; text as it is; None: no body. ``detail``: what a problem says in one line."""
+        """``data`` as JSON; text and bytes as they are, of the type ``media``; None: no body.
+
+        ``detail``: what a problem says in one line. ``safe``: what pages have to say instead of :data:`SAFE`.
+        """
         self.status = status
         self.detail = detail
-        plain = isinstance(data, str)
-        self.body = data.encode() if isinstance(data, str) else b"" if data is None else json.dumps(data, allow_nan=False).encode()
+        plain = isinstance(data, str | bytes)
+        self.body = data.encode() if isinstance(data, str) else data if isinstance(data, bytes) else b""
         about: list[tuple[bytes, bytes]] = []
         if data is not None:
-            about = [(b"content-type", _PLAIN if plain else f"application/{kind}".encode())]
-        self.headers = [*about, (b"content-length", str(len(self.body)).encode()), *_HEADERS, *headers]
+            about = [(b"content-type", media if plain else f"application/{kind}".encode())]
+            if not plain:
+                self.body = json.dumps(data, allow_nan=False).encode()
+        self.headers = [*about, (b"content-length", str(len(self.body)).encode()), *safe, *headers]
 
     def messages(self, *, head: bool = False) -> Iterator[dict[str, Any]]:
         """As ASGI wants it; ``head``: without the body, whose length is told all the same."""
-        # A status without content has no length either (RFC 9110, section 8.6).
-        headers = self.headers if self.status != 204 else [pair for pair in self.headers if pair[0] != b"content-length"]  # noqa: PLR2004
+        # A status without content has no length either (RFC 9110, section 8.6); that of a 304 would be the length of what is not sent.
+        headers = self.headers if self.status not in _EMPTY else [pair for pair in self.headers if pair[0] != b"content-length"]
         yield {"type": "http.response.start", "status": self.status, "headers": headers}
         yield {"type": "http.response.body", "body": b"" if head else self.body, "more_body": False}
 
@@ -104,6 +134,22 @@ def problems_as_data(found: Iterable[Problem]) -> list[dict[str, str]]:
     """Problems for JSON; a value as a person would read it, cut short."""
     told = [{"path": each.path, "value": brief(each.value), "allowed": each.allowed, "hint": each.hint} for each in found]
     return told[:_MOST_PROBLEMS]
+
+
+def reason_of(data: Any, refusal: str) -> str | None:
+    """The reason in a body: nothing, or an object with ``reason``. Raises :class:`Refused` with 422, which says ``refusal``."""
+    if data is None:
+        return None
+    found: list[Problem] = []
+    if not isinstance(data, dict):
+        raise Refused(problem(422, refusal, [Problem("", data, 'nothing, or an object with "reason"')]))
+    found.extend(Problem(name, data[name], "reason") for name in data if name != "reason")
+    said = data.get("reason", "")
+    if not isinstance(said, str) or len(said) > LONGEST_REASON or not said.isprintable():
+        found.append(Problem("reason", said, f"at most {LONGEST_REASON} printable characters"))
+    if found:
+        raise Refused(problem(422, refusal, found))
+    return None if "reason" not in data else str(said)
 
 
 async def body_of(headers: Iterable[tuple[bytes, bytes]], receive: Receive, clock: Clock, largest: int = LARGEST) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil._version import __version__
-from somaresil.integrations._text import harmless
+from somaresil.eventtext import harmless
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -18,7 +18,7 @@ from somaresil.canary.opinion import Opinion
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError
 from somaresil.model.rollout import Verdict
-from somaresil.mounted.request import Doorkeeper, Request, live
+from somaresil.mounted.request import Doorkeeper, Request, check_authenticator, live
 from somaresil.mounted.wire import Answer, Refused, body_of, problem
 from somaresil.verdict.flagger import HOOKS, WHILE_WAITING, Hooks
 from somaresil.verdict.promql import BadQuery, evaluate, is_now, vector
@@ -97,9 +97,8 @@ class VerdictApp:
             check.name(f"canaries[{name!r}]", name)
             if not is_subject(value):
                 check.problem(f"canaries[{name!r}]", value, "a judge with opinion(), or a CanaryController")
-        if not callable(auth):
-            hint = "whoever can reach an open verdict app can promote: BearerToken(secret), or a function of the scope"
-            check.problem("auth", auth, "an authenticator", hint)
+        hint = "whoever can reach an open verdict app can promote: BearerToken(secret), or a function of the scope"
+        check_authenticator(check, "auth", auth, hint)
         check.one_of("while_waiting", while_waiting, WHILE_WAITING)
         check.count("free_steps", free_steps, minimum=0, maximum=100)
         check.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from somaresil.config import Checker
-from somaresil.mounted.request import Doorkeeper, live
+from somaresil.mounted.request import Doorkeeper, check_authenticator, live
 from somaresil.mounted.wire import Answer, problem
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class EvidenceApp:
         check = Checker("evidence_app")
         if not callable(getattr(teller, "tell", None)):
             check.problem("teller", teller, "an EvidenceTeller")
-        if not callable(auth):
-            check.problem("auth", auth, "an authenticator", "BearerToken(secret), or a function of the scope")
+        check_authenticator(check, "auth", auth, "BearerToken(secret), or a function of the scope")
         check.finish()
         self._teller = teller
         self._resilience = resilience

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somaresil import CircuitBreaker, ConfigurationError, ManualClock, Resilience, Retry, events
-from somaresil.integrations._text import LONGEST, facts, harmless
+from somaresil.eventtext import LONGEST, facts, harmless
 from somaresil.integrations.logging import DEFAULT_LEVELS, log_events
 
 OPENED = events.BreakerChanged("db", 0.0, "closed", "open", "exceeded", 5, 3, 0, 0.0, 30.0, "ValueError: card 4111", injected=False, era=2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from somaresil.load.sse import LARGEST, Event, EventReader
 
 TEXT = b"\xef\xbb\xbf: comment\r\ndata: one\r\n\r\nevent: done\ndata:two\ndata: three\n\nid: 7\n\ndata\r\rretry: 5\ndata:  spaced\n\n"
-EVENTS = [Event("message", "one"), Event("done", "two\nthree"), Event("message", ""), Event("message", " spaced")]
+EVENTS = [Event("message", "one"), Event("done", "two\nthree"), Event("message", "", "7"), Event("message", " spaced", "7")]
 
 
 def read(pieces):
@@ -36,3 +36,14 @@ def test_an_event_that_never_ends_is_refused():
         read([b"data: " + b"x" * (LARGEST + 10)])
     with pytest.raises(ValueError, match="more than"):
         read([b"data: " + b"x" * 1000 + b"\n"] * 2000)
+
+
+def test_a_long_event_in_small_pieces_is_read_in_little_time():
+    """What has come is not looked through again with every piece: a few megabytes in pieces of some hundred bytes are nothing."""
+    reader = EventReader(largest=8_000_000)
+    piece = b"x" * 500
+    assert reader.feed(b"data: ") == []
+    assert all(reader.feed(piece) == [] for _ in range(4_000))
+    assert [len(event.data) for event in reader.feed(b"\n\n")] == [2_000_000]
+    with pytest.raises(ValueError, match="more than 8000000"):
+        [reader.feed(b"data" * 1_000_000) for _ in range(3)]

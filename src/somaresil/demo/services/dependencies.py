@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from somaresil import CircuitBreaker, Retry, Timeout
 from somaresil.model.breaker import State
@@ -24,6 +24,12 @@ SORRY: Final = "I cannot reach the model just now; please ask again in a moment.
 MOST_AT_ONCE: Final = 128
 """Calls to one dependency at the same time; beyond that the fallback answers at once, because waiting would not help anybody."""
 SESSIONS_KEPT: Final = 1_000
+MODEL: Final = "llm_latency_p95"
+"""The objective of calls to the model."""
+STEPS: Final = (5.0, 25.0, 50.0, 100.0)
+"""Percent of the calls that a new version gets, one after the other."""
+BAKE: Final = 120.0
+"""Seconds that a step lasts at least."""
 OUTBOX_PAUSE: Final = 0.2
 """Seconds between two looks at the outbox."""
 
@@ -52,24 +58,20 @@ def answers_of(worker: str, resilience: Resilience, http: httpx.AsyncClient) -> 
     return ask
 
 
-def tokens_of(model: str, resilience: Resilience, http: httpx.AsyncClient) -> Callable[[str], AsyncIterator[str]]:
-    """``async for token in stream(prompt)`` gives the model's answer as it is written. Retry and fallback work until the first token."""
+def tokens_of(
+    model: str, resilience: Resilience, http: httpx.AsyncClient, rollout: str | None = None
+) -> Callable[[str], AsyncIterator[str]]:
+    """``async for token in stream(prompt)`` gives the model's answer as it is written. Retry and fallback work until the first token.
+
+    With ``rollout``, a file that the processes of the service share, a new version of the model gets a share of the calls: a canary.
+    """
 
     async def apologise(_prompt: str) -> AsyncIterator[str]:
         for word in SORRY.split():
             yield word
 
-    @resilience.guard(
-        "llm.stream",
-        slo="llm_latency_p95",
-        timeout=Timeout(first_item=1.0, idle=1.0, total=5.0),
-        bulkhead=MOST_AT_ONCE,
-        retry=Retry(attempts=3),
-        breaker=BREAKER,
-        fallback=apologise,
-    )
-    async def stream(prompt: str) -> AsyncIterator[str]:
-        async with http.stream("GET", f"{model}/stream", params={"prompt": prompt}) as reply:
+    async def ask(prompt: str, version: str) -> AsyncIterator[str]:
+        async with http.stream("GET", f"{model}/stream", params={"prompt": prompt, "version": version}) as reply:
             reply.raise_for_status()
             async for line in reply.aiter_lines():
                 if line == "event: done":
@@ -78,7 +80,35 @@ def tokens_of(model: str, resilience: Resilience, http: httpx.AsyncClient) -> Ca
                     yield json.loads(line.removeprefix("data: "))["token"]
         raise ConnectionError("the model's stream ended without its last event")
 
-    return stream
+    async def stream(prompt: str) -> AsyncIterator[str]:
+        async for token in ask(prompt, "1"):
+            yield token
+
+    async def candidate(prompt: str) -> AsyncIterator[str]:
+        async for token in ask(prompt, "2"):
+            yield token
+
+    options: dict[str, Any] = {
+        "timeout": Timeout(first_item=1.0, idle=1.0, total=5.0),
+        "bulkhead": MOST_AT_ONCE,
+        "retry": Retry(attempts=3),
+        "breaker": BREAKER,
+        "fallback": apologise,
+    }
+    if rollout is None:
+        return resilience.guard("llm.stream", slo=MODEL, **options)(stream)
+    canary = resilience.canary(
+        "llm.stream",
+        candidate=candidate,
+        bad=MODEL,
+        version="2",
+        checksum="2",
+        steps=STEPS,
+        bake=BAKE,
+        snapshot=rollout,
+        guard=options,
+    )
+    return canary(stream)
 
 
 class Entry(NamedTuple):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Body, FastAPI, Header, HTTPException, Request
@@ -32,14 +33,28 @@ if TYPE_CHECKING:
 
     from somaresil.demo.settings import Settings
 
-__all__ = ["build"]
+__all__ = ["Gateway", "assemble", "build"]
 
 LARGEST_UPLOAD: Final = 1_048_576
 """Bytes."""
 
 
-def build(settings: Settings) -> ASGIApp:
-    """The application."""
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts of a gateway; what operators see of it is put beside them."""
+
+    resilience: Resilience
+    witness: Witness
+    memory: Outbox
+    api: ASGIApp
+    """What users ask."""
+    service: ASGIApp
+    """The same with the middleware around it."""
+    metrics: ASGIApp
+
+
+def assemble(settings: Settings, rollout: str | None = None) -> Gateway:
+    """Guards, routes and middleware; ``rollout``: the file of a canary of the model, None: there is none."""
     resilience = Resilience("gateway", environment="demo", seed=settings.seed)
     resilience.slos.add(*defaults.ALL)
     # Half of the permission; the other half is SOMARESIL_CHAOS=1 in the environment of this process.
@@ -47,7 +62,7 @@ def build(settings: Settings) -> ASGIApp:
     witness = Witness(resilience)
     http = client()
     ask = answers_of(settings.worker, resilience, http)
-    tokens = tokens_of(settings.model, resilience, http)
+    tokens = tokens_of(settings.model, resilience, http, rollout)
     memory = Outbox(settings.memory, resilience, http, witness)
 
     @asynccontextmanager
@@ -97,13 +112,18 @@ def build(settings: Settings) -> ASGIApp:
         return {"status": "ok"}
 
     guarded = ResilienceMiddleware(api, resilience, slo="api_availability")
-    operator = control.build(resilience, witness, settings.token, waiting=lambda: len(memory))
-    metrics: ASGIApp = metrics_app(resilience)
+    return Gateway(resilience, witness, memory, api, guarded, metrics_app(resilience))
+
+
+def build(settings: Settings) -> ASGIApp:
+    """The application."""
+    parts = assemble(settings)
+    operator = control.build(parts.resilience, parts.witness, settings.token, waiting=lambda: len(parts.memory))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         # What operators ask is no traffic of users: it would make the availability look better than it is.
         path = scope.get("path", "")
-        inner = metrics if path == "/metrics" else operator if path.startswith("/_soma/") else guarded
+        inner = parts.metrics if path == "/metrics" else operator if path.startswith("/_soma/") else parts.service
         await inner(scope, receive, send)
 
     return app
