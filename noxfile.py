@@ -27,7 +27,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "imports", "tests", "docs", "bench-smoke"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "docs", "site", "bench-smoke"]
 
 ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -39,13 +39,32 @@ PACKAGE = ".[demo,otel,pytest]"
 KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
 """pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
 ONCE = (
+    "tests/browser",
     "tests/docs",
     "tests/planted",
-    "tests/integration/test_demo.py",
-    "tests/integration/test_demo_canary.py",
-    "tests/integration/test_prometheus.py",
+    *(
+        f"tests/integration/test_{name}.py"
+        for name in (
+            "argo_conditions",
+            "boards",
+            "demo",
+            "demo_canary",
+            "engine_schemas",
+            "haproxy_weights",
+            "kubernetes",
+            "locust",
+            "nginx_weights",
+            "perf_tools",
+            "prometheus",
+            "rendered_proxies",
+            "stack",
+            "verdict_peers",
+        )
+    ),
 )
 """Tests that take long and ask less of the Python than of what it runs: pages, searches, and whole systems of several programs."""
+SLOWEST = ("--durations", "40", "--durations-min", "4")
+"""What pytest tells of tests that take long."""
 MEASURED = ("unit", "property", "behaviour")
 """Folders of tests whose branch coverage is measured."""
 GO_PEERS = ("golang-go", "golang-github-hashicorp-go-retryablehttp-dev", "golang-github-antonmedv-expr-dev")
@@ -178,7 +197,7 @@ def _debian(session: nox.Session, *packages: str) -> None:
 
 def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("python", "-m", "pytest")) -> None:
     """Run pytest on both cores; a test that hangs is ended by name, not by the build machine."""
-    session.run(*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *arguments, env=KEEP_COMPILED)
+    session.run(*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *SLOWEST, *arguments, env=KEEP_COMPILED)
 
 
 @nox.session(python=PYTHONS)
@@ -285,6 +304,13 @@ def docs(session: nox.Session) -> None:
     """Run every Python block of README.md and docs/."""
     session.install(PACKAGE, *_group("test"))
     _pytest(session, "tests/docs", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation as a site in build/site, with the reference; a link that leads nowhere ends it."""
+    session.install(*_group("site"))
+    session.run("zensical", "build", "--clean", "--strict", *session.posargs)
 
 
 def _benchmarks() -> list[str]:

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from somaresil import control_command, rules_command, slo_command
 from somaresil._version import __version__
+from somaresil.adopt import cli as adopt_command
 from somaresil.canary_command import cli as canary_command
+from somaresil.doctor import cli as doctor_command
 from somaresil.gate import cli as gate_command
 from somaresil.load_command import cli as load_command
 from somaresil.perf_command import cli as perf_command
@@ -156,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     from somaresil.gameday.cli import add_command
 
     add_command(commands)
+    adopt_command.add_command(commands)
+    doctor_command.add_command(commands)
     gate_command.add_command(commands)
     load_command.add_command(commands)
     perf_command.add_command(commands)
