@@ -14,7 +14,7 @@ from somaresil.doctor.findings import CODES, Finding
 from somaresil.doctor.outbound import GUARDED_BY, look_for_calls, look_for_timeouts
 from somaresil.doctor.shape import look_at_guards, look_at_middleware, look_at_objectives
 from somaresil.doctor.source import Source
-from somaresil.integrations._text import harmless
+from somaresil.eventtext import harmless
 
 if TYPE_CHECKING:
     import argparse
