@@ -28,6 +28,8 @@ def harmless(text: str, longest: int = LONGEST) -> str:
     Line breaks, ESC and the other control characters, marks that turn the direction of writing (Unicode TR 36, section 3.1), separators
     and lone surrogates become ``\n``, ``\x1b``, ``\u202e`` …; a backslash is doubled, so that nobody can write such an escape himself.
     """
+    if len(text) <= longest and text.isprintable() and "\\" not in text:
+        return text
     pieces: list[str] = []
     room = longest
     for character in text:
