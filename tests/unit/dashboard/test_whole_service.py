@@ -160,7 +160,7 @@ def test_everything_is_in_the_picture(sources, service):
     assert {incident["subject"] for incident in shown["incidents"]} >= {"llm"}
     assert sum(route["totals"]["good"] for route in shown["routes"]) == 24
     assert sum(route["totals"]["bad"] for route in shown["routes"]) == 6
-    assert not service.listeners._reported
+    assert not service.listeners.defects()
 
 
 def test_figures_are_those_of_the_service(sources, service):
