@@ -117,9 +117,12 @@ def _ending(asked: list[int], alarm: Alarm) -> Generator[None]:
         asked.append(number)
         alarm.ring()
 
+    def resized(_number: int, _frame: object) -> None:
+        alarm.ring()
+
     before = {number: signal.signal(number, end) for number in _SIGNALS}
     # A window of another size is drawn at once.
-    before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda *_: alarm.ring())
+    before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resized)
     try:
         yield
     finally:
