@@ -11,7 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from somaresil.config import Checker, did_you_mean
-from somaresil.render import alertmanager, collector, compose, grafana, jaeger, kubernetes, loki, podmonitor, prometheus, rules
+from somaresil.render import (
+    alertmanager,
+    collector,
+    compose,
+    falco,
+    grafana,
+    jaeger,
+    kubernetes,
+    loki,
+    podmonitor,
+    prometheus,
+    rules,
+    scanning,
+)
 from somaresil.render.options import RenderOptions
 from somaresil.render.rules import notes
 
@@ -34,6 +47,10 @@ _KINDS: Final[dict[str, Callable[[RenderOptions, Checker], dict[str, str]]]] = {
     "grafana": grafana.files,
     "grafana-provisioning": grafana.provisioning,
     "grafana-kubernetes": grafana.config_maps,
+    "falco": falco.files,
+    "security-workflow": scanning.security_workflow,
+    "trivy": scanning.trivy,
+    "sbom": scanning.sbom,
 }
 KINDS: Final = tuple(_KINDS)
 """What can be rendered."""

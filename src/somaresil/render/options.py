@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from somaresil.config import Checker
+from somaresil.runtime_guard.rules import RuntimeRules
 from somaresil.slo.objective import SLO
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _RECEIVER: Final = re.compile(
 )
 _TARGET: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 _RUNBOOKS: Final = re.compile(rf"{_BASE.pattern}(?:/\{{page\}}(?:\.[a-z]{{1,8}})?)?")
+_INSTALL: Final = re.compile(r"[A-Za-z0-9._/\[\],-]+(?: [A-Za-z0-9._/\[\],-]+){0,9}")
 _LONGEST: Final = 200
 _MOST_LABELS: Final = 20
 _TAKEN: Final = frozenset({"service", "environment", "guard", "slo", "severity", "alertname", "le"})
@@ -97,6 +99,12 @@ class RenderOptions:
     """Let conditions that no traffic could meet fire at 99 % of errors, instead of refusing them."""
     sloth: bool = False
     """Label what is recorded of objectives as Sloth does, so that its dashboards work."""
+    runtime: RuntimeRules | None = None
+    """What its processes may do, such as ``read_rules("rules.toml")`` of :mod:`somaresil.runtime_guard`: for Falco."""
+    scope: str | None = None
+    """Whose processes Falco means, as one condition of it; None: those of pods with the label ``app.kubernetes.io/name`` of the service."""
+    install: str = "."
+    """What ``pip install`` gets to install the service, in workflows that scan it: ``.``, ``-r requirements.txt``."""
 
     def __post_init__(self) -> None:
         """Check everything, keep seconds as floats."""
@@ -123,8 +131,16 @@ class RenderOptions:
         if self.series is not None:
             _check_labels(check, "series", self.series, _COUNTED)
         self._check_around(check)
+        self._check_security(check)
         # The rest is about rules of objectives alone, and checked where these are compiled.
         check.finish()
+
+    def _check_security(self, check: Checker) -> None:
+        """What its processes may do, and what is scanned."""
+        if self.runtime is not None:
+            check.type("runtime", self.runtime, RuntimeRules, "RuntimeRules(...)")
+        if not isinstance(self.install, str) or not _INSTALL.fullmatch(self.install):
+            check.problem("install", self.install, "words for pip install: characters of A-Z a-z 0-9 . _ - / [ ] , and spaces")
 
     def _check_around(self, check: Checker) -> None:
         """Where things are, and who is told."""

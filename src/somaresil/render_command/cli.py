@@ -69,6 +69,10 @@ def add_to(commands: Any) -> None:
     )
     rules.add_argument("--cap-unreachable", action="store_true", help="let conditions that could never fire do so at 99 %% of errors")
     rules.add_argument("--sloth", action="store_true", help="add the labels and windows of Sloth, so that its dashboards work")
+    security = render.add_argument_group("security")
+    security.add_argument("--runtime", metavar="FILE", help="what its processes may do, a file with [runtime]: for Falco")
+    security.add_argument("--scope", metavar="CONDITION", help="whose processes Falco means, as one condition of it")
+    security.add_argument("--install", default=".", metavar="WORDS", help="for pip install, in workflows that scan (default: %(default)s)")
     render.set_defaults(run=_run, parser=render)
 
 

@@ -61,7 +61,10 @@ def _rendered(arguments: argparse.Namespace) -> dict[str, str]:
     if arguments.check and arguments.out is None:
         raise ValueError("--check needs --out: the folder to compare with")
     options = _options(arguments)
-    kinds = KINDS if arguments.kind == "all" else (arguments.kind,)
+    # Of what a process may do nobody knows anything unless it is said.
+    kinds = (
+        tuple(kind for kind in KINDS if kind != "falco" or options.runtime is not None) if arguments.kind == "all" else (arguments.kind,)
+    )
     head = f"{_MARK}{_command(arguments)}\n"
     found: dict[str, str] = {}
     for kind in kinds:
@@ -81,7 +84,13 @@ def _options(arguments: argparse.Namespace) -> RenderOptions:
 
         file = read_slos(arguments.slo)
         more = {"slos": tuple(file.slos), "sources": file.sources, "services": file.services}
+    if arguments.runtime is not None:
+        from somaresil.runtime_guard import read_rules
+
+        more["runtime"] = read_rules(arguments.runtime)
     return RenderOptions(
+        scope=arguments.scope,
+        install=arguments.install,
         service=arguments.service,
         environment=arguments.environment,
         namespace=arguments.namespace,

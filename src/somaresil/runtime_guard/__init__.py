@@ -4,8 +4,8 @@
     RuntimeGuard(resilience, rules).start()
 
 What no list allows is told and counted, or refused where the rules say so. It is the part of "an unauthorised process in the container"
-that is seen from within, at the moment it is asked for and with the service's own names; :mod:`somaresil.runtime_guard.falco` writes the
-same rules for Falco, which sees the rest from without.
+that is seen from within, at the moment it is asked for and with the service's own names; ``somaresil render falco`` writes the same rules
+for Falco, which sees the rest from without.
 
 It is **no sandbox** (PEP 578 says so of audit hooks): code in the process that wants to get around it can, by C libraries that Python does
 not see, or by taking the hook's data apart. It finds what should not be there: a dependency that phones home, a template that runs a

@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from somaresil.cli import main
 from somaresil.errors import ConfigurationError
+from somaresil.render.falco import falco_rules
 from somaresil.runtime_guard import RuntimeRules
-from somaresil.runtime_guard.falco import falco_rules
 
 SCOPE = "k8s.pod.label[app] = gateway"
 
@@ -58,3 +59,12 @@ def test_no_folder_can_end_its_own_text(folder):
     text, found = rendered(writes=("/" + folder,))
     assert len(found) == 2
     assert len(yaml.safe_load(text)) == 2
+
+
+def test_the_command_writes_it_from_a_file_and_says_what_is_missing(tmp_path, capsys):
+    file = tmp_path / "rules.toml"
+    file.write_text("[runtime]\nprocesses = []\n", encoding="utf-8")
+    assert main(["render", "falco", "--service", "gateway", "--runtime", str(file)]) == 0
+    assert "k8s.pod.label[app.kubernetes.io/name] = gateway" in capsys.readouterr().out
+    assert main(["render", "falco", "--service", "gateway"]) == 2
+    assert "--runtime FILE" in capsys.readouterr().err

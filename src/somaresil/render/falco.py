@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from somaresil.chaos.network.targets import NetTarget
+    from somaresil.render.options import RenderOptions
     from somaresil.runtime_guard.rules import RuntimeRules
 
-__all__ = ["falco_rules"]
+__all__ = ["falco_rules", "files"]
 
 _SCOPE: Final = re.compile(r"[A-Za-z0-9_.]+(\[[A-Za-z0-9_./-]+\])? (=|!=|startswith|endswith|contains|in) [A-Za-z0-9_.:/@(), \"-]+")
 _BARE: Final = re.compile(r"[A-Za-z0-9_./@-]+")
@@ -47,6 +48,15 @@ def falco_rules(rules: RuntimeRules, *, service: str, scope: str, priority: str 
     for text in (_processes(rules, name), _hosts(rules, name), _writes(rules, name), _native(rules, name)):
         lines += _rules(text, name, service, priority)
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def files(options: RenderOptions, check: Checker) -> dict[str, str]:
+    """``somaresil.falco.yaml``; none without rules of a runtime guard."""
+    if options.runtime is None:
+        check.problem("runtime", None, "the rules of a runtime guard", 'read_rules("rules.toml"), on the command line --runtime FILE')
+        return {}
+    scope = options.scope or f"k8s.pod.label[app.kubernetes.io/name] = {options.service}"
+    return {"somaresil.falco.yaml": falco_rules(options.runtime, service=options.service, scope=scope)}
 
 
 def _rules(parts: tuple[str, str, str, str] | None, name: str, service: str, priority: str) -> Iterator[str]:
