@@ -42,6 +42,7 @@ ONCE = (
     "tests/browser",
     "tests/docs",
     "tests/planted",
+    "tests/security",
     *(
         f"tests/integration/test_{name}.py"
         for name in (

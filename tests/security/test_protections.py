@@ -123,15 +123,15 @@ PROTECTIONS = (
     ),
     Protection(
         5,
-        "no redirect is followed",
+        "no address has a password in it",
         "integrations/_prometheus_api.py",
-        "if 300 <= status < 400:",
-        "if False:",
+        '"@" not in parts.netloc and',
+        "True and",
         "unit/integrations/test_prometheus_query.py",
     ),
     Protection(
         5,
-        "addresses are of the web, and have no password",
+        "addresses are of the web",
         "integrations/_prometheus_api.py",
         'parts.scheme in {"http", "https"} and',
         "True and",
@@ -149,7 +149,14 @@ PROTECTIONS = (
         6, "no alias in a file", "settings/files.py", "if isinstance(event, yaml.AliasEvent):", "if False:", "unit/settings/test_files.py"
     ),
     Protection(6, "no name twice in a file", "settings/files.py", "if name in found:", "if False:", "unit/settings/test_files.py"),
-    Protection(6, "a file has a largest size", "settings/files.py", "if len(read) > LARGEST:", "if False:", "unit/settings/test_files.py"),
+    Protection(
+        6,
+        "a file has a largest size",
+        "settings/files.py",
+        "LARGEST: Final = 262_144",
+        "LARGEST: Final = 1 << 60",
+        "unit/settings/test_files.py",
+    ),
     Protection(
         7,
         "resources have a ceiling",
@@ -162,8 +169,8 @@ PROTECTIONS = (
         8,
         "guesses are counted",
         "mounted/request.py",
-        "if self._limit.blocks(scope):",
-        "if False:",
+        "return self._limit.blocks(scope)",
+        "return False",
         "unit/control/test_auth.py unit/control/test_app.py",
     ),
     Protection(

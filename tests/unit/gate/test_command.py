@@ -249,3 +249,12 @@ def test_wrong_arguments_are_exit_code_3_in_words(arguments, said, gate):
     code, out, err = gate(*arguments)
     assert (code, out) == (3, "")
     assert said in err
+
+
+def test_a_defect_of_the_gate_itself_is_no_reason_to_release(monkeypatch, capsys, tmp_path):
+    def broken(*_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("somaresil.gate.command._run", broken)
+    assert main(["gate", "--slo", str(tmp_path / "slo.toml")]) == 2
+    assert "UNKNOWN: RuntimeError in the gate itself" in capsys.readouterr().err
