@@ -151,10 +151,10 @@ PROTECTIONS = (
     Protection(6, "no name twice in a file", "settings/files.py", "if name in found:", "if False:", "unit/settings/test_files.py"),
     Protection(
         6,
-        "a file has a largest size",
+        "a file has a greatest depth",
         "settings/files.py",
-        "LARGEST: Final = 262_144",
-        "LARGEST: Final = 1 << 60",
+        "if depth > DEEPEST:",
+        "if False:",
         "unit/settings/test_files.py",
     ),
     Protection(
