@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from somaresil.render import KINDS, RenderOptions, render
+from somaresil.runtime_guard import RuntimeRules
 
 NAMES = st.text("abcXYZ019_.:/{}-", min_size=1, max_size=120)
 LABELS = st.dictionaries(
@@ -16,6 +17,7 @@ LABELS = st.dictionaries(
     st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=20).filter(str.isprintable),
     max_size=3,
 )
+RUNTIME = RuntimeRules(processes=(), hosts=("10.0.0.0/8",))
 NOT_GRAFANA = [kind for kind in KINDS if not kind.startswith("grafana")]
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,251}[a-z0-9])?")
 
@@ -24,7 +26,7 @@ KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,251}[a-z0-9])?")
 @given(service=NAMES, environment=st.none() | NAMES, labels=LABELS, series=st.none() | LABELS, kind=st.sampled_from(NOT_GRAFANA))
 def test_every_file_is_read_as_it_was_meant(service, environment, labels, series, kind):
     """YAML that another reader takes; objects with names of Kubernetes; labels of alerts and objects as they were given."""
-    options = RenderOptions(service=service, environment=environment, labels=labels, series=series)
+    options = RenderOptions(service=service, environment=environment, labels=labels, series=series, runtime=RUNTIME)
     for text in render(kind, options).values():
         for document in yaml.safe_load_all(text):
             assert document

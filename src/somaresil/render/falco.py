@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["falco_rules", "files"]
 
-_SCOPE: Final = re.compile(r"[A-Za-z0-9_.]+(\[[A-Za-z0-9_./-]+\])? (=|!=|startswith|endswith|contains|in) [A-Za-z0-9_.:/@(), \"-]+")
+_SCOPE: Final = re.compile(r"[A-Za-z0-9_.]+(\[[A-Za-z0-9_./-]+\])? (=|!=|startswith|endswith|contains|in) [A-Za-z0-9_.:/@(){}, \"-]+")
 _BARE: Final = re.compile(r"[A-Za-z0-9_./@-]+")
 _LAST_PORT: Final = 65_535
 _INTERPRETER: Final = ("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/opt")

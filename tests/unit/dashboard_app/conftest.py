@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.dashboard.kit import stopped
 from tests.unit.dashboard_app.kit import Stand
+
+__all__ = ["allowed", "stand", "stopped"]
 
 
 @pytest.fixture(autouse=True)

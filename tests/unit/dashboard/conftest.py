@@ -1,0 +1,5 @@
+"""Nothing that runs is left behind."""
+
+from tests.unit.dashboard.kit import stopped
+
+__all__ = ["stopped"]
