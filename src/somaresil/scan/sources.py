@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -212,11 +213,11 @@ def _load(name: str, text: bytes) -> Any:
     if name.endswith(".json"):
         return json.loads(text)
     try:
-        import yaml
+        yaml: Any = import_module("yaml")
     except ImportError:
         raise LookupFailedError("records in YAML need PyYAML: pip install 'somaresil[yaml]'") from None
     try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as broken:
         raise ValueError(" ".join(str(broken).split())) from None
 
