@@ -115,7 +115,7 @@ def take_inventory(paths: Sequence[str] | None = None) -> Inventory:
 def _package(distribution: metadata.Distribution) -> Package | None:
     try:
         said: Any = distribution.metadata
-        name, version = said["Name"], said["Version"]
+        name, version = said.get("Name"), said.get("Version")
         if not name or not version or not _NAME.fullmatch(name) or not version.isprintable():
             return None
         return Package(
@@ -124,14 +124,14 @@ def _package(distribution: metadata.Distribution) -> Package | None:
             _licence(said),
             _origin(distribution),
             _needs(distribution.requires or ()),
-            (said["Summary"] or "")[:200],
+            (said.get("Summary") or "")[:200],
         )
     except Exception:  # noqa: BLE001 - metadata that raise are metadata that cannot be read, whatever it is
         return None
 
 
 def _licence(said: Any) -> str | None:
-    expression = said["License-Expression"]
+    expression = said.get("License-Expression")
     if expression:
         return str(expression)[:_LONGEST_LICENCE]
     classified = [line.rpartition(" :: ")[2] for line in said.get_all("Classifier") or () if line.startswith("License :: OSI Approved :: ")]
@@ -139,7 +139,7 @@ def _licence(said: Any) -> str | None:
     if known:
         # Several licences of one package are a choice or a sum: nobody can tell from classifiers, so it is taken for the sum.
         return " AND ".join(known)
-    text = " ".join(str(said["License"] or "").split())
+    text = " ".join(str(said.get("License") or "").split())
     # Some put the whole text there.
     return text if 0 < len(text) <= _LONGEST_LICENCE else None
 
