@@ -189,9 +189,15 @@ def test_a_stream_that_is_refused_is_asked_for_again(stub, visit, expect):
     expect(page.locator("header")).to_contain_text("later", timeout=15_000)
 
 
+def may_stop(page, expect):
+    """Wait until the page knows who looks: before that nobody may do anything."""
+    expect(page.get_by_role("button", name="Stop chaos")).to_be_visible()
+
+
 def test_the_kill_switch_is_one_key_and_one_more(stub, visit, expect):
     """From any view `k` asks, Enter stops, Escape does not, and the focus returns where it was."""
     page = visit(stub.page + "#/slos")
+    may_stop(page, expect)
     link = page.get_by_role("link", name="Events")
     link.focus()
     page.keyboard.press("k")
@@ -385,6 +391,7 @@ def test_a_view_that_fails_takes_nothing_else_with_it(stub, visit, expect):
     stub.make = lambda: pictures.picture(routes=[None])
     page = visit(stub.page, expected=["Cannot read properties of null"])
     expect(page.locator("main")).to_contain_text("This view has failed: Cannot read properties of null")
+    may_stop(page, expect)
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     expect(page.locator(".notice")).to_contain_text("Stop all chaos: done")

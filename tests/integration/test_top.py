@@ -76,10 +76,24 @@ class Terminal:
         os.close(self.slave)
 
 
+def await_load(place, seconds=60.0):
+    """Come back when every process is in the picture and requests are: what is drawn once must not be drawn too soon."""
+    known = {"authorization": f"Bearer {place['token']}"}
+    with httpx.Client(base_url=place["url"], headers=known, trust_env=False, timeout=20.0) as http:
+        deadline = time.monotonic() + seconds
+        while True:
+            picture = http.get("api/picture").json()
+            if picture["routes"] and len(picture["sources"]) == 4:
+                return
+            assert time.monotonic() < deadline, picture
+            time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """The live demo."""
     with live("--seed", "3", folder=tmp_path_factory.mktemp("live")) as (process, where):
+        await_load(where)
         yield where
         process.send_signal(signal.SIGTERM)
         process.wait(20)
