@@ -6,6 +6,7 @@ Falco (``fd.sip.name``); patterns over names have no form there, and stand in th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import TYPE_CHECKING, Final
@@ -44,7 +45,7 @@ def falco_rules(rules: RuntimeRules, *, service: str, scope: str, priority: str 
     check.finish()
     name = re.sub(r"[^a-z0-9]+", "_", service.lower()).strip("_") or "service"
     lines = [f"# What {service} may do, for Falco: the lists of its RuntimeRules.", ""]
-    lines += [f"- macro: somaresil_{name}", f"  condition: ({scope})", ""]
+    lines += [f"- macro: somaresil_{name}", f"  condition: {_quoted(f'({scope})')}", ""]
     for text in (_processes(rules, name), _hosts(rules, name), _writes(rules, name), _native(rules, name)):
         lines += _rules(text, name, service, priority)
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -65,10 +66,10 @@ def _rules(parts: tuple[str, str, str, str] | None, name: str, service: str, pri
     kind, what, condition, output = parts
     yield from (line for line in condition.splitlines() if line.startswith("#"))
     told = " and ".join(line for line in condition.splitlines() if not line.startswith("#"))
-    yield f"- rule: somaresil {service} {kind}"
-    yield f"  desc: {service} {what} that is in no list of its rules"
-    yield f"  condition: somaresil_{name} and {told}"
-    yield f'  output: "{service} {what} that is in no list ({output} process=%proc.cmdline container=%container.id)"'
+    yield f"- rule: {_quoted(f'somaresil {service} {kind}')}"
+    yield f"  desc: {_quoted(f'{service} {what} that is in no list of its rules')}"
+    yield f"  condition: {_quoted(f'somaresil_{name} and {told}')}"
+    yield f"  output: {_quoted(f'{service} {what} that is in no list ({output} process=%proc.cmdline container=%container.id)')}"
     yield f"  priority: {priority}"
     yield f"  tags: [somaresil, {kind}]"
     yield ""
@@ -137,6 +138,11 @@ def _below(field: str, root: str) -> str:
 
 def _list(items: Iterable[str]) -> str:
     return ", ".join(item if _BARE.fullmatch(item) else f'"{_text(item)}"' for item in items)
+
+
+def _quoted(text: str) -> str:
+    """A scalar of YAML that holds whatever name there is: a string of JSON is one of YAML 1.2 too."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _text(text: str) -> str:

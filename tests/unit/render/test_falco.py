@@ -61,6 +61,14 @@ def test_no_folder_can_end_its_own_text(folder):
     assert len(yaml.safe_load(text)) == 2
 
 
+@pytest.mark.parametrize("service", ["{", "a:{b", "0", "--", "a{b}"])
+def test_a_name_that_yaml_would_read_otherwise_is_text(service):
+    text = falco_rules(RuntimeRules(processes=(), hosts=("10.0.0.0/8",)), service=service, scope=SCOPE)
+    _, processes, hosts = yaml.safe_load(text)
+    assert processes["rule"] == f"somaresil {service} processes"
+    assert hosts["desc"] == f"{service} speaks to a host that is in no list of its rules"
+
+
 def test_the_command_writes_it_from_a_file_and_says_what_is_missing(tmp_path, capsys):
     file = tmp_path / "rules.toml"
     file.write_text("[runtime]\nprocesses = []\n", encoding="utf-8")
