@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nox
 
@@ -38,32 +39,36 @@ SUPPORTED = [
 PACKAGE = ".[demo,otel,pytest]"
 KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
 """pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
-ONCE = (
-    "tests/browser",
-    "tests/docs",
-    "tests/planted",
-    "tests/security",
+ELSEWHERE = ("tests/browser", "tests/docs")
+"""What has a session of its own."""
+WAITING = ("tests/integration", "tests/planted", "tests/security")
+"""Tests that mostly wait for other processes: one more of them runs at once than there are cores."""
+EVERYWHERE = (
+    "tests/behaviour",
+    "tests/plugin",
+    "tests/unit",
     *(
         f"tests/integration/test_{name}.py"
         for name in (
-            "argo_conditions",
-            "boards",
-            "demo",
-            "demo_canary",
-            "engine_schemas",
-            "haproxy_weights",
-            "kubernetes",
-            "locust",
-            "nginx_weights",
-            "perf_tools",
-            "prometheus",
-            "rendered_proxies",
-            "stack",
-            "verdict_peers",
+            "asgi_uvicorn",
+            "canary_uvicorn",
+            "dashboard_workers",
+            "journal_processes",
+            "kill_switch",
+            "logs",
+            "multiprocess",
+            "otlp",
+            "redis",
+            "servers",
+            "slo_workers",
         )
     ),
 )
-"""Tests that take long and ask less of the Python than of what it runs: pages, searches, and whole systems of several programs."""
+"""What is run on every Python: it depends on the interpreter, its threads, forks and sockets.
+
+All the rest asks less of the Python than of what it runs, or is arithmetic, and runs on the oldest one."""
+ONCE = ("tests/unit/drill/test_simulation.py", "tests/unit/canary/test_render.py", "tests/unit/testing/test_pytest_plugin.py")
+"""What is none the less run on the oldest Python alone: it takes long."""
 SLOWEST = ("--durations", "40", "--durations-min", "4")
 """What pytest tells of tests that take long."""
 MEASURED = ("unit", "property", "behaviour")
@@ -71,8 +76,6 @@ MEASURED = ("unit", "property", "behaviour")
 GO_PEERS = ("golang-go", "golang-github-hashicorp-go-retryablehttp-dev", "golang-github-antonmedv-expr-dev")
 """What tests/peers is built with: the libraries with which engines of canaries ask."""
 GO_SOURCES = Path("/usr/share/gocode/src/github.com")
-MEASURE = "MEASURE_COVERAGE"
-"""Set this variable, and session tests measures what session coverage does."""
 FUZZ_SECONDS = 240
 """Seconds that a parser is fuzzed at most."""
 BRANCH_FLOOR = 95
@@ -196,14 +199,16 @@ def _debian(session: nox.Session, *packages: str) -> None:
             session.log(f"Debian package {package} could not be installed; what depends on it is skipped by name.")
 
 
-def _pytest(session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("python", "-m", "pytest")) -> None:
-    """Run pytest on both cores; a test that hangs is ended by name, not by the build machine."""
-    session.run(*prefix, "-n", "auto", "--dist", "worksteal", "--timeout", "180", *SLOWEST, *arguments, env=KEEP_COMPILED)
+def _pytest(
+    session: nox.Session, *arguments: str, prefix: tuple[str, ...] = ("python", "-m", "pytest"), workers: int | str = "auto", **options: Any
+) -> None:
+    """Run pytest on all cores; a test that hangs is ended by name, not by the build machine."""
+    session.run(*prefix, "-n", str(workers), "--dist", "worksteal", "--timeout", "180", *SLOWEST, *arguments, env=KEEP_COMPILED, **options)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run all tests against the built package on the oldest Python, and on every other one what depends on the Python."""
+    """Run the tests against the built package: all of them on the oldest Python, and on every other one what depends on the Python."""
     servers = (
         "haproxy",
         "nginx-light",
@@ -218,15 +223,22 @@ def tests(session: nox.Session) -> None:
     for version in MISSING:
         session.notify(f"tests-{version}")
     session.install(PACKAGE, *_group("test"))
-    if session.python != PYTHONS[0]:
-        _pytest(session, *(session.posargs or [f"--ignore={path}" for path in ONCE]))
-    elif session.posargs or not os.environ.get(MEASURE):
+    if session.posargs:
         _pytest(session, *session.posargs)
+    elif session.python != PYTHONS[0]:
+        _pytest(session, *(f"--ignore={path}" for path in ONCE), *EVERYWHERE)
     else:
-        # What the session coverage would run, and then the rest: on a build machine each test runs once.
-        session.install(*_group("coverage"))
-        _measure_coverage(session)
-        _pytest(session, *(f"--ignore={folder}" for folder in _folders_of(*MEASURED)), "tests")
+        failed = []
+        for workers, chosen in (
+            ("auto", [*(f"--ignore={folder}" for folder in (*ELSEWHERE, *WAITING)), "tests"]),
+            ((os.cpu_count() or 1) + 1, WAITING),
+        ):
+            try:
+                _pytest(session, *chosen, workers=workers)
+            except nox.command.CommandFailed:
+                failed.append(" ".join(chosen))
+        if failed:
+            session.error(f"failed: {'; '.join(failed)}")
 
 
 def _absent(version: str) -> None:
@@ -340,17 +352,26 @@ PARTS = (["benchmarks/overhead.py", "--otel"],)
 """What a script measures only when it is asked to."""
 
 
-def _run_benchmarks(session: nox.Session, *arguments: str) -> None:
-    """Run every benchmark, also after one has failed, and fail with the names of those that did."""
+def _run_benchmarks(session: nox.Session, *arguments: str, lanes: int = 1) -> None:
+    """Run every benchmark, also after one has failed, and fail with the names of those that did; with several lanes no figure is of worth."""
     scripts = _benchmarks()
     if not scripts:
         session.error("benchmarks/ has no script")
-    failed = []
-    for command in (*([script] for script in scripts), *PARTS):
-        try:
-            session.run("python", *command, *arguments)
-        except nox.command.CommandFailed:
-            failed.append(" ".join(command))
+    commands = [*([script] for script in scripts), *PARTS]
+    environment = {**os.environ, "PATH": os.pathsep.join([str(session.bin), os.environ.get("PATH", "")])}
+
+    def run(command: list[str]) -> int:
+        whole = [str(Path(session.bin) / "python"), *command, *arguments]
+        if lanes == 1:
+            return subprocess.run(whole, check=False, env=environment).returncode
+        done = subprocess.run(whole, check=False, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        sys.stdout.write(f"\n$ {' '.join(command)}\n{done.stdout}")
+        sys.stdout.flush()
+        return done.returncode
+
+    with ThreadPoolExecutor(lanes) as pool:
+        codes = list(pool.map(run, commands))
+    failed = [" ".join(command) for command, code in zip(commands, codes, strict=True) if code]
     if failed:
         session.error(f"failed: {', '.join(failed)}")
 
@@ -366,7 +387,7 @@ def bench(session: nox.Session) -> None:
 def bench_smoke(session: nox.Session) -> None:
     """Run each benchmark briefly: it works, whatever this machine's speed."""
     session.install(PACKAGE, *_group("bench"))
-    _run_benchmarks(session, "--quick", *session.posargs)
+    _run_benchmarks(session, "--quick", *session.posargs, lanes=os.cpu_count() or 1)
 
 
 @nox.session
