@@ -353,7 +353,7 @@ PARTS = (["benchmarks/overhead.py", "--otel"],)
 
 
 def _run_benchmarks(session: nox.Session, *arguments: str, lanes: int = 1) -> None:
-    """Run every benchmark, also after one has failed, and fail with the names of those that did; with several lanes no figure is of worth."""
+    """Run every benchmark, also after one has failed, and fail with the names of those that did; in several lanes no figure is of worth."""
     scripts = _benchmarks()
     if not scripts:
         session.error("benchmarks/ has no script")
