@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["PARTS_OF_A_CLOCK", "STEERED", "GuardedClock", "ManualClock", "SteeredClock", "SystemClock", "is_ours"]

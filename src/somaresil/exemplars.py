@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["LONGEST", "SLOW", "Exemplar", "Tap", "Traces", "slow_from", "value_of"]

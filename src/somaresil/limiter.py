@@ -17,7 +17,7 @@ from somaresil.model.ratelimit import SLACK, Claim, Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.outcome import Outcome
     from somaresil.policy.ratelimit import RateLimit, RateWindow
     from somaresil.runtime import Runtime, Waiter

@@ -10,7 +10,7 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
 
 __all__ = ["Patrol"]
 

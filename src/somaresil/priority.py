@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.chance import Chance
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["CLASSES", "Caller", "Prioritizer", "caller", "enter", "leave", "priority"]

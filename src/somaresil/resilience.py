@@ -25,11 +25,12 @@ from somaresil.clock import PARTS_OF_A_CLOCK, STEERED, GuardedClock, SystemClock
 from somaresil.config import Checker, did_you_mean
 from somaresil.deadline import DeadlineScope
 from somaresil.errors import ConfigurationError
-from somaresil.events import DeploymentMarked, Event, Listeners
+from somaresil.events import DeploymentMarked, Event
 from somaresil.exemplars import SLOW, Traces
 from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.core import configuring
 from somaresil.limiter import RateLimiter
+from somaresil.listeners import Listeners
 from somaresil.logcontext import LogContext
 from somaresil.model.histogram import merge_bounds
 from somaresil.model.selector import matches
@@ -57,8 +58,9 @@ if TYPE_CHECKING:
     from somaresil.chaos.run import ExperimentRun
     from somaresil.dashboard.app import DashboardApp
     from somaresil.dashboard.people import DashboardOptions, Open
-    from somaresil.events import CallEnded, Listener
+    from somaresil.events import CallEnded
     from somaresil.guard.change import Change
+    from somaresil.listeners import Listener
     from somaresil.mounted.auth import Authenticator
     from somaresil.outcome import Classifier
     from somaresil.policy.adaptive import AdaptiveLimit

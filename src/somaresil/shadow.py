@@ -14,7 +14,7 @@ from somaresil.events import ShadowDecision
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["Shadow"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from somaresil.chance import Chance
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.noted import Noted
     from somaresil.recorder import Recorder
     from somaresil.shadow import Shadow

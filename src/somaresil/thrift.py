@@ -10,7 +10,7 @@ from somaresil.model.thrift import Thrift
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["BudgetScale"]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import asyncio
     import threading
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.model.breaker import Breaker, Permit, Transition
     from somaresil.outcome import Fatal, Outcome
     from somaresil.runtime import Runtime

@@ -9,7 +9,8 @@ import typing
 import pytest
 
 from somaresil import events
-from somaresil.events import CallEnded, DefectFound, FallbackUsed, IncidentClosed, Listeners
+from somaresil.events import CallEnded, DefectFound, FallbackUsed, IncidentClosed
+from somaresil.listeners import Listeners
 
 ENDED = CallEnded("llm", 1.0, "bad", "Boom", 0.5, injected=False)
 FELL_BACK = FallbackUsed("llm", 1.0, "Boom")

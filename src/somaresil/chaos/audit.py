@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from somaresil.chaos.config import ChaosConfig
     from somaresil.chaos.permission import Place
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["ACTOR_VARIABLE", "AuditEntry", "AuditLog", "acting", "acting_here", "summary"]

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.chaos.run import ExperimentRun
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = [

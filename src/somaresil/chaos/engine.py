@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from somaresil.chaos.plan import Corrupters, ErrorMakers
     from somaresil.chaos.process import ProcessFault
     from somaresil.chaos.split import Split
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["ChaosEngine"]

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.typing import Call, Clock
 
 __all__ = ["Grade", "Grader"]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from somaresil.chaos.process import ProcessFault, Warden
     from somaresil.chaos.run import ExperimentRun, Hit
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.typing import FaultRule
 
 __all__ = ["Placement", "paths_of"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from somaresil.chaos.config import ChaosCeilings, ChaosConfig
     from somaresil.chaos.run import ExperimentRun
     from somaresil.config import Checker
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
 
 __all__ = ["ProcessFault", "Warden", "begins_nothing"]
 

@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from somaresil.chaos.flight import RequestRun
     from somaresil.chaos.plan import ErrorMakers, FaultWindow
     from somaresil.chaos.run import ExperimentRun
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["ACCEPTED", "IGNORED", "Outgoing", "PlanInFlight", "RequestPlans"]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from somaresil.chaos.active import ActiveFaults
     from somaresil.chaos.effect import Effect
     from somaresil.chaos.split import Split
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.runtime import Runtime, Waiter
     from somaresil.typing import Clock
 

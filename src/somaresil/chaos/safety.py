@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from somaresil.chaos.permission import Place
     from somaresil.chaos.run import ExperimentRun
     from somaresil.config import Checker
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["LEVER", "STOP_ALL", "Safety"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from somaresil.chaos.run import ExperimentRun
     from somaresil.chaos.strikes import Decision
     from somaresil.chaos.transforms import Transform
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.runtime import Runtime
     from somaresil.typing import Clock
 

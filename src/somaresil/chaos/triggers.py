@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from somaresil.chaos.config import ChaosConfig
     from somaresil.config import Checker
-    from somaresil.events import Event, Listeners
+    from somaresil.events import Event
+    from somaresil.listeners import Listeners
 
 __all__ = ["AFTER", "FACTS", "HEADER", "Numbers", "Prerequisite", "Where", "aims_at", "check_after", "check_where", "rate_at", "wants"]
 

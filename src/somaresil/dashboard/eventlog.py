@@ -24,7 +24,8 @@ from somaresil.eventtext import facts, harmless, in_words, level_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from somaresil.events import Event, Listeners
+    from somaresil.events import Event
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["KINDS", "MOST_EVENTS", "OF_CALLS", "EventLog"]

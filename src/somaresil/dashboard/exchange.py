@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from somaresil.config import Checker
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["Exchange", "Gone", "Unanswered", "check_folder"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from somaresil.dashboard.sources import Sources
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.mounted.request import Receive, Send
     from somaresil.typing import Clock
 

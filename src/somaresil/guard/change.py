@@ -21,7 +21,7 @@ from somaresil.guard.options import GuardOptions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
 
 __all__ = [
     "FIXED",

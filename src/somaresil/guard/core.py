@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from somaresil.chance import Chance
-    from somaresil.events import Listeners
     from somaresil.expiry import Expiry
     from somaresil.guard.call import Call
     from somaresil.guard.description import Description
     from somaresil.guard.measure import Hears
+    from somaresil.listeners import Listeners
     from somaresil.policy.adaptive import AdaptivePolicy
     from somaresil.policy.breaker import BreakerPolicy
     from somaresil.policy.bulkhead import BulkheadPolicy

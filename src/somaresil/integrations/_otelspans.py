@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from somaresil._version import __version__
 from somaresil.config import Checker
-from somaresil.events import Listeners
 from somaresil.eventtext import harmless
 from somaresil.guard.shape import Shape, check_decoratable, shape_of
 from somaresil.integrations._baggage import own_baggage
+from somaresil.listeners import Listeners
 from somaresil.templates import UNMATCHED, route_template
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from somaresil.integrations._lograte import RateLimitFilter
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from somaresil.events import Event, Listener
+    from somaresil.events import Event
+    from somaresil.listeners import Listener
     from somaresil.resilience import Resilience
 
 __all__ = ["DEFAULT_LEVELS", "RateLimitFilter", "ResilienceFilter", "log_events"]

@@ -32,10 +32,10 @@ from opentelemetry.trace import SpanContext, StatusCode, TraceFlags, get_current
 
 from somaresil.clock import SystemClock
 from somaresil.config import Checker
-from somaresil.events import Listeners
 from somaresil.exemplars import SLOW
 from somaresil.forks import unwatch, watch
 from somaresil.integrations._exemplars import TAILS
+from somaresil.listeners import Listeners
 from somaresil.model.selector import matches
 
 if TYPE_CHECKING:

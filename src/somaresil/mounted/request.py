@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from somaresil.config import Checker
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.mounted.auth import Authenticator
     from somaresil.typing import Clock
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from somaresil.chance import Chance
-    from somaresil.events import Event, Listeners
+    from somaresil.events import Event
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.model.pool import Spread
     from somaresil.pool.options import Endpoint, PoolOptions
     from somaresil.typing import Clock

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from somaresil.chance import Chance
-    from somaresil.events import Listeners
     from somaresil.guard import Guard
+    from somaresil.listeners import Listeners
     from somaresil.model.ejection import Cause
     from somaresil.pool.balance import PoolView, Visit
     from somaresil.typing import Call, Clock

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from somaresil.errors import Problem
-    from somaresil.events import Listeners
     from somaresil.guard.core import Guard, Prepared
     from somaresil.guard.lint import Finding
     from somaresil.guard.options import GuardOptions
+    from somaresil.listeners import Listeners
     from somaresil.typing import Clock
 
 __all__ = ["Settings", "Unused", "read_entries", "warn"]

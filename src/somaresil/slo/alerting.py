@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
-    from somaresil.events import Event, Listeners
+    from somaresil.events import Event
+    from somaresil.listeners import Listeners
     from somaresil.model.slo import Condition, Severity
     from somaresil.slo.store import SliStore
     from somaresil.slo.tracker import SLOTracker

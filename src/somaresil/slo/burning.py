@@ -21,7 +21,7 @@ from somaresil.slo.series import Composite
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.slo.incidents import IncidentLog
     from somaresil.slo.series import Events
     from somaresil.typing import Clock

@@ -31,7 +31,7 @@ from somaresil.slo.durations import Durations
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.recorder import Recorder
     from somaresil.typing import Clock
 

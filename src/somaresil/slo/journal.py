@@ -20,7 +20,7 @@ from somaresil.slo.records import HOUR, Deployment, Hour, Journaled, JournaledIn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.slo.tracker import SLOTracker
     from somaresil.typing import Clock
 

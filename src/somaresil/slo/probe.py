@@ -12,7 +12,7 @@ from somaresil.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.pace import Measured
     from somaresil.slo.groups import Groups
     from somaresil.slo.objective import SLO

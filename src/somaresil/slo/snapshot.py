@@ -31,7 +31,7 @@ from somaresil.slo.store import Reading
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.slo.objective import SLO
     from somaresil.slo.series import Series
     from somaresil.typing import Clock

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
     from somaresil.recorder import Recorder
     from somaresil.slo.series import Events
     from somaresil.slo.store import SliStore

@@ -11,7 +11,8 @@ import pytest
 from somaresil import Outcome, asgi, exchange, routes, templates
 from somaresil.chaos.placing import Placement
 from somaresil.chaos.run import ExperimentRun
-from somaresil.events import DefectFound, Listeners
+from somaresil.events import DefectFound
+from somaresil.listeners import Listeners
 from somaresil.recorder import Recorder
 from somaresil.slo.series import Series
 from tests.unit.asgi.kit import START, Stand, body, says

@@ -9,7 +9,7 @@ import pytest
 from somaresil import events
 from somaresil.clock import ManualClock
 from somaresil.dashboard.eventlog import KINDS, MOST_EVENTS, OF_CALLS, EventLog
-from somaresil.events import Listeners
+from somaresil.listeners import Listeners
 
 
 @pytest.fixture

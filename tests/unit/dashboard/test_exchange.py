@@ -17,7 +17,7 @@ import pytest
 from somaresil.clock import SystemClock
 from somaresil.config import Checker
 from somaresil.dashboard.exchange import Exchange, Gone, Unanswered, check_folder
-from somaresil.events import Listeners
+from somaresil.listeners import Listeners
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 

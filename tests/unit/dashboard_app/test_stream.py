@@ -12,7 +12,8 @@ import pytest
 from somaresil import SystemClock
 from somaresil.dashboard import stream as streams
 from somaresil.dashboard.stream import Frame, Hub, Pace
-from somaresil.events import DefectFound, Listeners
+from somaresil.events import DefectFound
+from somaresil.listeners import Listeners
 from tests.unit.dashboard_app.kit import Listener, Stand, messages
 
 pytestmark = pytest.mark.asyncio

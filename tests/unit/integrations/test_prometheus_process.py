@@ -7,9 +7,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from somaresil import ChaosConfig, ChaosExperiment, ManualClock, Resilience
-from somaresil.events import DefectFound, Listeners
+from somaresil.events import DefectFound
 from somaresil.integrations._readings import Reader, add_up
 from somaresil.integrations.prometheus import install
+from somaresil.listeners import Listeners
 
 
 @pytest.fixture

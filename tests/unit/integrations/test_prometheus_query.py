@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from somaresil import ChaosConfig, ConfigurationError, ManualClock, Resilience
 from somaresil.chaos.conditions import World
-from somaresil.events import Listeners
 from somaresil.integrations import _prometheus_api
 from somaresil.integrations.prometheus_query import PrometheusQuery, ask
+from somaresil.listeners import Listeners
 
 NOW = 1_700_000_000.0
 

@@ -6,7 +6,8 @@ import pytest
 
 from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError, ManualClock, Outcome
 from somaresil.chance import Chance
-from somaresil.events import BreakerChanged, CallEnded, DefectFound, Listeners
+from somaresil.events import BreakerChanged, CallEnded, DefectFound
+from somaresil.listeners import Listeners
 from somaresil.model.breaker import Breaker, IllegalTransition, State, Tally
 from somaresil.noted import Noted
 from somaresil.recorder import Recorder

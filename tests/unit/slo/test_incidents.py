@@ -9,7 +9,8 @@ import pytest
 
 from somaresil import CircuitBreaker, CircuitOpen, ConfigurationError, Resilience
 from somaresil.clock import ManualClock
-from somaresil.events import BreakerChanged, IncidentClosed, IncidentOpened, Listeners
+from somaresil.events import BreakerChanged, IncidentClosed, IncidentOpened
+from somaresil.listeners import Listeners
 from somaresil.slo.durations import RECOVERY_BOUNDS
 from somaresil.slo.incidents import IncidentLog
 from tests.unit.slo.kit import DAY, HOUR, bad, breaker, good, process, recovery

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from somaresil.chaos.network.sink import Sink
     from somaresil.chaos.network.targets import Address, NetTarget
     from somaresil.chaos.run import ExperimentRun
-    from somaresil.events import Listeners
+    from somaresil.listeners import Listeners
 
 __all__ = ["BLACKHOLE", "DROP", "LOSS", "MODES", "REFUSE", "RESET", "Cut", "telling"]
 
