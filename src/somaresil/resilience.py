@@ -28,7 +28,7 @@ from somaresil.errors import ConfigurationError
 from somaresil.events import DeploymentMarked, Event
 from somaresil.exemplars import SLOW, Traces
 from somaresil.guard import Guard, GuardOptions
-from somaresil.guard.core import configuring
+from somaresil.guard.assembly import configuring
 from somaresil.limiter import RateLimiter
 from somaresil.listeners import Listeners
 from somaresil.logcontext import LogContext

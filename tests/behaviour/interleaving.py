@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from somaresil import Bulkhead, CircuitBreaker, ManualClock, Outcome, Rejected, Resilience
 from somaresil.events import BreakerChanged
-from somaresil.guard.core import LAYERS
+from somaresil.guard.assembly import LAYERS
 from somaresil.model.breaker import State
 from tests.behaviour.kit import PATIENCE, one_strike
 

@@ -12,8 +12,6 @@ the policies. ``tests/property/test_two_paths.py`` holds the two paths to equal 
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
@@ -22,11 +20,12 @@ from somaresil.deadline import current
 from somaresil.errors import BulkheadFull, CircuitOpen, DeadlineExceeded, LoadShed, RateLimited, Rejected
 from somaresil.events import CallEnded
 from somaresil.guard import block
-from somaresil.guard.call import CoroutineCall, FunctionCall, callee, judge
+from somaresil.guard.assembly import Assembly, configuring
+from somaresil.guard.call import CoroutineCall, FunctionCall, judge
 from somaresil.guard.change import changes_between, tell
 from somaresil.guard.express import express, lane_of
 from somaresil.guard.fit import check_called, check_decorated
-from somaresil.guard.keyed import Keyed, KeyedBreakers
+from somaresil.guard.keyed import Keyed
 from somaresil.guard.measure import report
 from somaresil.guard.options import GuardOptions, check_known
 from somaresil.guard.shape import Shape, shape_of
@@ -34,7 +33,6 @@ from somaresil.guard.wrap import decorate, plain_wrapper
 from somaresil.model.breaker import Permit
 from somaresil.noted import Noted
 from somaresil.outcome import Outcome
-from somaresil.policy.fault import FaultPoint
 from somaresil.recorder import label_of
 from somaresil.runtime import Asyncio, Blocking, Carried, run_sync, set_context, shorten
 from somaresil.shadow import Shadow
@@ -48,27 +46,14 @@ if TYPE_CHECKING:
     from somaresil.expiry import Expiry
     from somaresil.guard.call import Call
     from somaresil.guard.description import Description
-    from somaresil.guard.measure import Hears
     from somaresil.listeners import Listeners
-    from somaresil.policy.adaptive import AdaptivePolicy
     from somaresil.policy.breaker import BreakerPolicy
-    from somaresil.policy.bulkhead import BulkheadPolicy
-    from somaresil.policy.fallback import FallbackPolicy
     from somaresil.policy.hedge import HedgePolicy
-    from somaresil.policy.ratelimit import RateLimitPolicy
-    from somaresil.policy.retry import RetryPolicy
-    from somaresil.policy.singleflight import SingleFlightPolicy
-    from somaresil.policy.stale import StaleCachePolicy
-    from somaresil.policy.throttle import ThrottlePolicy
-    from somaresil.policy.timeout import TimeoutPolicy
     from somaresil.recorder import Recorder
     from somaresil.thrift import BudgetScale
     from somaresil.typing import Clock, Next
 
-__all__ = ["LAYERS", "Guard", "Prepared", "configuring"]
-
-LAYERS: Final = ("fallback", "single_flight", "hedge", "retry", "throttle", "breaker", "rate_limit", "bulkhead", "timeout")
-"""The policies a guard may have, outermost first. Each is an option of that name and a slot of the guard."""
+__all__ = ["Guard"]
 
 _REJECTED: Final = Outcome.REJECTED
 _REFUSES: Final[tuple[tuple[str, type[Rejected]], ...]] = (
@@ -84,45 +69,22 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 
-class Guard:
+class Guard(Assembly):
     """Guards calls under one name. Made by :meth:`Resilience.guard`; decorator, context manager and caller in one."""
 
     __slots__ = (
-        "_chain",
-        "_core",
-        "_has_keys",
         "_refuses",
-        "_site",
         "blocking",
         "blocks",
-        "breaker",
-        "bulkhead",
-        "clock",
         "coded",
         "express",
-        "fallback",
-        "faults",
         "has_streams",
-        "hedge",
         "lane",
-        "listeners",
         "monotonic",
-        "name",
         "observers",
-        "options",
-        "particular",
-        "probes",
-        "rate_limit",
-        "recorder",
         "rescues",
-        "retry",
-        "single_flight",
         "suspending",
-        "switch",
-        "throttle",
-        "timeout",
         "where",
-        "within_hedge",
     )
 
     def __init__(
@@ -138,28 +100,13 @@ class Guard:
         scale: BudgetScale | None = None,
     ) -> None:
         """Build the policies; ``recorder`` counts the calls and holds the switch."""
-        self.name = name
+        site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners), ignored or Noted(), scale)
+        super().__init__(site)
         self.where = ""
         """File and line where the guard was first asked for."""
-        self.recorder = recorder
-        self.switch = recorder.switch
-        self.clock = clock
         self.monotonic = clock.monotonic
-        self.listeners = listeners
-        self._site = Site(name, recorder, clock, chance, listeners, Shadow(name, clock, listeners), ignored or Noted(), scale)
         self.blocking = Blocking(clock)
         self.suspending = Asyncio(clock)
-        self.faults = FaultPoint(self.switch)
-        self.fallback: FallbackPolicy | StaleCachePolicy | None = None
-        self.single_flight: SingleFlightPolicy | None = None
-        self.hedge: HedgePolicy | None = None
-        self.retry: RetryPolicy | None = None
-        self.throttle: ThrottlePolicy | None = None
-        self.breaker: BreakerPolicy | None = None
-        self.rate_limit: RateLimitPolicy | None = None
-        self.bulkhead: BulkheadPolicy | AdaptivePolicy | None = None
-        self.timeout: TimeoutPolicy | None = None
-        self._has_keys = False
         self.has_streams = False
         """Whether it guards a generator, of either kind: only then has it items that a fault can cut off."""
         self.blocks: dict[Call, None] | None = None
@@ -170,31 +117,14 @@ class Guard:
         """The :class:`~somaresil.guard.express.Lane` for coroutine functions, and what its hedge does when the delay is over.
 
         A plain tuple is taken apart faster."""
-        self._core: Next = callee
-        self.within_hedge: Next
-        """What is inside of the hedge, or would be."""
         self.observers: tuple[Callable[[CallEnded], object], ...] = ()
-        self.probes: tuple[Hears, ...] = ()
-        """Objectives and canaries that have to be told of each call."""
-        self.options = GuardOptions()
-        self.coded = options
+        self.coded = self.options
         """What the code has made it with, before anything from outside was laid on top."""
         self.commit(self.prepare(options))
 
     def __repr__(self) -> str:
         """Name and pipeline."""
         return f"<Guard {self.name!r}: {' > '.join(self.pipeline)}>"
-
-    @property
-    def pipeline(self) -> tuple[str, ...]:
-        """The parts that a call passes on the full path, outermost first."""
-        inmost = "pool" if self.is_pool else "callee"
-        return ("record", *(layer for layer in LAYERS if getattr(self, layer) is not None), "fault", inmost)
-
-    @property
-    def is_pool(self) -> bool:
-        """Whether its calls go to endpoints, each below a guard of its own."""
-        return self._core is not callee
 
     def description(self, *, deadline: float | None = None) -> Description:
         """What it does to a call, what a call can come to, what is surely wrong. ``deadline``: seconds that its callers wait, if known."""
@@ -205,17 +135,6 @@ class Guard:
     def describe(self) -> str:
         """:meth:`description` as text: ``print(guard.describe())``."""
         return str(self.description())
-
-    def keys(self) -> KeyedBreakers | None:
-        """The circuits of its keys, made when they are first asked for; None: it has no breaker that could be the model for them."""
-        self._has_keys = True
-        breaker = self.breaker
-        if breaker is None or not breaker.options.per_key:
-            return None
-        if breaker.keys is None:
-            with configuring:
-                breaker.keys = breaker.keys or KeyedBreakers(breaker, self._site)
-        return breaker.keys
 
     def rejections(self) -> dict[str, int]:
         """How many calls were refused before they began, by reason: ``circuit_open``, ``bulkhead_full``, ``rate_limited`` and so on."""
@@ -302,20 +221,6 @@ class Guard:
             self.coded = self.coded.changed(self.name, options)
             changes = changes_between(self.name, before, self.options)
         tell(self.listeners, self.clock.time(), changes)
-
-    def route(self, core: Next) -> None:
-        """Have ``core`` answer the calls in place of their callee, which it may call through other guards: that is what a pool does."""
-        with configuring:
-            self._core = core
-            self.commit(self.prepare(self.options))
-            self.switch.hold("pool")
-
-    def measure(self, probes: tuple[Hears, ...]) -> None:
-        """Tell these of the end of every call, and nobody else. Done before the first call."""
-        with configuring:
-            self.probes = probes
-            self.switch.hold("objective", held=any(probe.needs_every_call for probe in probes))
-            self.commit(self.prepare(self.options))
 
     def observe(self, observer: Callable[[CallEnded], object], attempts: Callable[[str], object] | None = None) -> None:
         """Tell ``observer`` of the end of every call, good ones as well, until :meth:`unobserve`. See :meth:`Resilience.observe`."""
@@ -538,69 +443,11 @@ class Guard:
         except Exception as defect:  # noqa: BLE001 - a window that cannot be rolled must not cost the count of this call as well
             self.listeners.defect("rolling the windows", defect, self.clock.time())
 
-    def note_misfits(self, check: Checker, options: GuardOptions, prefix: str = "") -> None:
-        """Note what these options ask of this guard that it cannot do."""
-        slow = None if options.breaker is None else options.breaker.slow_call_duration
-        if slow is not None and slow not in self.recorder.bounds:
-            path = f"{prefix}breaker.slow_call_duration"
-            check.problem(path, slow, f"one of the bounds {self.recorder.bounds}", "set it when the guard is made")
-        if options.hedge is not None and not options.idempotent:
-            allowed = "True, the name of the argument that holds the key, or a function that returns the key"
-            hint = "a hedge calls again while the first attempt is still running"
-            check.problem(f"{prefix}idempotent", options.idempotent, allowed, hint)
-
-    def prepare(self, options: GuardOptions) -> Prepared:
-        """Make everything that these options need and that is not there; nothing is changed. Give it to :meth:`commit` or :meth:`discard`.
-
-        Raises :class:`~somaresil.errors.ConfigurationError` for what :meth:`note_misfits` notes. Hold :data:`configuring` from here on.
-        """
-        check = Checker(f"guard({self.name!r})")
-        self.note_misfits(check, options)
-        check.finish()
-        ready = Prepared(options, {})
-        try:
-            for layer in LAYERS:
-                if getattr(self, layer) is None and getattr(options, layer) is not None:
-                    ready.built[layer] = getattr(options, layer).build(self._site)
-        except BaseException:
-            self.discard(ready)
-            raise
-        return ready
-
-    def discard(self, ready: Prepared) -> None:
-        """Forget what was prepared."""
-        for policy in ready.built.values():
-            _retire(policy)
-
-    def commit(self, ready: Prepared) -> None:
-        """Work by other options from now on. Never raises."""
-        before, options = self.options, ready.options
-        self.options = options
-        chain: Next = MethodType(self.faults.__call__, self._core)
-        for layer in reversed(LAYERS):
-            try:
-                self._place(layer, ready.built.get(layer), getattr(before, layer), getattr(options, layer))
-            except Exception as defect:  # noqa: BLE001 - the other policies, and the other guards, get their new options all the same
-                self.listeners.defect(f"the {layer} of guard {self.name}, taking over new options", defect, self.clock.time())
-            policy = getattr(self, layer)
-            if layer == "hedge":
-                self.within_hedge = chain
-            if policy is not None:
-                # A method bound twice, to the policy and to what is inside it: half the size of a functools.partial, and called faster.
-                chain = MethodType(policy.__call__, chain)
-        self._chain = chain
-        chosen = ((layer, getattr(options, layer)) for layer in LAYERS)
-        self.particular = tuple((layer, option) for layer, option in chosen if hasattr(option, "unfit"))
-        """The options that are not for every kind of function."""
-        if self._has_keys:
-            # A breaker that has come in the place of another one.
-            self.keys()
+    def _assembled(self) -> None:
         self.rescues = self.fallback is not None or self.retry is not None
         """Whether a call that failed once may still end well."""
         self._refuses = None if self.rescues or self.probes else self.breaker
         """The breaker, when nobody outside it has a say about a call that it refuses."""
-        # One that judges errors only is asked when there is one.
-        self.switch.hold("classify", held=options.classify is not None and getattr(options.classify, "judges_results", True))
         self._open_lane()
 
     def _open_lane(self) -> None:
@@ -614,41 +461,6 @@ class Guard:
         self.lane = (*lane, None if lane.hedge is None else lane.hedge.fire)
         self.express = express(self, lane) if lane.limit is None else self.run
         self.switch.bypass(names)
-
-    def _place(self, layer: str, built: Any, before: Any, options: Any) -> None:
-        """Have the policy of ``layer`` work by other options; its state stays when they are of the same kind."""
-        policy = getattr(self, layer)
-        if policy is not None and type(options) is not type(before):
-            setattr(self, layer, None)
-            _retire(policy)
-            # Only now: a breaker goes on in the era where the one before it has left off.
-            built = None if options is None else options.build(self._site)
-            policy = None
-        if policy is None:
-            policy = built
-            setattr(self, layer, policy)
-        elif options != before:
-            policy.reconfigure(options)
-        if layer != "breaker":
-            # A breaker holds the switch by itself, for as long as it is not closed.
-            self.switch.hold(layer, held=policy is not None and not policy.quiet)
-
-
-configuring: Final = threading.RLock()
-"""One for all guards: it is taken when somebody changes options, and guards are many."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """Options for one guard, with the policies that had to be made for them."""
-
-    options: GuardOptions
-    built: dict[str, Any]
-
-
-def _retire(policy: Any) -> None:
-    if hasattr(policy, "retire"):
-        policy.retire()
 
 
 def _as_coroutine_function(function: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError, PipelineWarning
+from somaresil.guard.assembly import configuring
 from somaresil.guard.change import Change, Setting, changed, changes_between, settings_of, tell
-from somaresil.guard.core import configuring
 from somaresil.guard.lint import findings
 from somaresil.model.selector import matches
 from somaresil.settings.entries import Entry, entries_of, folded, is_pattern
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from somaresil.errors import Problem
-    from somaresil.guard.core import Guard, Prepared
+    from somaresil.guard.assembly import Prepared
+    from somaresil.guard.core import Guard
     from somaresil.guard.lint import Finding
     from somaresil.guard.options import GuardOptions
     from somaresil.listeners import Listeners

@@ -19,8 +19,8 @@ from somaresil import (
     Timeout,
 )
 from somaresil.events import Reconfigured
+from somaresil.guard.assembly import configuring
 from somaresil.guard.change import Change
-from somaresil.guard.core import configuring
 from tests.behaviour.kit import PATIENCE, Stand, one_strike, together
 
 
