@@ -113,7 +113,7 @@ def start(folder, data: dict, *options: str) -> subprocess.Popen[str]:
 
 def journal_of(folder, process: subprocess.Popen[str]) -> dict:
     """What it has written when it is over."""
-    output, _ = process.communicate(timeout=50.0)
+    output, _ = process.communicate(timeout=120.0)
     path = folder / "journal.json"
     assert path.exists(), output
     assert TOKEN not in path.read_text()
@@ -231,7 +231,7 @@ def test_chaos_discover_lists_the_activities(tmp_path, monkeypatch):
     (info / "top_level.txt").write_text("somaresil\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
     process = chaos(tmp_path, "discover", "--no-install", "--discovery-path", "found.json", "somaresil")
-    output, _ = process.communicate(timeout=50.0)
+    output, _ = process.communicate(timeout=120.0)
     assert process.returncode == 0, output
     found = json.loads((tmp_path / "found.json").read_text())
     assert {"inject_latency", "stop_all", "burn_rate", "recovered"} <= {activity["name"] for activity in found["activities"]}
