@@ -316,10 +316,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check annotations with two type checkers, on the source and on a file written as a user would."""
+    """Check annotations with mypy and pyright, and how users see them with ty and pyrefly too."""
     session.install(PACKAGE, *_group("types"))
     session.run("mypy", "--strict")
     session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+    session.run("python", "tests/typing_judges.py")
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""What type checkers make of the test kit, as a test suite uses it. Checked by mypy and pyright, never run."""
+"""What type checkers make of the test kit, as a test suite uses it. Checked by the type checkers, never run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from hypothesis.strategies import SearchStrategy
+from typing_extensions import override
 
 from somaresil import SLO, ChaosPlan, ErrorBudget, FaultWindow, Resilience
 from somaresil.chaos.plan import PlanRun
@@ -136,6 +137,7 @@ class Machine(ChaosStateMachine):
     invariants_at_end = (recovers_within(300.0),)
     settle = 60.0
 
+    @override
     def build(self, world: World) -> None:
         """Make the service."""
         self.write = world.resilience.guard("memory.write")(answer)
@@ -145,6 +147,7 @@ class Machine(ChaosStateMachine):
         """Write, whatever comes of it."""
         self.attempt(self.write())
 
+    @override
     async def probe(self) -> None:
         """Write now and then."""
         await self.write()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -91,7 +92,7 @@ async def single_calls() -> None:
     assert_type(await guard.acall(answer, 1, text="a"), str)
     assert_type(await resilience.acall("name", answer, 1, text="a"), str)
     assert_type(guard.call(Client, "http://"), Client)
-    assert_type(guard.call(lambda: 5), int)
+    assert_type(guard.call(lambda: len(sys.argv)), int)
     assert_type(await guard.acall(higher_order(lambda number: answer(number)), 5), str)  # noqa: PLW0108 - it is checked, not run
     guard.call(plain, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     guard.call(plain, 1, txt="a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
