@@ -60,7 +60,10 @@ def test_exported_variables_are_read_somewhere(page):
 def variables() -> set[str]:
     """Those that the sources name whole."""
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "somaresil").rglob("*.py"))
-    return set(re.findall(r"\"(SOMARESIL_[A-Z]+(?:_[A-Z]+)*)\"", text))
+    whole = set(re.findall(r"\"(SOMARESIL_[A-Z]+(?:_[A-Z]+)*)\"", text))
+    named = {f"SOMARESIL_{name.upper()}" for name in ("instance", "zone", "region", "environment", "seed")}
+    assert 'os.environ.get(f"SOMARESIL_{what.upper()}")' in text
+    return (whole | named) - {"SOMARESIL_CON"}
 
 
 OF_DEMO_AND_TESTS = {"SOMARESIL_CLOCK", "SOMARESIL_DEMO", "SOMARESIL_DEMO_TOKEN", "SOMARESIL_DRILL", "SOMARESIL_PLANS"}
