@@ -6,12 +6,14 @@ A plain `nox` runs every check that a change must pass.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -474,19 +476,89 @@ def mutate(session: nox.Session) -> None:
         session.error(f"kill rate {rate:.1f} % is below {KILL_FLOOR} %")
 
 
+SURROUNDINGS = (
+    {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "0", "umask": "022"},
+    {"TZ": "Pacific/Chatham", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "4711", "umask": "077"},
+)
+"""In what the archives are built: they must not tell."""
+INSIDE = (
+    "somaresil/py.typed",
+    "somaresil/_version.py",
+    "somaresil/dashboard/static/index.html",
+    "licenses/LICENSE",
+    "sboms/vendored.cdx.json",
+)
+"""What the wheel must have."""
+
+
+def _built(session: nox.Session, target: Path, surroundings: dict[str, str]) -> dict[str, Path]:
+    """Build wheel and source archive of the last commit, in a copy of the tree; give them by the ends of their names."""
+    copy = target / "tree"
+    copy.mkdir(parents=True)
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(["tar", "-x", "--touch", "-C", str(copy)], input=archive.stdout, check=True)
+    stamp = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    around = {name: value for name, value in surroundings.items() if name != "umask"} | {"SOURCE_DATE_EPOCH": stamp}
+    before = os.umask(int(surroundings["umask"], 8))
+    try:
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(target / "dist"), str(copy), env=around, silent=True)
+    finally:
+        os.umask(before)
+    return {path.suffix: path for path in (target / "dist").iterdir()}
+
+
+def _differing(one: Path, other: Path) -> str:
+    """Name the first member that differs between two archives."""
+    members = []
+    for path in (one, other):
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as wheel:
+                members.append([(info.filename, info.CRC, info.date_time, info.external_attr) for info in wheel.infolist()])
+        else:
+            with tarfile.open(path) as archive:
+                members.append([(info.name, info.size, info.mtime, info.mode, info.uid, info.chksum) for info in archive.getmembers()])
+    return next((f"{ours} here, {theirs} there" for ours, theirs in zip(*members, strict=False) if ours != theirs), "the order, or the end")
+
+
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel and the source archive, and look inside."""
+    """Build wheel and source archive of the last commit into dist/: twice, in different surroundings, to the same bytes."""
     session.install(*_group("build"))
+    scratch = Path(session.create_tmp())
+    shutil.rmtree(scratch, ignore_errors=True)
+    first, second = (_built(session, scratch / str(index), surroundings) for index, surroundings in enumerate(SURROUNDINGS))
+    for suffix, path in first.items():
+        digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in (path, second[suffix])]
+        session.log(f"{path.name}: {digests[0]}")
+        if digests[0] != digests[1]:
+            session.error(f"{path.name} is not reproducible: {_differing(path, second[suffix])}")
+    names = zipfile.ZipFile(first[".whl"]).namelist()
+    absent = [part for part in INSIDE if not any(name.endswith(part) for name in names)]
+    if absent:
+        session.error(f"{first['.whl'].name} lacks {', '.join(absent)}")
+    session.run("twine", "check", "--strict", *(str(path) for path in first.values()))
+    session.run("check-wheel-contents", str(first[".whl"]))
     target = ROOT / "dist"
     shutil.rmtree(target, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(target))
-    (wheel,) = target.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    absent = [
-        part
-        for part in ("somaresil/py.typed", "somaresil/_version.py", "somaresil/dashboard/static/index.html", "licenses/LICENSE")
-        if not any(name.endswith(part) for name in names)
-    ]
-    if absent:
-        session.error(f"{wheel.name} lacks {', '.join(absent)}")
+    target.mkdir()
+    for path in first.values():
+        shutil.copy2(path, target)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Install what was built as others will, from the wheel and from the source archive, and run the lines of the README with it."""
+    build(session)
+    version = re.search(r'"(.+)"', (ROOT / "src/somaresil/_version.py").read_text(encoding="utf-8"))[1]  # type: ignore[index]
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    if not {version, "Unreleased"}.intersection(headings):
+        session.error(f"CHANGELOG.md has no heading for {version}, nor for what is unreleased")
+    for path in sorted((ROOT / "dist").iterdir()):
+        place = Path(session.create_tmp()) / f"empty{path.suffix}"
+        session.run("python", "-m", "venv", "--clear", str(place))
+        python = str(place / "bin" / "python")
+        session.run(python, "-m", "pip", "install", "--quiet", str(path), external=True)
+        # Outside of the tree, so that it is the installed one; with nothing but what it depends on.
+        with session.chdir(place):
+            session.run(python, "-m", "somaresil", "--version", external=True)
+            session.run(python, str(ROOT / "tests/docs/readme.py"), str(ROOT / "README.md"), external=True)
