@@ -524,7 +524,7 @@ def _differing(one: Path, other: Path) -> str:
 def build(session: nox.Session) -> None:
     """Build wheel and source archive of the last commit into dist/: twice, in different surroundings, to the same bytes."""
     session.install(*_group("build"))
-    scratch = Path(session.create_tmp())
+    scratch = Path(session.create_tmp()).resolve()
     shutil.rmtree(scratch, ignore_errors=True)
     first, second = (_built(session, scratch / str(index), surroundings) for index, surroundings in enumerate(SURROUNDINGS))
     for suffix, path in first.items():
@@ -554,7 +554,7 @@ def release(session: nox.Session) -> None:
     if not {version, "Unreleased"}.intersection(headings):
         session.error(f"CHANGELOG.md has no heading for {version}, nor for what is unreleased")
     for path in sorted((ROOT / "dist").iterdir()):
-        place = Path(session.create_tmp()) / f"empty{path.suffix}"
+        place = Path(session.create_tmp()).resolve() / f"empty{path.suffix}"
         session.run("python", "-m", "venv", "--clear", str(place))
         python = str(place / "bin" / "python")
         session.run(python, "-m", "pip", "install", "--quiet", str(path), external=True)
