@@ -242,7 +242,7 @@ def _whole(what: str, value: Any, most: int) -> int:
 
 
 def _time(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not -_LATEST <= value <= _LATEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LATEST <= value <= _LATEST:
         raise ValueError(f"{what}: expected seconds since the epoch")
     return float(value)
 
