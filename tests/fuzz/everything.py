@@ -7,16 +7,20 @@ get its share though it had time left. A planted defect is looked for first: a f
 from __future__ import annotations
 
 import argparse
+import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.fuzz.harness import Target, load  # noqa: E402 - the path comes first
+from tests.fuzz.run import fuzz, loaded  # noqa: E402 - the path comes first
+
+if TYPE_CHECKING:
+    from tests.fuzz.harness import Target
 
 LONGEST = 4_096
 """Bytes of an input: what takes more has more of the same in it, and each format has its own bound on that."""
@@ -24,11 +28,10 @@ MEMORY = 1_024
 """Megabytes that a target may take, with the interpreter and what the fuzzer knows."""
 
 
-def _run(module: str, name: str, found: Path, executions: int, seconds: int) -> tuple[int, int, float, str]:
-    """Exit code, executions, seconds, and the end of what was said."""
+def _run(target: Target, found: Path, executions: int, seconds: int) -> tuple[int, int, float, str]:
+    """Exit code, executions, seconds, and what was said. In a fork, for what is tried takes long to import."""
     options = [
-        f"--found={found}",
-        f"-artifact_prefix={found}/{name}-",
+        f"-artifact_prefix={found}/{target.name}-",
         f"-runs={executions}",
         f"-max_total_time={seconds}",
         f"-max_len={LONGEST}",
@@ -37,13 +40,21 @@ def _run(module: str, name: str, found: Path, executions: int, seconds: int) -> 
         "-print_final_stats=1",
         "-seed=7",
     ]
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/fuzz/run.py"), module, name, *options], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    said = done.stdout + done.stderr
+    log, began = found / f"{target.name}.log", time.monotonic()
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        with log.open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        try:
+            fuzz(target, found, *options)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    said = log.read_text(encoding="utf-8", errors="replace")
     counted = re.search(r"number_of_executed_units:\s*(\d+)", said)
-    return done.returncode, int(counted[1]) if counted else 0, time.monotonic() - began, said
+    return code, int(counted[1]) if counted else 0, time.monotonic() - began, said
 
 
 def _shares(targets: list[Target], executions: int) -> dict[str, int]:
@@ -60,14 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", help="names of targets")
     given = parser.parse_args(arguments)
     given.found.mkdir(parents=True, exist_ok=True)
-    targets = [target for target in load().values() if not given.only or target.name in given.only]
-    if _run("planted", "planted", given.found, 50_000, given.seconds)[0] == 0:
+    known = loaded()
+    targets = [target for target in known.values() if target.name in (given.only or known) and target.name != "planted"]
+    if _run(known["planted"], given.found, 50_000, given.seconds)[0] == 0:
         print("the planted defect was not found: this fuzzer finds nothing")
         return 1
     total, failed, cut = 0, [], []
     for target in targets:
         share = _shares(targets, given.executions)[target.name]
-        code, done, seconds, said = _run(target.module, target.name, given.found, share, given.seconds)
+        code, done, seconds, said = _run(target, given.found, share, given.seconds)
         total += done
         verdict = "nothing unhandled"
         if code:

@@ -39,7 +39,7 @@ def doctor(data: bytes) -> None:
     text = text_of(data)
     try:
         project.sources.append(Source(_PATH, text))
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     project.starting[Path("Dockerfile")] = text
     command.examine(project)
