@@ -57,6 +57,12 @@ def _run(target: Target, found: Path, executions: int, seconds: int) -> tuple[in
     return code, int(counted[1]) if counted else 0, time.monotonic() - began, said
 
 
+def told(text: str) -> None:
+    """Say it at once: whoever waits for hours wants to know how far it is."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def _shares(targets: list[Target], executions: int) -> dict[str, int]:
     whole = sum(target.weight for target in targets)
     return {target.name: -(-executions * target.weight // whole) for target in targets}
@@ -74,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = loaded()
     targets = [target for target in known.values() if target.name in (given.only or known) and target.name != "planted"]
     if _run(known["planted"], given.found, 50_000, given.seconds)[0] == 0:
-        print("the planted defect was not found: this fuzzer finds nothing")
+        told("the planted defect was not found: this fuzzer finds nothing")
         return 1
     total, failed, cut = 0, [], []
     for target in targets:
@@ -91,8 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif done < share:
             verdict = f"nothing unhandled; its {given.seconds} s were over before its share of {share}"
             cut.append(target.name)
-        print(f"{target.name}: {done} executions in {seconds:.0f} s: {verdict}", flush=True)
-    print(f"{total} executions of {len(targets)} targets, {len(failed)} failed; out of time: {', '.join(cut) or 'none'}")
+        told(f"{target.name}: {done} executions in {seconds:.0f} s: {verdict}")
+    told(f"{total} executions of {len(targets)} targets, {len(failed)} failed; out of time: {', '.join(cut) or 'none'}")
     return 1 if failed else 0
 
 

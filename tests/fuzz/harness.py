@@ -24,7 +24,7 @@ MODULES: Final = tuple(sorted(path.stem for path in (HERE / "targets").glob("[a-
 """Modules of targets; the fuzzer imports the one that it needs."""
 
 
-class Unfit(Exception):  # noqa: N818 - no error
+class Unfit(Exception):
     """The input has not even the form in which it reaches the parser: somebody else has refused it before."""
 
 

@@ -41,7 +41,17 @@ READS = {
     ("pickle", "loads"),
 }
 """Calls that make values of what somebody else has written."""
-LEFT_OUT = {}
+LEFT_OUT = {
+    "chaos/plan.py:_json": "reads what it has written in the line before",
+    "demo/": "a demonstration that talks to itself",
+    "drill/": "likewise",
+    "gameday/remote.py:_Instance._ask": "catches what reading raises; what it then has goes to the target gameday",
+    "scan/inventory.py:_asked": "the answer of our own program in the Python that the user has named",
+    "scan/sbom.py:bill_of_materials": "reads what the library of CycloneDX has written in the same line",
+    "testing/figures.py:Figures.pytest_runtest_logreport": "properties that the plugin itself has put there",
+    "toolkit/cli.py:_import": "catches what reading raises; what it then has goes to the target toolkit",
+}
+"""Places without a target, and why. Each begins with the file."""
 
 
 @cache
@@ -140,7 +150,9 @@ def test_no_parser_is_forgotten():
     covered = frozenset().union(*map(reached, TARGETS))
     missing = {place for place in places - covered if not any(f"{place[0]}:{place[1]}".startswith(left) for left in LEFT_OUT)}
     assert missing == set()
-    assert all(any(f"{file}:{function}".startswith(left) for file, function in places) for left in LEFT_OUT), "nothing is left out that is gone"
+    assert all(any(f"{file}:{function}".startswith(left) for file, function in places) for left in LEFT_OUT), (
+        "nothing is left out that is gone"
+    )
 
 
 def test_a_forgotten_parser_is_noticed():

@@ -12,7 +12,6 @@ go back, slots that no ring has, are refused. Whatever is in it, the worst that 
 from __future__ import annotations
 
 import json
-import math
 import re
 import struct
 import sys

@@ -74,7 +74,7 @@ def scraped(data: bytes) -> None:
     """A page of a pod, as evidence and as metrics."""
     for form in ("evidence", "prometheus"):
         source = ScrapeSource("http://pod:1/x", role="candidate", form=form, clock=ManualClock())
-        with mock.patch("somaresil.integrations.evidence.ask_pods", lambda *_: {"pod": data}):
+        with mock.patch("somaresil.integrations.evidence.ask_pods", return_value={"pod": data}):
             found = source.read()
         expect(len(found.told) + len(found.absent) == 1, "told, or absent")
 
@@ -170,7 +170,11 @@ def judged(data: bytes) -> None:
 
 
 @target(
-    "dashboard.checked:portrait", "dashboard.checked:columns", "dashboard.merge:together", "dashboard.merge:picture", raises=(checked.Strange,)
+    "dashboard.checked:portrait",
+    "dashboard.checked:columns",
+    "dashboard.merge:together",
+    "dashboard.merge:picture",
+    raises=(checked.Strange,),
 )
 def portrait(data: bytes) -> None:
     """What another process looks like: what is taken can be added up, shown, and written."""
@@ -181,9 +185,7 @@ def portrait(data: bytes) -> None:
     plain_page(shown)
 
 
-@target(
-    "dashboard.checked:events", "dashboard.checked:details", "dashboard.checked:extras", "dashboard.checked:answered", weight=3
-)
+@target("dashboard.checked:events", "dashboard.checked:details", "dashboard.checked:extras", "dashboard.checked:answered", weight=3)
 def told(data: bytes) -> None:
     """What another process says of events, guards, objectives and commands."""
     value = value_of(data)

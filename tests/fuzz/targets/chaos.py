@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from somaresil.chaos.token import REASONS, ChaosKeys, PlanRefused, sign, verify
 from somaresil.chaos.transforms import CORRUPTIONS, DROP
 from somaresil.chaos.triggers import aims_at
 from somaresil.testing.protocol import halved_json
-from tests.fuzz.harness import expect, target, text_of
+from tests.fuzz.harness import Unfit, expect, target, text_of, value_of
 
 _SECRET: Final = bytes(range(32))
 _KEYS: Final = ChaosKeys({"k1": _SECRET})
@@ -61,6 +62,8 @@ def baggage(data: bytes) -> None:
 @target("chaos.plan:ChaosPlan.from_json", "chaos.plan:ChaosPlan.from_dict")
 def plan(data: bytes) -> None:
     """Any text as a plan; what is taken is read back as it was."""
+    with suppress(ConfigurationError, Unfit):
+        ChaosPlan.from_dict(value_of(data))
     for text in (data, data.decode("utf-8", "replace")):
         try:
             found = ChaosPlan.from_json(text)

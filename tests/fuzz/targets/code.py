@@ -29,7 +29,7 @@ def adopt(data: bytes) -> None:
         adopted(made, service="fuzz")
     except (AdoptionError, AlreadyThere):
         return
-    expect(False, "a module that has it is left alone")  # noqa: FBT003 - it never holds
+    expect(False, "a module that has it is left alone")
 
 
 @target("doctor.source:Source.__init__", "doctor.command:examine", weight=2)

@@ -28,7 +28,7 @@ from somaresil.verdict import verdict_app
 from somaresil.verdict.promql import BadQuery, evaluate, is_now
 from tests.fuzz.harness import expect, target, text_of, value_of
 
-_TOKEN: Final = "fuzz-0123456789-abcdefghijklmnop"  # noqa: S105 - of a test
+_TOKEN: Final = "fuzz-0123456789-abcdefghijklmnop"
 _LOOP: Final = asyncio.new_event_loop()
 
 
