@@ -186,7 +186,7 @@ def _wanted(arguments: argparse.Namespace) -> Any:
         name, separator, text = option.partition("=")
         try:
             window[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Impossible(f"--option {option}: expected NAME=JSON, text in quotes") from None
         if not separator or not name:
             raise Impossible(f"--option {option}: expected NAME=JSON")

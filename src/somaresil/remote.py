@@ -152,7 +152,7 @@ class Remote:
             raise self._not_ours(status)
         try:
             said = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
             raise self._not_ours(status)

@@ -104,6 +104,11 @@ def _plain(text: str) -> float:
 def _seconds(said: Any) -> float:
     """An attribute: a number of seconds or a ``timedelta``."""
     seconds = said.total_seconds() if isinstance(said, timedelta) else said
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
-        raise ValueError(f"retry_after {said!r}: expected seconds")
-    return max(0.0, float(seconds))
+    try:
+        number = math.nan if isinstance(seconds, bool) or not isinstance(seconds, int | float) else float(seconds)
+    except OverflowError:
+        # A whole number of more digits than a float has room for.
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"retry_after {said!r:.40}: expected seconds")
+    return max(0.0, number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -58,7 +59,8 @@ def adopted(text: str, *, service: str, app: str | None = None) -> str:
         raise AdoptionError(f"the name of the service, {service!r}, has other characters than A-Z a-z 0-9 _ . : / -")
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError) as broken:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as broken:
+        # The last two are of a parser whose stack is full.
         raise AdoptionError(f"it is no Python: {broken}") from None
     if any(
         isinstance(node, ast.Name | ast.alias) and _OURS in {getattr(node, "id", ""), getattr(node, "name", "")} for node in ast.walk(tree)
@@ -75,7 +77,13 @@ def adopted(text: str, *, service: str, app: str | None = None) -> str:
     for at, added in sorted(_insertions(tree, found, service, taken), key=lambda each: -each[0]):
         lines[at:at] = [f"{line}{ending}" if line else ending for line in added]
     changed = "".join(lines)
-    compile(changed, "changed", "exec")
+    try:
+        with warnings.catch_warnings():
+            # Of what the user has written: whoever runs it is told.
+            warnings.simplefilter("ignore")
+            compile(changed, "changed", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as broken:
+        raise AdoptionError(f"with the middleware it would be no Python any more ({broken}): add it by hand") from None
     return changed
 
 

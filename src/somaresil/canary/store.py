@@ -80,7 +80,7 @@ class CanaryFile:
             found = self.path.lstat()
             signature = (found.st_ino, found.st_mtime_ns, found.st_size)
             if signature != self._seen:
-                said = json.loads(read_plain(self.path, _LARGEST))
+                said = _loaded(read_plain(self.path, _LARGEST))
                 if not isinstance(said, dict):
                     raise ValueError("it is no object")
                 self._seen, self._said = signature, said
@@ -122,7 +122,7 @@ class CanaryFile:
                 seen = path.lstat()
                 signature = (seen.st_ino, seen.st_mtime_ns, seen.st_size)
                 before = self._peers.get(name)
-                said = before[1] if before is not None and before[0] == signature else json.loads(read_plain(path, _LARGEST))
+                said = before[1] if before is not None and before[0] == signature else _loaded(read_plain(path, _LARGEST))
             except (OSError, ValueError):
                 continue
             if isinstance(said, dict):
@@ -130,6 +130,13 @@ class CanaryFile:
                 found.append((path, said))
         self._peers = known
         return found
+
+
+def _loaded(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested without end") from None
 
 
 # -- what stands in a file ----------------------------------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def _in_text(text: str, u: float, change: Transform, *, plain: bool) -> Any:
     if text[:1] in {"{", "["}:
         try:
             parsed = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return change(text, u) if plain else text
         made = change(parsed, u)
         return text if made is parsed else made if made is DROP else json.dumps(made)
@@ -270,7 +270,7 @@ def _in_event(event: str, u: float, change: Transform) -> Any:
             return DROP if change is _unfinished else event
         try:
             parsed = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         made = change(parsed, u)
         if made is DROP:

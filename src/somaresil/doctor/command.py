@@ -54,7 +54,7 @@ def read_project(paths: Sequence[str], *, tests: bool = False) -> Project:
                 project.starting[path] = text
             if python:
                 project.sources.append(Source(path, text))
-        except (OSError, SyntaxError, ValueError, RecursionError) as broken:
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as broken:
             if python:
                 project.unreadable[path] = f"{type(broken).__name__}: {str(broken)[:200]}"
     return project

@@ -232,8 +232,11 @@ class RedisStore:
 
 def parse_message(data: str | bytes) -> Message:
     """A message of the channel. Raises ``ValueError``, ``TypeError`` or ``LookupError`` for anything else."""
-    number, kind, name, said = json.loads(data)
-    return Message(int(number), kind == "wanted", str(name), _seen(said))
+    try:
+        number, kind, name, said = json.loads(data)
+        return Message(int(number), kind == "wanted", str(name), _seen(said))
+    except (OverflowError, RecursionError) as strange:
+        raise ValueError("no message: a number that is too large, or what has no end") from strange
 
 
 def _seen(answer: Sequence[Any]) -> Seen:

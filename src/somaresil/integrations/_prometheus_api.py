@@ -161,7 +161,7 @@ def _asked(url: str, target: str, timeout: float, authorization: Authorization) 
 
 def _answer(said: dict[str, Any]) -> Answer:
     data = said.get("data")
-    if not isinstance(data, dict) or (kind := data.get("resultType")) not in {"vector", "scalar"}:
+    if not isinstance(data, dict) or (kind := data.get("resultType")) not in ("vector", "scalar"):
         raise ValueError("it answers with something else than a vector or a scalar")
     try:
         found = [({}, data["result"])] if kind == "scalar" else [(series["metric"], series["value"]) for series in data["result"]]
@@ -183,7 +183,7 @@ def _value(pair: Any) -> tuple[float, float]:
 def _kind_of_error(text: bytes) -> str:
     with suppress(ValueError, RecursionError):
         said = json.loads(text[:_LARGEST])
-        if isinstance(said, dict) and said.get("errorType") in _ERRORS:
+        if isinstance(said, dict) and isinstance(said.get("errorType"), str) and said["errorType"] in _ERRORS:
             return f" ({said['errorType']})"
     return ""
 

@@ -268,6 +268,10 @@ class Worker:
         self._resilience.listeners.defect(what, error, self._resilience.clock.time(), "it was left out of the metrics")
 
 
+_FURTHEST: Final = 1e12
+"""Seconds since the epoch, and before it, that a file may speak of."""
+
+
 def _lives(file: _File, now: float) -> bool:
     return file.live and now - file.at <= _MISSED * file.interval
 
@@ -276,7 +280,10 @@ def _parse(path: Path, service: str) -> _File:
     """Read a file. Raises ``ValueError`` when it is not one of ours, ``OSError`` when it cannot be read."""
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"expected at most {_LARGEST} bytes")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("expected JSON that is not nested without end") from None
     if not isinstance(content, dict):
         raise ValueError("expected an object")  # noqa: TRY004 - whoever wrote it, it is the content that is wrong
     if content.get("format") != FORMAT:
@@ -295,6 +302,8 @@ def _parse(path: Path, service: str) -> _File:
     for key, kind in types.items():
         if not isinstance(content.get(key), kind):
             raise ValueError(f"{key}: expected {kind}, not {content.get(key)!r:.40}")  # noqa: TRY004
+    if not all(-_FURTHEST <= content[key] <= _FURTHEST for key in ("started", "at", "interval")):
+        raise ValueError("started, at, interval: expected seconds")
     if content["service"] != service:
         raise ValueError(f"it belongs to service {content['service']!r:.60}, not {service!r}; give each a folder of its own")
     known = {key: content[key] for key in types}

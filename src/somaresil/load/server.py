@@ -117,7 +117,7 @@ def parse(text: str) -> Reading:
                 elif name == f"{_DURATION}_count":
                     requests += value
                     failed += value if labels.get("http_response_status_code", "").startswith(_FAILED) else 0.0
-    except (IndexError, KeyError, TypeError, ValueError) as broken:
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as broken:
         raise ValueError(f"no metrics in the text form of Prometheus: {describe(broken)}") from None
     return Reading(dict(events), objectives, dict(buckets), requests, failed)
 

@@ -56,9 +56,9 @@ class Advisory:
             str(event["fixed"])
             for entry in self.affected
             if _is_about(entry, name)
-            for each in entry.get("ranges", ())
+            for each in _listed(entry, "ranges")
             if isinstance(each, dict) and each.get("type") in {"ECOSYSTEM", "SEMVER"}
-            for event in each.get("events", ())
+            for event in _listed(each, "events")
             if isinstance(event, dict) and "fixed" in event
         }
         return tuple(sorted(found, key=lambda version: (_key(version) is None, _key(version) or (), version)))
@@ -74,11 +74,10 @@ def parse_advisory(data: Any) -> Advisory:
     affected = data.get("affected", [])
     if not isinstance(affected, list) or not all(isinstance(entry, dict) for entry in affected):
         raise ValueError(f"{name}: affected is no list of objects")
-    aliases = data.get("aliases") or ()
     level, score = level_of(data)
     return Advisory(
         name,
-        tuple(alias for alias in aliases if isinstance(alias, str) and ID.fullmatch(alias)),
+        tuple(alias for alias in _listed(data, "aliases") if isinstance(alias, str) and ID.fullmatch(alias)),
         " ".join(str(data.get("summary") or data.get("details") or "").split())[:_LONGEST],
         level,
         score,
@@ -86,6 +85,12 @@ def parse_advisory(data: Any) -> Advisory:
         bool(data.get("withdrawn")),
         tuple(affected),
     )
+
+
+def _listed(holder: dict[str, Any], name: str) -> list[Any]:
+    """What should be a list; what is none says nothing."""
+    found = holder.get(name)
+    return found if isinstance(found, list) else []
 
 
 def _time(text: Any) -> datetime | None:
@@ -109,7 +114,7 @@ def _is_about(entry: dict[str, Any], name: str) -> bool:
 
 
 def _holds(entry: dict[str, Any], version: str) -> bool:
-    versions, ranges = entry.get("versions") or (), entry.get("ranges") or ()
+    versions, ranges = _listed(entry, "versions"), _listed(entry, "ranges")
     if not versions and not ranges:
         # About the package as a whole.
         return True
@@ -133,7 +138,7 @@ def _within(each: dict[str, Any], own: tuple[Any, ...]) -> bool:
 
 
 def _events(each: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for event in each.get("events", ()):
+    for event in _listed(each, "events"):
         for kind, at in event.items() if isinstance(event, dict) else ():
             if kind in {"introduced", "fixed", "last_affected"}:
                 key = () if kind == "introduced" and at == "0" else _key(str(at))
@@ -167,7 +172,7 @@ def level_of(data: dict[str, Any]) -> tuple[str | None, float | None]:
 
 
 def _vectors(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for holder in (data, *(data.get("affected") or ())):
+    for holder in (data, *_listed(data, "affected")):
         entries = holder.get("severity") if isinstance(holder, dict) else None
         yield from (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
 

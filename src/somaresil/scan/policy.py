@@ -63,10 +63,16 @@ class Policy:
         return None if _allowed(package.licence, self.allowed) else f"{package.licence} is not allowed"
 
 
+_MOST_BRACKETS: Final = 50
+"""In an expression: nobody needs as many, and each is read within the one before."""
+
+
 def _allowed(expression: str, allowed: tuple[str, ...]) -> bool:
     """Whether an SPDX expression is met by these licences: one of what ``OR`` offers, all of what ``AND`` asks. In doubt it is not."""
     tokens = re.findall(r"\(|\)|[^\s()]+", expression)
     known = {name.lower() for name in allowed}
+    if tokens.count("(") > _MOST_BRACKETS:
+        return False
     position = 0
 
     def peek() -> str:

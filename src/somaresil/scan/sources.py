@@ -117,7 +117,7 @@ class Service:
         entries = result.get("vulns") or [] if isinstance(result, dict) else None
         if not isinstance(entries, list):
             raise LookupFailedError(f"{self._url} gave an answer that is none of OSV")
-        names = {entry.get("id") if isinstance(entry, dict) else None for entry in entries}
+        names = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
         if not all(isinstance(name, str) and ID.fullmatch(name) for name in names):
             raise LookupFailedError(f"{self._url} gave advisories without ids")
         token = result.get("next_page_token")

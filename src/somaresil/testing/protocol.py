@@ -406,7 +406,7 @@ def as_bytes(body: str | bytes | None) -> bytes:
 def _is_json(data: bytes) -> bool:
     try:
         json.loads(data.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -186,7 +186,7 @@ class _Remote:
             with refused:
                 said = refused.read(2_000).decode(errors="replace")
             raise ServiceError(f"{method} {path}: {refused.code} {said}") from None
-        except (OSError, ValueError) as broken:
+        except (OSError, ValueError, RecursionError) as broken:
             raise ServiceError(f"{method} {path}: {type(broken).__name__}: {broken}") from None
         if not isinstance(answer, dict):
             raise ServiceError(f"{method} {path}: the answer is no object")
