@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import count
 from typing import Any
 
-from somaresil import Outcome
+from somaresil import CircuitOpen, Outcome
 from somaresil.budget import RetryBudget
-from tests.behaviour.interleaving import Dependency
-from tests.behaviour.kit import PATIENCE
+from tests.behaviour.interleaving import Dependency, fails
+from tests.behaviour.kit import PATIENCE, one_strike
 
 BLOCKED = 0.005
 """Seconds after which the second thread is taken to wait for the first."""
@@ -82,3 +82,15 @@ def test_every_call_is_counted_once():
     found = preempted(Dependency, lambda thing: thing.guard.recorder.add(Outcome.BAD, 0.1))
     assert len(found) > 3
     assert all(thing.guard.recorder.counts().total(Outcome.BAD) == 2 for thing, _ in found)
+
+
+def test_a_circuit_is_opened_with_one_event():
+    """Two failures that end at once, each of which is enough: the circuit opens once, and everything agrees on it."""
+
+    def strike(thing):
+        with suppress(LookupError, CircuitOpen):
+            thing.guard.call(fails)
+
+    found = preempted(lambda: Dependency(breaker=one_strike()), strike)
+    assert len(found) > 3
+    assert all(len(thing.told) == 1 and thing.whole() for thing, _ in found)
