@@ -80,6 +80,8 @@ GO_PEERS = ("golang-go", "golang-github-hashicorp-go-retryablehttp-dev", "golang
 GO_SOURCES = Path("/usr/share/gocode/src/github.com")
 FUZZ_SECONDS = 60
 """Seconds that a target of the fuzzer takes at most: there are some sixty of them, and most are done in a few."""
+FREE_THREADED = ("3.14t", "3.13t")
+"""Pythons without a global lock, the first that is here is used."""
 BRANCH_FLOOR = 95
 KILL_FLOOR = 90
 
@@ -124,6 +126,16 @@ def _find(version: str) -> Path | None:
         if os.access(candidate, os.X_OK) and _reports(candidate, version):
             return candidate
     return Path(sys.executable) if version == RUNNING else None
+
+
+def _free_threaded() -> Path | None:
+    """Find a working Python that was built without a global lock, the newest first."""
+    for version in FREE_THREADED:
+        for folder in _folders():
+            candidate = folder / f"python{version}"
+            if os.access(candidate, os.X_OK) and _reports(candidate, version.removesuffix("t")):
+                return candidate
+    return None
 
 
 def _usable() -> tuple[list[str], list[str]]:
@@ -423,6 +435,23 @@ def parallel(session: nox.Session) -> None:
     folders = _folders_of("unit/model", "unit/policy", "unit/guard")
     chosen = ["-p", "no:xdist", "--parallel-threads", "4", "-k", "not runTest", "--timeout", "120"]
     session.run("python", "-m", "pytest", *chosen, *folders, *session.posargs, env=KEEP_COMPILED)
+
+
+@nox.session(default=False, venv_backend="none")
+def freethreaded(session: nox.Session) -> None:
+    """Run the tests of models, policies, guards and interleavings on a Python without a global lock, if one is here."""
+    found = _free_threaded()
+    if found is None:
+        session.skip(f"no working free-threaded Python ({', '.join(FREE_THREADED)}) was found")
+    home = Path(session.create_tmp()) / "python"
+    session.run(str(found), "-m", "venv", "--clear", str(home), external=True)
+    python = str(home / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", PACKAGE, *_group("parallel"), external=True)
+    unlocked = {**KEEP_COMPILED, "PYTHON_GIL": "0"}
+    check = "import sys, somaresil; sys.exit(sys._is_gil_enabled())"
+    session.run(python, "-c", check, external=True, env=unlocked)
+    chosen = [*_folders_of("unit/model", "unit/policy", "unit/guard"), "tests/behaviour/test_interleavings.py"]
+    session.run(python, "-m", "pytest", "-p", "no:xdist", "--timeout", "120", *chosen, *session.posargs, external=True, env=unlocked)
 
 
 @nox.session
