@@ -565,6 +565,23 @@ def build(session: nox.Session) -> None:
         shutil.copy2(path, target)
 
 
+@nox.session(default=False)
+def api(session: nox.Session) -> None:
+    """Name what of the public interface of an earlier release (default: the last tag) is gone or is another one now: -- REF."""
+    session.install(*(requirement for requirement in _group("test") if requirement.startswith("griffe")))
+    tags = subprocess.run(
+        ["git", "tag", "--list", "v*", "--sort=-v:refname"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    reference = next(iter([*session.posargs, *tags]), None)
+    if reference is None:
+        session.skip("there is no release yet to compare with")
+    source = f"{reference}:tests/public-api.txt"
+    before = subprocess.run(["git", "show", source], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    file = Path(session.create_tmp()).resolve() / "before.txt"
+    file.write_text(before, encoding="utf-8")
+    session.run("python", "tests/public_api.py", str(file))
+
+
 @nox.session
 def release(session: nox.Session) -> None:
     """Install what was built as others will, from the wheel and from the source archive, and run the lines of the README with it."""
