@@ -55,8 +55,7 @@ def is_allowed(kind: str, realm: str, option: str, value: float) -> bool:
     try:
         FaultWindow(TARGETS[Realm(realm)], kind, 0, 1, **{**given, option: value})
     except ConfigurationError as wrong:
-        assert option in str(wrong)
-        return False
+        return option not in str(wrong)
     return True
 
 
