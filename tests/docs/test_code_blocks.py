@@ -18,7 +18,7 @@ NOT_EXECUTED = re.compile(r"<!--\s*not executed:\s*(?P<reason>.*?)\s*-->\s*$")
 ELSEWHERE = re.compile(r"<!--\s*(cut from|breaks:) .*-->\s*$")
 """Executed by test_planted_bugs.py."""
 PRINTED = re.compile(r"^ *print\(.*\)  # (?P<said>.+)$", re.MULTILINE)
-EXACT = ("docs/faults/", "docs/tutorials/")
+EXACT = ("README.md", "docs/index.md", "docs/faults/", "docs/tutorials/")
 """Where a comment behind a `print` is what it prints, word for word."""
 PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if page.exists()]
 
@@ -193,6 +193,13 @@ def test_readme_names_the_two_commands(session):
     command = f"python3 -m pip install nox && python3 -m nox -s {session}"
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"\ndef {session}(" in (ROOT / "noxfile.py").read_text(encoding="utf-8")
+
+
+def test_the_quick_start_is_ten_lines_and_everywhere_the_same():
+    """From importing to the first guarded call; README and the first page of the documentation begin with it."""
+    quick, *_ = python_blocks(ROOT / "README.md")
+    assert len([line for line in quick.code.splitlines() if line.strip()]) <= 10
+    assert python_blocks(ROOT / "docs" / "index.md")[0].code == quick.code
 
 
 def test_blocks_share_a_page_and_may_await(tmp_path):
