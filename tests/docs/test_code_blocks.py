@@ -17,6 +17,9 @@ FENCE = re.compile(r"^(?P<indent> *)(?P<marks>`{3,}|~{3,})\s*(?P<language>[\w+-]
 NOT_EXECUTED = re.compile(r"<!--\s*not executed:\s*(?P<reason>.*?)\s*-->\s*$")
 ELSEWHERE = re.compile(r"<!--\s*(cut from|breaks:) .*-->\s*$")
 """Executed by test_planted_bugs.py."""
+PRINTED = re.compile(r"^ *print\(.*\)  # (?P<said>.+)$", re.MULTILINE)
+EXACT = ("README.md", "docs/index.md", "docs/faults/", "docs/tutorials/")
+"""Where a comment behind a `print` is what it prints, word for word."""
 PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if page.exists()]
 
 # One process and one namespace a page. Lines keep the numbers they have in the page, so a traceback points into it.
@@ -94,6 +97,13 @@ def run_page(name: str, blocks: list[Block], folder: Path) -> subprocess.Complet
     )
 
 
+def not_printed(page: Path, printed: str) -> list[str]:
+    """Give what comments beside a `print` promise, and what was not printed in this order."""
+    lines = iter([line.rstrip() for line in printed.splitlines()])
+    promised = [match["said"] for block in python_blocks(page) for match in PRINTED.finditer(block.code)]
+    return [said for said in promised if said not in lines]
+
+
 def name_of(page: Path) -> str:
     """Name a page by its path in the repository."""
     return page.relative_to(ROOT).as_posix()
@@ -156,6 +166,16 @@ def test_page_runs(page, tmp_path):
     blocks = [block for block in python_blocks(page) if block.excuse is None and file_of(block) is None]
     result = run_page(name_of(page), blocks, tmp_path)
     assert result.returncode == 0, f"{name_of(page)}\n{result.stdout}\n{result.stderr}"
+    if name_of(page).startswith(EXACT):
+        assert not_printed(page, result.stdout) == [], result.stdout
+
+
+def test_a_promise_that_is_not_kept_is_found(tmp_path):
+    """What is printed otherwise, or in another order, is told."""
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1)  # 1\nif True:\n    print(2)  # 2\n```\n", encoding="utf-8")
+    assert not_printed(page, "0\n1\n2\n") == []
+    assert not_printed(page, "2\n1\n") == ["2"]
 
 
 if EXCUSED:  # an empty list would be counted as one skipped test without a name
@@ -173,6 +193,13 @@ def test_readme_names_the_two_commands(session):
     command = f"python3 -m pip install nox && python3 -m nox -s {session}"
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"\ndef {session}(" in (ROOT / "noxfile.py").read_text(encoding="utf-8")
+
+
+def test_the_quick_start_is_ten_lines_and_everywhere_the_same():
+    """From importing to the first guarded call; README and the first page of the documentation begin with it."""
+    quick, *_ = python_blocks(ROOT / "README.md")
+    assert len([line for line in quick.code.splitlines() if line.strip()]) <= 10
+    assert python_blocks(ROOT / "docs" / "index.md")[0].code == quick.code
 
 
 def test_blocks_share_a_page_and_may_await(tmp_path):

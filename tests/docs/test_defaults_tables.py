@@ -67,6 +67,16 @@ def test_each_policy_page_has_its_table(page, name):
     assert name in {shown_name for path, _, shown_name, _ in TABLES if path == ROOT / "docs" / "policies" / f"{page}.md"}
 
 
+def test_each_policy_has_a_page_and_each_page_a_policy():
+    """A module of policies whose options stand on no page is a mistake; that of faults has its options in the chaos engine."""
+    modules = {f"somaresil.policy.{file.stem}" for file in ROOT.glob("src/somaresil/policy/*.py")} - {"somaresil.policy.__init__"}
+    pages = {page.stem for page in ROOT.glob("docs/policies/*.md")}
+    shown_modules = {module for path, module, _, _ in TABLES if path.parent.name == "policies"}
+    assert modules - shown_modules == {"somaresil.policy.fault"}
+    assert pages == PROMISED.keys()
+    assert len(pages) == len(modules)
+
+
 def test_a_wrong_default_is_found():
     """The comparison sees a changed default, a missing option and an extra one."""
     text = "\n| option | default | meaning |\n|---|---|---|\n| `attempts` | `4` | how often |\n| `more` | `None` | - |\n\ntext\n"
