@@ -22,25 +22,27 @@ EXACT = ("README.md", "docs/index.md", "docs/faults/", "docs/tutorials/")
 """Where a comment behind a `print` is what it prints, word for word."""
 PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if page.exists()]
 
-# One process and one namespace a page. Lines keep the numbers they have in the page, so a traceback points into it.
+# One namespace a page, and one process: but short pages that leave nothing behind share one.
+# Lines keep the numbers they have in the page, so a traceback points into it.
 # `await` and `async with` are allowed at the top of a block; all blocks of a page share one event loop.
 # A guard that is surely wrong would be a bad example, so the warning about it is an error here.
 RUN_PAGE = """
 import ast, asyncio, inspect, json, linecache, sys, types, warnings
 from somaresil.errors import PipelineWarning
 warnings.simplefilter("error", PipelineWarning)
-page, blocks = json.load(sys.stdin)
-module = types.ModuleType("page")
-sys.modules["page"] = module
-with asyncio.Runner() as runner:
-    for block in blocks:
-        code = compile("\\n" * (block["line"] - 1) + block["code"], page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-        if code.co_flags & inspect.CO_COROUTINE:
-            async def block_body():
-                await eval(code, module.__dict__)
-            runner.run(block_body())
-        else:
-            exec(code, module.__dict__)
+for page, blocks in json.load(sys.stdin):
+    module = types.ModuleType("page")
+    sys.modules["page"] = module
+    with asyncio.Runner() as runner:
+        for block in blocks:
+            text = "\\n" * (block["line"] - 1) + block["code"]
+            code = compile(text, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+            if code.co_flags & inspect.CO_COROUTINE:
+                async def block_body():
+                    await eval(code, module.__dict__)
+                runner.run(block_body())
+            else:
+                exec(code, module.__dict__)
 """
 
 
@@ -86,9 +88,14 @@ def python_blocks(page: Path) -> list[Block]:
 
 def run_page(name: str, blocks: list[Block], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the blocks of one page in a fresh interpreter."""
+    return run_pages([(name, blocks)], folder)
+
+
+def run_pages(pages: list[tuple[str, list[Block]]], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the blocks of several pages in a fresh interpreter, page by page."""
     return subprocess.run(
         [sys.executable, "-c", RUN_PAGE],
-        input=json.dumps([name, [asdict(block) for block in blocks]]),
+        input=json.dumps([[name, [asdict(block) for block in blocks]] for name, blocks in pages]),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -97,10 +104,10 @@ def run_page(name: str, blocks: list[Block], folder: Path) -> subprocess.Complet
     )
 
 
-def not_printed(page: Path, printed: str) -> list[str]:
+def not_printed(pages: list[Path], printed: str) -> list[str]:
     """Give what comments beside a `print` promise, and what was not printed in this order."""
     lines = iter([line.rstrip() for line in printed.splitlines()])
-    promised = [match["said"] for block in python_blocks(page) for match in PRINTED.finditer(block.code)]
+    promised = [match["said"] for page in pages for block in python_blocks(page) for match in PRINTED.finditer(block.code)]
     return [said for said in promised if said not in lines]
 
 
@@ -160,22 +167,45 @@ def test_project_of_a_page_runs(files, fails, tmp_path):
         assert line.strip() in told or line.strip() in {"", "..."}, f"not printed: {line}\n{result.stdout}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=name_of)
+def runs_with_others(page: Path) -> bool:
+    """Say whether a page is a short one: what it begins it ends, and a process for each would cost more than all of them do."""
+    return page.parent == ROOT / "docs" / "faults"
+
+
+def to_run(page: Path) -> tuple[str, list[Block]]:
+    """Give the blocks that run, in the order of the page."""
+    return name_of(page), [block for block in python_blocks(page) if block.excuse is None and file_of(block) is None]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page) and not runs_with_others(page)], ids=name_of)
 def test_page_runs(page, tmp_path):
     """Every block that is not excused runs without an error, in the order of the page."""
-    blocks = [block for block in python_blocks(page) if block.excuse is None and file_of(block) is None]
-    result = run_page(name_of(page), blocks, tmp_path)
+    result = run_page(*to_run(page), tmp_path)
     assert result.returncode == 0, f"{name_of(page)}\n{result.stdout}\n{result.stderr}"
     if name_of(page).startswith(EXACT):
-        assert not_printed(page, result.stdout) == [], result.stdout
+        assert not_printed([page], result.stdout) == [], result.stdout
+
+
+def test_pages_of_faults_run(tmp_path):
+    """The same for each of them, one after the other in one process; the error of one names it."""
+    pages = [page for page in PAGES if runs_with_others(page)]
+    result = run_pages([to_run(page) for page in pages], tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert not_printed(pages, result.stdout) == [], result.stdout
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if name_of(page).startswith(EXACT)], ids=name_of)
+def test_promises_can_be_read(page):
+    """A comment behind a `print` of several lines would be looked at by nobody."""
+    assert [block.line for block in python_blocks(page) if re.search(r"^ *\)  # ", block.code, re.MULTILINE)] == []
 
 
 def test_a_promise_that_is_not_kept_is_found(tmp_path):
     """What is printed otherwise, or in another order, is told."""
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(1)  # 1\nif True:\n    print(2)  # 2\n```\n", encoding="utf-8")
-    assert not_printed(page, "0\n1\n2\n") == []
-    assert not_printed(page, "2\n1\n") == ["2"]
+    assert not_printed([page], "0\n1\n2\n") == []
+    assert not_printed([page], "2\n1\n") == ["2"]
 
 
 if EXCUSED:  # an empty list would be counted as one skipped test without a name
