@@ -16,15 +16,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from somaresil import control_command, slo_command
+from somaresil import completion, control_command, explain, slo_command
 from somaresil._version import __version__
 from somaresil.adopt import cli as adopt_command
 from somaresil.canary_command import cli as canary_command
+from somaresil.config import did_you_mean
 from somaresil.doctor import cli as doctor_command
 from somaresil.gate import cli as gate_command
 from somaresil.load_command import cli as load_command
@@ -38,6 +40,8 @@ from somaresil.top_command import cli as top_command
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from somaresil.resilience import Resilience
+
 __all__ = ["main"]
 
 _SHORTEST, _LONGEST = 5.0, 300.0
@@ -46,6 +50,7 @@ _DEMO_CANARY, _DEMO_LIVE = "demo canary", "demo live"
 _MOST_WORKERS = 16
 _LONGEST_LIVE = 86_400.0
 _MOST_RATE = 500.0
+_UNKNOWN_WORD = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +87,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end."""
         self.print_usage(sys.stderr)
-        self.exit(self.wrong, f"{self.prog}: error: {message}\n")
+        self.exit(self.wrong, f"{self.prog}: error: {message}{_guess(message)}\n")
+
+
+def _guess(message: str) -> str:
+    """What was meant, when argparse says that a word is none of those that it knows."""
+    found = _UNKNOWN_WORD.search(message)
+    if found is None:
+        return ""
+    hint = did_you_mean(found[1], [word.strip("' ") for word in found[2].split(",")])
+    return f"; {hint}" if hint else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,6 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     render_command.add_to(commands)
     slo_command.add_to(commands)
     top_command.add_to(commands)
+    explain.add_command(commands, _loaded)
+    completion.add_command(commands, parser)
     return parser
 
 
@@ -360,29 +376,35 @@ def _replay(arguments: argparse.Namespace) -> int:
     return replay(arguments.plan, scenario=arguments.scenario, as_json=arguments.json)
 
 
-def _describe(arguments: argparse.Namespace) -> int:
+def _loaded(command: str, place: str) -> Resilience | str:
+    """The Resilience at ``MODULE:NAME``, or a line that says why there is none."""
     from somaresil.errors import ConfigurationError, PipelineWarning
     from somaresil.resilience import Resilience
 
-    module, _, name = arguments.resilience.partition(":")
+    module, _, name = place.partition(":")
     if "" not in sys.path and "." not in sys.path:
         # As `python -m` would: the command itself was started from elsewhere.
         sys.path.insert(0, "")
     try:
         with warnings.catch_warnings():
-            # They are shown below, with everything else.
+            # They are shown with everything else.
             warnings.simplefilter("ignore", PipelineWarning)
             found: Any = import_module(module)
             for part in filter(None, name.split(".")):
                 found = getattr(found, part)
     except ConfigurationError as wrong:
-        print(f"somaresil describe: {wrong}", file=sys.stderr)
-        return 2
+        return f"somaresil {command}: {wrong}"
     except (Exception, SystemExit) as broken:  # noqa: BLE001 - a module that is imported may raise anything
-        print(f"somaresil describe: {arguments.resilience}: {type(broken).__name__}: {broken}", file=sys.stderr)
-        return 2
+        return f"somaresil {command}: {place}: {type(broken).__name__}: {broken}"
     if not isinstance(found, Resilience):
-        print(f"somaresil describe: {arguments.resilience} is no Resilience but a {type(found).__name__}", file=sys.stderr)
+        return f"somaresil {command}: {place} is no Resilience but a {type(found).__name__}"
+    return found
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    found = _loaded("describe", arguments.resilience)
+    if isinstance(found, str):
+        print(found, file=sys.stderr)
         return 2
     descriptions = [guard.description(deadline=arguments.deadline) for _, guard in sorted(found.guards.items())]
     unused = found.settings.unused()
