@@ -1,14 +1,14 @@
 """A real service for minutes or an hour: does it keep anything, and does it count every request.
 
-The service is uvicorn in a process of its own, with the middleware, a guard (breaker, retry, bulkhead, timeout), an objective, the dashboard and
-metrics. A round is: viewers come (one of them never reads), requests that go well, fail and take too long, an experiment begins and is ended,
-the breaker is tripped, metrics are scraped, the viewers leave, and so do the connections. Then the service is at rest, and is asked what it holds:
-resident memory after a collection, descriptors, threads, tasks, and what it has counted.
+The service is uvicorn in a process of its own, with the middleware, a guard (breaker, retry, bulkhead, timeout), an objective, the
+dashboard and metrics. A round is: viewers come (one of them never reads), requests that go well, fail and take too long, an experiment
+begins and is ended, the breaker is tripped, metrics are scraped, the viewers leave, and so do the connections. Then the service is at
+rest, and is asked what it holds: resident memory after a collection, descriptors, threads, tasks, and what it has counted.
 
-Memory is judged by the slope of Theil and Sen over what was read after the warm-up, the first half; the interval is Sen's (95 %), of medians of
-blocks, so that neighbours that resemble each other do not make it narrower than it is. It is said what a run of this length can tell. Less than an hour
-cannot tell a megabyte an hour from what fills up once: half a megabyte in all is allowed for that, so ten minutes tell some six megabytes an hour.
-From an hour on nothing is allowed for, and an interval that reaches over the limit has failed.
+Memory is judged by the slope of Theil and Sen over what was read after the warm-up, the first half; the interval is Sen's (95 %), of
+medians of blocks, so that neighbours that resemble each other do not make it narrower than it is. It is said what a run of this length
+can tell. Less than an hour cannot tell a megabyte an hour from what fills up once: half a megabyte in all is allowed for that, so ten
+minutes tell some six megabytes an hour. From an hour on nothing is allowed for, and an interval that reaches over the limit has failed.
 
 --plant leaks on purpose, in the service, and has to end with 1.
 """
@@ -66,13 +66,32 @@ def leaking(plant: str, kept: list[Any]) -> None:
         kept[-1].start()
 
 
-def serve(port: int, plant: str) -> None:
-    """In a process of its own."""
-    import uvicorn
-    from prometheus_client import CollectorRegistry, generate_latest
+def held(resilience: Any) -> bytes:
+    """What the process holds now, and has counted."""
+    gc.collect()
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    calls = resilience.guards["work"].recorder.counts().cells
+    counted: Counter[str] = Counter()
+    for (kind, _), cells in calls.items():
+        counted[kind.value] += sum(cells)
+    return json.dumps(
+        {
+            "memory": int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6,
+            "descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+            "threads": threading.active_count(),
+            "tasks": len(asyncio.all_tasks()),
+            "counted": counted,
+            "routes": sum(sum(map(sum, counts.cells.values())) for counts in resilience.snapshot().routes.values()),
+            "live": sum(run.live for run in resilience.snapshot().experiments),
+        }
+    ).encode()
 
-    from somaresil import SLO, Bulkhead, ChaosConfig, CircuitBreaker, Rejected, Resilience, ResilienceMiddleware, Retry
-    from somaresil.dashboard import BearerToken
+
+def made() -> tuple[Any, Any]:
+    """What is soaked, and what its metrics are read from."""
+    from prometheus_client import CollectorRegistry
+
+    from somaresil import SLO, Bulkhead, CircuitBreaker, Resilience, Retry
     from somaresil.integrations import prometheus
 
     registry = CollectorRegistry()
@@ -80,7 +99,7 @@ def serve(port: int, plant: str) -> None:
     prometheus.install(resilience, registry=registry)
     resilience.slos.add(SLO("work", 90.0, timedelta(days=1)))
     resilience.chaos.opt_in()
-    work = resilience.guard(
+    resilience.guard(
         "work",
         slo="work",
         breaker=CircuitBreaker(minimum_calls=50, open_duration=0.1),
@@ -89,6 +108,19 @@ def serve(port: int, plant: str) -> None:
         timeout=0.03,
         idempotent=True,
     )
+    return resilience, registry
+
+
+def serve(port: int, plant: str) -> None:
+    """In a process of its own."""
+    import uvicorn
+    from prometheus_client import generate_latest
+
+    from somaresil import ChaosConfig, Rejected, ResilienceMiddleware
+    from somaresil.dashboard import BearerToken
+
+    resilience, registry = made()
+    work = resilience.guards["work"]
     dashboard = resilience.dashboard(auth=BearerToken({"ops": TOKEN}))
     kept: list[Any] = []
 
@@ -108,36 +140,14 @@ def serve(port: int, plant: str) -> None:
         return b"good"
 
     async def disturb() -> bytes:
-        run = await resilience.chaos.start(ChaosConfig("error_injection", "work", 0.5, 30.0, error=ConnectionError("injected")))
+        run = await resilience.chaos.start(ChaosConfig("error", "work", 0.5, 30.0, error=ConnectionError("injected")))
         await asyncio.sleep(0.1)
         resilience.chaos.stop(run)
         resilience.breaker("work").trip(0.05)
         return b"done"
 
-    def probe() -> bytes:
-        gc.collect()
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-        calls = resilience.guards["work"].recorder.counts().cells
-        counted: Counter[str] = Counter()
-        for (kind, _), cells in calls.items():
-            counted[kind.value] += sum(cells)
-        return json.dumps(
-            {
-                "memory": int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6,
-                "descriptors": len(os.listdir("/proc/self/fd")),
-                "threads": threading.active_count(),
-                "tasks": len(asyncio.all_tasks()),
-                "counted": counted,
-                "routes": sum(sum(map(sum, counts.cells.values())) for route, counts in resilience.snapshot().routes.items() if "/work" in str(route)),
-                "live": sum(run.live for run in resilience.snapshot().experiments),
-            }
-        ).encode()
-
     async def inner(scope: Any, receive: Any, send: Any) -> None:
-        if scope["path"].startswith(ROOT):
-            await dashboard(scope, receive, send)
-        else:
-            await answer(send, await outcome(scope["query_string"].decode()))
+        await answer(send, await outcome(scope["query_string"].decode()))
 
     async def answer(send: Any, body: bytes) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
@@ -146,11 +156,13 @@ def serve(port: int, plant: str) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")
         if path == "/probe":
-            await answer(send, probe())
+            await answer(send, held(resilience))
         elif path == "/metrics":
             await answer(send, generate_latest(registry))
         elif path == "/disturb":
             await answer(send, await disturb())
+        elif path.startswith(ROOT):
+            await dashboard(scope, receive, send)
         else:
             await guarded(scope, receive, send)
 
@@ -197,6 +209,8 @@ class Service:
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> bytes:
     writer.write(f"GET {path} HTTP/1.1\r\nhost: service\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"{path}: {head.decode()}")
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     return await reader.readexactly(int(length.split(b":")[1]))
 
@@ -320,7 +334,7 @@ def judge(readings: list[tuple[float, dict[str, Any]]], wrong: list[str]) -> tup
         "memory": [readings[0][1]["memory"], settled[0][1]["memory"], settled[-1][1]["memory"]],
         "slope": [each, low, high],
         "limit told": limit,
-        "a megabyte an hour": "below" if high <= LIMIT else "above" if low > LIMIT else "not resolved",
+        "a megabyte an hour": "below" if high <= LIMIT else "above" if low > limit else "not resolved",
     }
     quarter = max(1, len(settled) // 4)
     for name in HELD:
@@ -351,12 +365,20 @@ def main() -> None:
     if told != seen.total():
         wrong.append(f"Prometheus was told of {told} calls of {seen.total()}")
     problems, evidence = judge(readings, wrong)
-    evidence |= {"requests": seen.total(), "outcomes": dict(seen), "told to Prometheus": told, "rounds": len(readings), "seconds": readings[-1][0]}
+    evidence |= {
+        "requests": seen.total(),
+        "outcomes": dict(seen),
+        "told to Prometheus": told,
+        "rounds": len(readings),
+        "seconds": readings[-1][0],
+    }
     if arguments.json:
         print(json.dumps({"problems": problems, **evidence}, indent=2, default=str))
     else:
         report(evidence)
-        print("NOT MET\n  " + "\n  ".join(problems) if problems else "nothing is kept, and everything is counted, as far as this run can tell")
+        print(
+            "NOT MET\n  " + "\n  ".join(problems) if problems else "nothing is kept, and everything is counted, as far as this run can tell"
+        )
     if problems and (arguments.check or arguments.plant):
         sys.exit(1)
 
@@ -367,7 +389,9 @@ def report(evidence: dict[str, Any]) -> None:
     print(f"{evidence['rounds']} rounds in {evidence['seconds']:.0f} s, {evidence['requests']:,} requests: {evidence['outcomes']}")
     print(f"told to Prometheus: {evidence['told to Prometheus']:,} calls")
     print(f"memory: {first:.1f} MB after the first round, {settled:.1f} after the warm-up, {last:.1f} at the end")
-    print(f"slope: {each:.2f} MB/h, with 95 % between {low:.2f} and {high:.2f}; a run of this length tells {evidence['limit told']:.1f} MB/h")
+    print(
+        f"slope: {each:.2f} MB/h, with 95 % between {low:.2f} and {high:.2f}; a run of this length tells {evidence['limit told']:.1f} MB/h"
+    )
     print(f"a megabyte an hour: {evidence['a megabyte an hour']}")
     for name in HELD:
         before, after, most = evidence[name]
