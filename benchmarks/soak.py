@@ -111,12 +111,28 @@ def made() -> tuple[Any, Any]:
     return resilience, registry
 
 
+async def answer(send: Any, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def disturb(resilience: Any) -> bytes:
+    """An experiment begins and is ended, and the breaker is tripped."""
+    from somaresil import ChaosConfig
+
+    run = await resilience.chaos.start(ChaosConfig("error", "work", 0.5, 30.0, error=ConnectionError("injected")))
+    await asyncio.sleep(0.1)
+    resilience.chaos.stop(run)
+    resilience.breaker("work").trip(0.05)
+    return b"done"
+
+
 def serve(port: int, plant: str) -> None:
     """In a process of its own."""
     import uvicorn
     from prometheus_client import generate_latest
 
-    from somaresil import ChaosConfig, Rejected, ResilienceMiddleware
+    from somaresil import Rejected, ResilienceMiddleware
     from somaresil.dashboard import BearerToken
 
     resilience, registry = made()
@@ -139,19 +155,8 @@ def serve(port: int, plant: str) -> None:
             return b"bad"
         return b"good"
 
-    async def disturb() -> bytes:
-        run = await resilience.chaos.start(ChaosConfig("error", "work", 0.5, 30.0, error=ConnectionError("injected")))
-        await asyncio.sleep(0.1)
-        resilience.chaos.stop(run)
-        resilience.breaker("work").trip(0.05)
-        return b"done"
-
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, await outcome(scope["query_string"].decode()))
-
-    async def answer(send: Any, body: bytes) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
-        await send({"type": "http.response.body", "body": body})
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")
@@ -160,7 +165,7 @@ def serve(port: int, plant: str) -> None:
         elif path == "/metrics":
             await answer(send, generate_latest(registry))
         elif path == "/disturb":
-            await answer(send, await disturb())
+            await answer(send, await disturb(resilience))
         elif path.startswith(ROOT):
             await dashboard(scope, receive, send)
         else:
