@@ -439,7 +439,7 @@ def parallel(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """Keep a real service busy for ten minutes, or for `--minutes 60`: it keeps nothing, and counts every request."""
+    """Keep a real service busy for ten minutes, or for `--minutes 60`, and judge what it keeps and counts."""
     session.install(PACKAGE, *_group("bench"))
     session.run("python", "benchmarks/soak.py", "--check", *session.posargs)
 
