@@ -437,6 +437,13 @@ def parallel(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *chosen, *folders, *session.posargs, env=KEEP_COMPILED)
 
 
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Keep a real service busy for ten minutes, or for `--minutes 60`, and judge what it keeps and counts."""
+    session.install(PACKAGE, *_group("bench"))
+    session.run("python", "benchmarks/soak.py", "--check", *session.posargs)
+
+
 @nox.session(default=False, venv_backend="none")
 def freethreaded(session: nox.Session) -> None:
     """Run the tests of models, policies, guards and interleavings on a Python without a global lock, if one is here."""
