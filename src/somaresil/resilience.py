@@ -27,6 +27,7 @@ from somaresil.deadline import DeadlineScope
 from somaresil.errors import ConfigurationError
 from somaresil.events import DeploymentMarked, Event
 from somaresil.exemplars import SLOW, Traces
+from somaresil.forks import free_locks
 from somaresil.guard import Guard, GuardOptions
 from somaresil.guard.assembly import configuring
 from somaresil.limiter import RateLimiter
@@ -759,7 +760,9 @@ def _own_name() -> str:
 
 def _begin_in_child() -> None:
     """Make forked workers differ: with the name and the draws of their parent they would probe in step and be one instance to a drill."""
-    for resilience in tuple(_alive):
+    found = tuple(_alive)
+    free_locks(found)
+    for resilience in found:
         resilience.chance.renew()
         if not resilience._named:  # noqa: SLF001 - this module's own
             resilience.instance = resilience.chaos.place.instance = _own_name()
