@@ -1,7 +1,7 @@
 """Small wrong changes to the bodies of functions, one at a time and always in the same order.
 
-Left alone are what stands outside of functions, annotations, defaults of parameters, docstrings, and texts with a space in them: people read
-those, and a test that repeats them would prove nothing.
+Left alone are what stands outside of functions, annotations, defaults of parameters, docstrings, and texts with a space in them: people
+read those, and a test that repeats them would prove nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Edit = tuple[ast.AST, Callable[[], Callable[[], None]]]
+    Made = Callable[[], tuple[Callable[[], None], str]]
+    Edit = tuple[ast.AST, Made]
 
 __all__ = ["Mutant", "mutants"]
 
@@ -54,8 +55,6 @@ class Mutant:
 
     where: str
     """The outermost function, by its qualified name."""
-    first: int
-    """The first line of that function, decorators included."""
     line: int
     what: str
     """What became what; with a number behind it if the same is done in the function more than once."""
@@ -70,7 +69,6 @@ def mutants(tree: ast.Module, source: str) -> Iterator[Mutant]:
     """Change the tree in one place, give what was changed, change it back, and go on."""
     excused = {number for number, line in enumerate(source.splitlines(), 1) if "pragma: no cover" in line}
     for where, function in _functions(tree.body, ""):
-        first = min(function.lineno, *(each.lineno for each in function.decorator_list), function.lineno)
         seen: Counter[str] = Counter()
         for node, edit in list(_edits(function)):
             line = getattr(node, "lineno", function.lineno)
@@ -80,14 +78,14 @@ def mutants(tree: ast.Module, source: str) -> Iterator[Mutant]:
             with _done(edit) as after:
                 what = f"{_short(before)} -> {_short(after(node))}"
                 seen[what] += 1
-                yield Mutant(where, first, line, what if seen[what] == 1 else f"{what} #{seen[what]}")
+                yield Mutant(where, line, what if seen[what] == 1 else f"{what} #{seen[what]}")
 
 
 @contextmanager
-def _done(edit: Callable[[], Callable[[], None]]) -> Iterator[Callable[[ast.AST], str]]:
-    undo = edit()
+def _done(edit: Made) -> Iterator[Callable[[ast.AST], str]]:
+    undo, said = edit()
     try:
-        yield lambda node: getattr(undo, "said", None) or ast.unparse(node)
+        yield lambda node: said or ast.unparse(node)
     finally:
         undo()
 
@@ -126,7 +124,9 @@ def _of(node: ast.AST, holder: Any, key: Any) -> Iterator[Edit]:
         return
     yield from _here(node, holder, key)
     for name, value in ast.iter_fields(node):
-        if name in {"annotation", "returns", "args", "decorator_list", "type_params"} and isinstance(node, (*_FUNCTIONS, ast.AnnAssign, ast.arg)):
+        if name in {"annotation", "returns", "args", "decorator_list", "type_params"} and isinstance(
+            node, (*_FUNCTIONS, ast.AnnAssign, ast.arg)
+        ):
             continue
         if isinstance(value, ast.AST):
             if isinstance(value, (ast.arguments, ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)):
@@ -141,31 +141,49 @@ def _of(node: ast.AST, holder: Any, key: Any) -> Iterator[Edit]:
 
 
 def _here(node: ast.AST, holder: Any, key: Any) -> Iterator[Edit]:
-    if isinstance(node, ast.Compare):
+    if isinstance(node, ast.stmt):
+        yield from _statement(node, holder, key)
+    elif isinstance(node, ast.Compare):
         for index, operator in enumerate(node.ops):
             yield node, _put(node.ops, index, _SWAPPED[type(operator)]())
-    elif isinstance(node, (ast.BoolOp, ast.BinOp, ast.AugAssign)) and type(node.op) in _SWAPPED:
+    elif isinstance(node, (ast.BoolOp, ast.BinOp)) and type(node.op) in _SWAPPED:
         yield node, _put(node, "op", _SWAPPED[type(node.op)]())
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield node, _put(holder, key, node.operand, ast.unparse(node.operand))
     elif isinstance(node, ast.Constant):
         yield from _constant(node)
-    elif isinstance(node, (ast.If, ast.IfExp, ast.While)):
-        if not isinstance(node.test, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.Constant)):
-            yield node.test, _put(node, "test", ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test), f"not {ast.unparse(node.test)}")
+    elif isinstance(node, ast.IfExp):
+        yield from _condition(node)
+
+
+def _condition(node: ast.If | ast.IfExp | ast.While) -> Iterator[Edit]:
+    """What is compared or joined is changed there."""
+    if not isinstance(node.test, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.Constant)):
+        turned = ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test)
+        yield node.test, _put(node, "test", turned, ast.unparse(turned))
+
+
+def _statement(node: ast.stmt, holder: Any, key: Any) -> Iterator[Edit]:
+    if isinstance(node, (ast.If, ast.While)):
+        yield from _condition(node)
+    elif isinstance(node, ast.AugAssign) and type(node.op) in _SWAPPED:
+        yield node, _put(node, "op", _SWAPPED[type(node.op)]())
     elif isinstance(node, ast.Return):
-        if node.value is not None and not (isinstance(node.value, ast.Constant) and (node.value.value is None or isinstance(node.value.value, bool))):
+        if node.value is not None and not (isinstance(node.value, ast.Constant) and isinstance(node.value.value, (bool, type(None)))):
             yield node, _put(node, "value", ast.copy_location(ast.Constant(None), node.value))
     elif isinstance(node, (ast.Break, ast.Continue)):
         other = ast.copy_location(ast.Continue() if isinstance(node, ast.Break) else ast.Break(), node)
         yield node, _put(holder, key, other, ast.unparse(other))
     elif isinstance(node, (ast.Raise, ast.Delete)) or (isinstance(node, ast.Expr) and isinstance(node.value, (ast.Call, ast.Await))):
         yield node, _put(holder, key, ast.copy_location(ast.Pass(), node), "pass")
-    elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-        if not (isinstance(node.value, ast.Constant) and node.value.value is None):
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if not isinstance(target, ast.Tuple):
-                yield node, _put(node, "value", ast.copy_location(ast.Constant(None), node.value))
+    elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and not _is_none(node.value):
+        # A name for a value that is not there is as good as gone.
+        if not isinstance(getattr(node, "targets", [None])[0], ast.Tuple):
+            yield node, _put(node, "value", ast.copy_location(ast.Constant(None), node.value))
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _constant(node: ast.Constant) -> Iterator[Edit]:
@@ -174,12 +192,14 @@ def _constant(node: ast.Constant) -> Iterator[Edit]:
         yield node, _put(node, "value", not value)
     elif isinstance(value, (int, float)):
         yield node, _put(node, "value", value + 1)
-    elif isinstance(value, (str, bytes)) and not any(character in value for character in ((" ", "\n") if isinstance(value, str) else b" \n")):
+    elif isinstance(value, (str, bytes)) and not any(
+        character in value for character in ((" ", "\n") if isinstance(value, str) else b" \n")
+    ):
         yield node, _put(node, "value", f"XX{value}" if isinstance(value, str) else b"XX" + value)
 
 
-def _put(holder: Any, key: Any, new: Any, said: str = "") -> Callable[[], Callable[[], None]]:
-    def edit() -> Callable[[], None]:
+def _put(holder: Any, key: Any, new: Any, said: str = "") -> Made:
+    def edit() -> tuple[Callable[[], None], str]:
         is_list = isinstance(holder, list)
         old = holder[key] if is_list else getattr(holder, key)
 
@@ -192,8 +212,7 @@ def _put(holder: Any, key: Any, new: Any, said: str = "") -> Callable[[], Callab
         def undo() -> None:
             put(old)
 
-        undo.said = said  # type: ignore[attr-defined]
         put(new)
-        return undo
+        return undo, said
 
     return edit

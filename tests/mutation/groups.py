@@ -48,13 +48,30 @@ GROUPS: dict[str, Group] = {
     # Who may look and who may steer: bearer tokens, how often one may be wrong, tokens of pages, and where they are asked for.
     "tokens": Group(
         ("mounted/auth.py", "mounted/request.py", "control/app.py", "dashboard/people.py", "dashboard/tokens.py"),
-        ("tests/unit/control", "tests/unit/dashboard_app/test_controls.py", "tests/unit/dashboard_app/test_people.py", "tests/unit/mounted"),
+        (
+            "tests/unit/control",
+            "tests/unit/dashboard_app/test_controls.py",
+            "tests/unit/dashboard_app/test_people.py",
+            "tests/unit/mounted",
+        ),
     ),
     # Whether, where, when and how much may be injected, by whom, and what ends it.
     "chaos": Group(
         tuple(
             f"chaos/{name}.py"
-            for name in ("arming", "bounds", "conditions", "killswitch", "overlap", "permission", "safety", "token", "triggers", "uses", "vetting")
+            for name in (
+                "arming",
+                "bounds",
+                "conditions",
+                "killswitch",
+                "overlap",
+                "permission",
+                "safety",
+                "token",
+                "triggers",
+                "uses",
+                "vetting",
+            )
         ),
         tuple(f"tests/unit/chaos/{name}.py" for name in _CHAOS),
     ),

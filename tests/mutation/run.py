@@ -1,4 +1,4 @@
-"""Change the sources of one group in small wrong ways and count which changes its tests notice: ``python tests/mutation/run.py gate``.
+"""Change the sources of one group in small wrong ways and count which changes its tests notice: ``python -m tests.mutation.run gate``.
 
 All is imported and collected once. The tests run once more under coverage, in a child, to learn which of them reach which line. Then each
 mutant has a child of its own: it gets the changed code in place of the function's, runs the tests that reach the line, the fastest first,
@@ -23,22 +23,21 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
-os.environ.setdefault("HYPOTHESIS_PROFILE", "mutate")
-
 import pytest
 
 from tests.mutation.edits import Mutant, mutants
-from tests.mutation.groups import GROUPS
+from tests.mutation.groups import GROUPS, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 KILLED, SURVIVED, UNREACHED, SLOW, SAME = "killed", "survived", "not reached", "too slow", "cannot be swapped"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 _FAILED, _PASSED, _IMPOSSIBLE = 1, 0, 77
+_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 _PATIENCE, _LEAST = 4.0, 10.0
+"""How many times as long as all tests a mutant may take, and how many seconds more."""
 
 
 class Lane:
@@ -97,7 +96,10 @@ class Lane:
                         failed.append(index)
                 watch.stop()
                 data = watch.get_data()
-                lines = {file: {line: [*map(int, filter(None, of))] for line, of in data.contexts_by_lineno(file).items()} for file in data.measured_files()}
+                lines = {
+                    file: {line: [*map(int, filter(None, of))] for line, of in data.contexts_by_lineno(file).items()}
+                    for file in data.measured_files()
+                }
                 Path(told.name).write_text(json.dumps([lines, seconds, failed]), encoding="utf-8")
                 os._exit(0)
             os.waitpid(child, 0)
@@ -109,7 +111,14 @@ class Lane:
         )
 
     def _try(
-        self, session: pytest.Session, tree: ast.Module, file: Path, mutant: Mutant, living: list[FunctionType], items: list[pytest.Item], limit: float
+        self,
+        session: pytest.Session,
+        tree: ast.Module,
+        file: Path,
+        mutant: Mutant,
+        living: list[FunctionType],
+        items: list[pytest.Item],
+        limit: float,
     ) -> str:
         child = os.fork()
         if not child:
@@ -228,36 +237,49 @@ def table(group: str, results: list[tuple[str, int, str, str]], floor: float, mo
     return total > 0 and share >= floor
 
 
+def _lane(asked: argparse.Namespace, files: list[Path], share: int, deadline: float, place: str) -> dict[str, Any]:
+    """Try every n-th mutant; all that was found."""
+    found: dict[str, Any] = {"results": [], "failed": [], "unfinished": False, "status": 0}
+    lane = Lane(files, share, asked.lanes, found, deadline, asked.only)
+    tests = [str(ROOT / each) for each in GROUPS[asked.group].tests]
+    options = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "--timeout", "0", "--basetemp", f"{place}/{share}", "--rootdir", str(ROOT)]
+    found["status"] = int(pytest.main([*options, *tests], plugins=[lane]))
+    return found
+
+
 def main() -> int:
-    """Run one group, or a share of it; 0 if the floor is held."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run one group, or a part of it; 0 if the floor is held, 1 if not, 2 if it could not be found out."""
+    parser = argparse.ArgumentParser(description="Change the sources of one group and count what its tests notice.")
     parser.add_argument("group", choices=GROUPS)
     parser.add_argument("--file", action="append", default=[], help="only this file of the group, such as model/breaker.py")
     parser.add_argument("--only", default="", help="only mutants whose file and name have this in them")
-    parser.add_argument("--shard", default="0/1", help="only every n-th mutant, as 0/4")
-    parser.add_argument("--seconds", type=float, default=7_200.0, help="stop after so long; what is left is said")
-    parser.add_argument("--floor", type=float, default=95.0)
+    parser.add_argument("--lanes", type=int, default=1, help="processes that share the mutants")
+    parser.add_argument("--seconds", type=float, default=7_200.0, help="stop after so long; not to have been through them all is a failure")
+    parser.add_argument("--floor", type=float, default=95.0, help="the share that must be noticed, in percent")
     parser.add_argument("--alike", type=float, default=3.0, help="the share that may be listed as equivalent, in percent")
     asked = parser.parse_args()
-    group = GROUPS[asked.group]
-    files = [file for file in group.files() if not asked.file or any(str(file).endswith(each) for each in asked.file)]
-    shard, shards = map(int, asked.shard.split("/"))
-    found: dict[str, Any] = {"results": [], "failed": []}
+    files = [file for file in GROUPS[asked.group].files() if not asked.file or any(str(file).endswith(each) for each in asked.file)]
+    os.nice(19)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        lane = Lane(files, shard, shards, found, began + asked.seconds, asked.only)
-        tests = [each for each in group.tests if (ROOT / each).exists()]
-        options = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "--no-header", "--timeout", "0", "--basetemp", f"{place}/t", "--rootdir", str(ROOT)]
-        status = pytest.main([*options, *(str(ROOT / each) for each in tests)], plugins=[lane])
-    if status not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
-        print(f"the tests could not be collected ({status})")
-        return 2
-    for each in found["failed"]:
+        children = []
+        for share in range(asked.lanes):
+            child = os.fork()
+            if not child:
+                _alone()
+                told = json.dumps(_lane(asked, files, share, began + asked.seconds, place))
+                Path(place, f"{share}.json").write_text(told, encoding="utf-8")
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+        lanes = [json.loads(each.read_text(encoding="utf-8")) for each in sorted(Path(place).glob("*.json"))]
+    for each in sorted({name for lane in lanes for name in lane["failed"]}):
         print(f"fails without any change, and was left out: {each}")
-    held = table(asked.group, found["results"], asked.floor, asked.alike)
+    held = table(asked.group, sorted(tuple(each) for lane in lanes for each in lane["results"]), asked.floor, asked.alike)
     print(f"{time.monotonic() - began:.0f} s")
-    if found.get("unfinished"):
-        print(f"not finished within {asked.seconds:g} s")
+    if len(lanes) < asked.lanes or any(lane["unfinished"] or lane["status"] not in _ENDED for lane in lanes):
+        print("not all of it could be tried")
         return 2
     return 0 if held else 1
 
