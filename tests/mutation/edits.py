@@ -176,14 +176,15 @@ def _statement(node: ast.stmt, holder: Any, key: Any) -> Iterator[Edit]:
         yield node, _put(holder, key, other, ast.unparse(other))
     elif isinstance(node, (ast.Raise, ast.Delete)) or (isinstance(node, ast.Expr) and isinstance(node.value, (ast.Call, ast.Await))):
         yield node, _put(holder, key, ast.copy_location(ast.Pass(), node), "pass")
-    elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and not _is_none(node.value):
+    elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and _may_be_none(node):
         # A name for a value that is not there is as good as gone.
-        if not isinstance(getattr(node, "targets", [None])[0], ast.Tuple):
-            yield node, _put(node, "value", ast.copy_location(ast.Constant(None), node.value))
+        yield node, _put(node, "value", ast.copy_location(ast.Constant(None), node.value))
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _may_be_none(node: ast.Assign | ast.AnnAssign) -> bool:
+    """Whether None would be another value, and one that can be taken apart as this one is."""
+    is_none = isinstance(node.value, ast.Constant) and node.value.value is None
+    return not is_none and not isinstance(getattr(node, "targets", [None])[0], ast.Tuple)
 
 
 def _constant(node: ast.Constant) -> Iterator[Edit]:
