@@ -25,9 +25,11 @@ class Group:
 
 _CHAOS = (
     "test_blast_radius",
+    "test_bounds",
     "test_config",
     "test_injection",
     "test_killswitch",
+    "test_labels",
     "test_lease",
     "test_machine",
     "test_permission",
@@ -73,7 +75,7 @@ GROUPS: dict[str, Group] = {
                 "vetting",
             )
         ),
-        tuple(f"tests/unit/chaos/{name}.py" for name in _CHAOS),
+        (*(f"tests/unit/chaos/{name}.py" for name in _CHAOS), "tests/unit/gameday/test_groups.py"),
     ),
     # All the arithmetic that decides: pure, and without a clock of its own.
     "model": Group(("model/*.py",), ("tests/unit/model",)),
