@@ -39,6 +39,7 @@ _CHAOS = (
     "test_request_plans",
     "test_requests",
     "test_safety",
+    "test_switch_files",
     "test_token",
     "test_trip",
     "test_uses",
