@@ -2,7 +2,7 @@
 
 All is imported and collected once. The tests run once more under coverage, in a child, to learn which of them reach which line. Then each
 mutant has a child of its own: it gets the changed code in place of the function's, runs the tests that reach the line, the fastest first,
-and ends at the first that fails. A mutant that no test reaches survives. One that takes several times as long as all tests do counts as
+and ends at the first that fails. A mutant that no test reaches survives. One that takes several times as long as they do counts as
 noticed, for nobody would wait.
 """
 
@@ -37,7 +37,7 @@ EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 _FAILED, _PASSED, _IMPOSSIBLE = 1, 0, 77
 _ENDED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 _PATIENCE, _LEAST = 4.0, 10.0
-"""How many times as long as all tests a mutant may take, and how many seconds more."""
+"""How many times as long as its tests a mutant may take, and how many seconds more."""
 
 
 class Lane:
@@ -54,7 +54,6 @@ class Lane:
         gc.freeze()
         reached, seconds, failed = self._reach(session)
         self.found["failed"] = [session.items[index].nodeid for index in failed]
-        limit = _LEAST + _PATIENCE * sum(seconds.values())
         number = 0
         for file in self.files:
             source = file.read_text(encoding="utf-8")
@@ -71,6 +70,7 @@ class Lane:
                 chosen = sorted(set(lines.get(mutant.line, ())) - failed, key=lambda index: (seconds[index], index))
                 result = UNREACHED
                 if chosen:
+                    limit = _LEAST + _PATIENCE * sum(seconds[index] for index in chosen)
                     result = self._try(session, tree, file, mutant, living, [session.items[index] for index in chosen], limit)
                 self.found["results"].append((str(file.relative_to(ROOT / "src" / "somaresil")), mutant.line, mutant.name, result))
         return True

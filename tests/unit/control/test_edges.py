@@ -12,7 +12,7 @@ from somaresil.dashboard import UNSAFE_OPEN
 from somaresil.events import DefectFound
 from somaresil.mounted.request import ANYONE, Doorkeeper, Request, is_json, live
 from somaresil.mounted.wire import Refused
-from tests.unit.control.kit import ALICE, ROOT, WINDOW, Stand
+from tests.unit.control.kit import ALICE, ROOT, WINDOW, Stand, raw
 
 pytestmark = pytest.mark.asyncio
 
@@ -128,6 +128,22 @@ async def test_the_lever_is_not_moved_by_a_form(stand, path):
     answer = await stand.ask("POST", path, headers={"content-type": "application/x-www-form-urlencoded"}, content=b"a=1")
     assert answer.status_code == 415
     assert not (await stand.ask("GET", "/status")).json().get("engaged")
+
+
+async def test_the_lever_says_why_it_was_moved(stand, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOMARESIL_CHAOS_SWITCH", str(tmp_path / "folder" / "tests.switch"))
+    stand = Stand()
+    engaged = (await stand.post("/engage", {"reason": "an outage"})).json()
+    assert (engaged["reason"], bool(engaged["engaged"])) == ("an outage", True)
+    released = (await stand.post("/disengage", {"reason": "it is over"})).json()
+    assert (released["reason"], bool(released["engaged"])) == ("it is over", False)
+    assert any("it is over" in str(entry) for entry in stand.chaos.audit.entries)
+
+
+async def test_head_has_no_body_whatever_the_server_would_make_of_one(stand):
+    sent = await raw(stand.app, method="HEAD", path=f"{ROOT}/status")
+    assert sent[0]["status"] == 200
+    assert all(not message.get("body") for message in sent)
 
 
 # -- who it is ----------------------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_every_problem_of_a_mapping_is_told_with_the_name_it_belongs_to():
     paths = [path for path, *_ in found]
     assert paths == ["BearerToken.tokens['ann']", "BearerToken.principal", "BearerToken.tokens['bob']", "BearerToken.basic"]
     assert found[0][1:3] == ("none", "at least one token")
-    assert [path for path, *_ in problems({})] == ["BearerToken.tokens"]
+    assert [each[:3] for each in problems({})] == [("BearerToken.tokens", "none", "at least one token")]
 
 
 def test_one_token_of_two_people_is_refused_and_64_tokens_are_the_most():
@@ -74,7 +74,7 @@ def test_one_token_of_two_people_is_refused_and_64_tokens_are_the_most():
     ]
     many = [LETTERS[number : number + 40] + f"{number:03}" for number in range(MOST_TOKENS + 1)]
     assert BearerToken(many[:-1])(bearer(many[-2])) == "operator"
-    assert [each[1:3] for each in problems(many)] == [("65 tokens", "at most 64")]
+    assert [each[:3] for each in problems(many)] == [("BearerToken.tokens", "65 tokens", "at most 64")]
 
 
 @pytest.mark.parametrize(
