@@ -153,3 +153,69 @@ def test_an_override_of_an_allow_made_no_difference():
 def test_a_file_without_a_chosen_objective_still_says_why():
     """GitHub gets its annotation then too."""
     assert FORMATS["github"](report()).startswith("::warning title=somaresil gate::no objective is defined")
+
+
+def test_every_fact_has_a_name_for_machines():
+    """Programs look them up: a name that changes is a break, and format would say so."""
+    said = json.loads(FORMATS["json"](report("fine", asked=Override("why", NOW + 60.0, "ann"))))
+    assert list(said) == ["format", "decision", "exit_code", "overridden", "at", "reasons", "override", "policy", "objectives"]
+    assert said["override"] == {"reason": "why", "who": "ann", "until": "2026-09-21T14:14:20Z", "counts": True, "why_not": None}
+    (fine,) = said["objectives"]
+    assert fine["reason"] == "fine: 90.0% of the error budget left (1 bad of 1000)"
+    facts = ["target_percentage", "window", "good", "bad", "remaining", "burn_rate", "exhausted_in", "coverage", "source", "age"]
+    assert list(fine) == ["slo", "decision", "reason", *facts, "burn_windows"]
+    one = fine["burn_windows"][0]
+    assert list(one) == ["long", "short", "severity", "factor", "threshold", "long_burn", "short_burn", "firing", "coverage"]
+    assert (one["long"], one["short"], one["severity"], one["coverage"], one["factor"]) == (3_600.0, 300.0, "page", 1.0, 14.4)
+
+
+def test_nothing_that_is_no_number_gets_into_json():
+    """Strict readers would refuse the whole of it."""
+    broken = report("fine")
+    object.__setattr__(broken, "at", NOW)
+    object.__setattr__(broken.verdict.evidence[0].budget, "age", float("nan"))
+    with pytest.raises(ValueError, match="JSON"):
+        FORMATS["json"](broken)
+
+
+def test_markdown_parts_its_tables_as_readers_of_markdown_need_it():
+    """An empty line before each table, and after what is folded away is opened."""
+    lines = FORMATS["markdown"](report("fine")).splitlines()
+    assert lines[2] == ""
+    table = lines.index(next(line for line in lines if line.startswith("| objective")))
+    assert lines[table - 1] == ""
+    folded = lines.index("<details><summary>Burn windows</summary>")
+    assert lines[folded + 1] == ""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[folded + 2 : folded + 5]]
+    assert cells[0] == ["objective", "windows", "burn", "limit", ""]
+    assert cells[2] == ["fine", "1 h and 5 min", "burn 0.1 and 0.1", "14.4", "quiet"]
+
+
+def test_windows_say_whether_they_fire_or_that_nobody_knows():
+    assert "burn 50 and 50, limit 14.4, firing" in FORMATS["text"](report("spent"))
+    assert " quiet" in FORMATS["text"](report("fine"))
+
+
+def test_percent_signs_and_colons_are_no_syntax_for_github():
+    """As its documentation of workflow commands asks for: a reason is full of percents."""
+    annotation = FORMATS["github"](report("fine")).splitlines()[0]
+    assert annotation == "::notice title=somaresil gate%3A fine::fine: 90.0%25 of the error budget left (1 bad of 1000)"
+
+
+def test_long_texts_of_strangers_are_cut():
+    """400 characters of a reason, 600 of an override, 1000 in an annotation."""
+    long = report("dark", problem="p" * 5_000, asked=Override("w" * 5_000, NOW + 60.0, "ann"))
+    text = FORMATS["text"](long).splitlines()
+    assert len(text[1]) == 2 + 400
+    assert len(text[2].partition("Z: ")[2]) == 600
+    assert len(FORMATS["github"](long).splitlines()[0].rpartition("::")[2]) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("age", "said"), [(0.25, "0.25 s"), (1.0, "1 s"), (59.0, "59 s"), (60.0, "1 min"), (3_600.0, "1 h"), (86_400.0, "1 d")]
+)
+def test_durations_are_told_in_their_largest_unit(age, said):
+    store = Told(fine=reading(999, 1, age=age))
+    file = replace(FILE, slos=FILE.slos[:1])
+    found = GateReport(at=NOW, verdict=judge(file.slos, store, file.policy), file=file, exit_code=0)
+    assert f"newest data {said} old" in FORMATS["text"](found)
