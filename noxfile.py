@@ -38,7 +38,7 @@ SUPPORTED = [
     line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if line.startswith("Programming Language :: Python :: 3.")
 ]
 PACKAGE = ".[demo,otel,pytest]"
-KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None}
+KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": None, "TESTS_WANT_THE_INSTALLED_PACKAGE": "1"}
 """pytest compiles its plugins anew: where that may not be kept, each start of one takes a second longer, and some tests start their own."""
 ELSEWHERE = ("tests/browser", "tests/docs")
 """What has a session of its own."""
@@ -595,8 +595,10 @@ def release(session: nox.Session) -> None:
     build(session)
     version = re.search(r'"(.+)"', (ROOT / "src/somaresil/_version.py").read_text(encoding="utf-8"))[1]  # type: ignore[index]
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    if not {version, "Unreleased"}.intersection(headings):
-        session.error(f"CHANGELOG.md has no heading for {version}, nor for what is unreleased")
+    tagged = subprocess.run(["git", "tag", "--points-at", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    # What has a tag has a version, and is unreleased no more.
+    if not {version, *([] if tagged else ["Unreleased"])}.intersection(headings):
+        session.error(f"CHANGELOG.md has no heading for {version}" + ("" if tagged else ", nor for what is unreleased"))
     for path in sorted((ROOT / "dist").iterdir()):
         place = Path(session.create_tmp()).resolve() / f"empty{path.suffix}"
         session.run("python", "-m", "venv", "--clear", str(place))

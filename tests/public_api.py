@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SNAPSHOT: Final = ROOT / "tests" / "public-api.txt"
+_PARTS: Final = re.compile(r", (?=(?:\[\w+\] )?\*{0,2}\w+: )")
 
 
 def shown() -> list[str]:
@@ -51,7 +52,7 @@ def _below(found: Any) -> Iterator[str]:
 def _line(found: Any) -> str:
     if found.is_function:
         parameters = ", ".join(_parameter(one) for one in found.parameters if one.name not in {"self", "cls"})
-        marks = "async " if "async" in found.labels else ""
+        marks = "".join(f"{label} " for label in ("async", "staticmethod", "classmethod", "property") if label in found.labels)
         return f"{found.path}({parameters}) -> {marks}{found.returns}"
     if found.is_class:
         return f"{found.path}: class({', '.join(str(base) for base in found.bases)})"
@@ -69,13 +70,26 @@ def _parameter(one: Any) -> str:
 def current() -> str:
     """The interface as it is."""
     package = griffe.load("somaresil", search_paths=[ROOT / "src"], resolve_aliases=False)
-    return "\n".join(lines(package, shown())) + "\n"
+    top = [f"somaresil.{name}" for name in package.exports or ()]
+    return "\n".join([*sorted(map(str, top)), *lines(package, shown())]) + "\n"
 
 
 def broken(before: str, after: str) -> list[str]:
-    """What of the interface before is not in the one after."""
+    """What of the interface before is not in the one after. A parameter more that need not be given breaks nobody."""
     there = set(after.splitlines())
-    return [line for line in before.splitlines() if line not in there]
+    by_name = {line.partition("(")[0]: line for line in there}
+    return [line for line in before.splitlines() if line not in there and not _extends(by_name.get(line.partition("(")[0], ""), line)]
+
+
+def _extends(after: str, before: str) -> bool:
+    """Whether a function is the one before with parameters by keyword that have a default, at the end or among those."""
+    heads = [line.partition("(")[2].rpartition(") -> ") for line in (after, before)]
+    if not all(arrow for _, arrow, _ in heads) or heads[0][2] != heads[1][2]:
+        return False
+    now, was = (_PARTS.split(inside) if inside else [] for inside, _, _ in heads)
+    rest = iter(now)
+    more = [part for part in now if part not in was]
+    return all(part in rest for part in was) and all(part.startswith("[keyword] ") and " = " in part for part in more)
 
 
 def main(arguments: list[str]) -> int:

@@ -90,6 +90,17 @@ class _Parser(argparse.ArgumentParser):
         self.exit(self.wrong, f"{self.prog}: error: {message}{_guess(message)}\n")
 
 
+def _hand_down(parser: argparse.ArgumentParser, codes: str) -> None:
+    """A command that says nothing of its exit codes has those of the group that it is in."""
+    own = parser.epilog or ""
+    codes = own if "exit codes:" in own else codes
+    parser.epilog = own if "exit codes:" in own else "; ".join(filter(None, (own, codes)))
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to its subcommands
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for child in action.choices.values():
+                _hand_down(child, codes)
+
+
 def _guess(message: str) -> str:
     """What was meant, when argparse says that a word is none of those that it knows."""
     found = _UNKNOWN_WORD.search(message)
@@ -193,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     top_command.add_to(commands)
     explain.add_command(commands, _loaded)
     completion.add_command(commands, parser)
+    _hand_down(parser, "")
     return parser
 
 

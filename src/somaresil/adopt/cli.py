@@ -27,6 +27,7 @@ def add_command(commands: Any) -> None:
     how = init.add_mutually_exclusive_group()
     how.add_argument("--yes", action="store_true", help="add it without asking")
     how.add_argument("--dry-run", action="store_true", help="only show it")
+    init.add_argument("--json", action="store_true", help="print what became of it as JSON; without --yes nothing is added")
     init.set_defaults(run=_run, parser=init)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
 import tempfile
@@ -32,23 +33,29 @@ def run(arguments: argparse.Namespace) -> int:
         service = arguments.service or service_name(path.resolve().parent.name)
         after = adopted(before, service=service, app=arguments.app)
     except AlreadyThere:
-        print(f"{path}: the middleware is there already")
+        _say(arguments, f"{path}: the middleware is there already", path, "already there", [])
         return ADDED
     except (AdoptionError, OSError) as unknown:
         print(f"somaresil init: {unknown}", file=sys.stderr)
         return IMPOSSIBLE
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} with somaresil", lineterm="", n=2)
-    print("\n".join(lines))
-    if arguments.dry_run or not (arguments.yes or _asked()):
-        print("nothing was changed")
+    lines = [*difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} with somaresil", lineterm="", n=2)]
+    if not arguments.json:
+        print("\n".join(lines))
+    if arguments.dry_run or not (arguments.yes or (not arguments.json and _asked())):
+        _say(arguments, "nothing was changed", path, "shown", lines)
         return SHOWN
     try:
         _write(path, after)
     except OSError as refused:
         print(f"somaresil init: {path}: {refused}; nothing was changed", file=sys.stderr)
         return IMPOSSIBLE
-    print(f"{path} was changed. Next: guard what it calls (somaresil doctor says where), and see docs/guides/getting-started.md")
+    said = f"{path} was changed. Next: guard what it calls (somaresil doctor says where), and see docs/guides/getting-started.md"
+    _say(arguments, said, path, "added", lines)
     return ADDED
+
+
+def _say(arguments: argparse.Namespace, text: str, path: Path, result: str, lines: list[str]) -> None:
+    print(json.dumps({"file": str(path), "result": result, "diff": lines}, indent=2) if arguments.json else text)
 
 
 def _find(given: Path) -> Path:

@@ -47,6 +47,7 @@ def add_command(commands: Any) -> None:
     run.set_defaults(run=_run)
     check = actions.add_parser("check", help="say what is wrong with it", epilog="exit codes: 0 nothing is wrong; 2 something is")
     check.add_argument("plan", metavar="PLAN", help="a file that ends in .toml, .yaml or .yml")
+    check.add_argument("--json", action="store_true", help="print what is in it, or what is wrong, as JSON")
     check.set_defaults(run=_check)
 
 

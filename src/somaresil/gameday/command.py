@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import signal
 import sys
 import threading
@@ -46,8 +47,11 @@ def check(arguments: argparse.Namespace) -> int:
     try:
         gameday = GameDay.from_file(arguments.plan)
     except ConfigurationError as wrong:
+        if arguments.json:
+            print(json.dumps({"plan": arguments.plan, "problems": [str(each) for each in wrong.problems]}, indent=2))
         return _refuse(str(wrong))
-    print("\n".join(_outline(gameday)))
+    outline = [*_outline(gameday)]
+    print(json.dumps({"plan": arguments.plan, "problems": [], "outline": outline}, indent=2) if arguments.json else "\n".join(outline))
     return 0
 
 

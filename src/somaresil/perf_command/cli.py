@@ -131,6 +131,7 @@ def _add_record(actions: Any) -> None:
     record.add_argument("--commit", metavar="NAME", help="of what they are (default: what the file says, else HEAD)")
     record.add_argument("--git-note", action="store_true", help="into a git note of the commit, refs/notes/somaresil-perf, not a folder")
     record.add_argument("--store", default=STORE, metavar="DIR", help="the folder (default: %(default)s)")
+    record.add_argument("--json", action="store_true", help="print where they are kept as JSON")
     _add_reading(record)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -333,6 +334,7 @@ def _from_prometheus(arguments: argparse.Namespace, world: _World) -> tuple[dict
 def _record(arguments: argparse.Namespace, world: _World) -> Report | None:
     store = ResultStore(arguments.store)
     given = None if arguments.commit is None else world.repository.commit_of(arguments.commit)
+    kept: list[str] = []
     for path in arguments.files:
         for read in read_results(path, arguments.results, unit=arguments.unit):
             commit = given or read.commit or world.repository.commit_of("HEAD")
@@ -344,9 +346,13 @@ def _record(arguments: argparse.Namespace, world: _World) -> Report | None:
             result = replace(read, commit=commit, at=at, machine=machine, notes=notes, source=Path(read.source).name)
             if arguments.git_note:
                 world.repository.add_note(commit, "\n".join(lines_of(result)))
-                print(f"note of {commit[:12]}")
+                kept.append(f"note of {commit[:12]}")
             else:
-                print(store.add(result))
+                kept.append(str(store.add(result)))
+            if not arguments.json:
+                print(kept[-1])
+    if arguments.json:
+        print(json.dumps({"kept": kept}, indent=2))
     return None
 
 

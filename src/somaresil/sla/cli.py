@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ def add_commands(commands: Any) -> None:
         help="an incident so soon after a deployment is its failure (default: %(default)g)",
     )
     report.add_argument("--out", required=True, metavar="DIR", help="folder of the report; made when it is not there")
+    report.add_argument("--json", action="store_true", help="print what was found as JSON; the files are written all the same")
     report.set_defaults(run=_report)
     deployed = commands.add_parser(
         "deployed",
@@ -46,6 +49,7 @@ def add_commands(commands: Any) -> None:
     ended = deployed.add_mutually_exclusive_group()
     ended.add_argument("--ok", action="store_const", const=True, dest="ok", help="it is known to be good")
     ended.add_argument("--failed", action="store_const", const=False, dest="ok", help="it is known to have failed")
+    deployed.add_argument("--json", action="store_true", help="print what was noted as JSON")
     deployed.set_defaults(run=_deployed)
 
 
@@ -71,8 +75,13 @@ def _report(arguments: argparse.Namespace) -> int:
     except (ConfigurationError, OSError) as wrong:
         print(f"somaresil report: {wrong}", file=sys.stderr)
         return 2
-    for objective in month.objectives:
-        print(f"{objective.name}: {'no events' if objective.met is None else 'met' if objective.met else 'missed'}")
+    said = {
+        objective.name: "no events" if objective.met is None else "met" if objective.met else "missed" for objective in month.objectives
+    }
+    if arguments.json:
+        print(json.dumps({"month": arguments.month, "objectives": said, "files": sorted(files_of(month))}, indent=2))
+    else:
+        print("\n".join(f"{name}: {what}" for name, what in said.items()))
     return 0 if month.objectives and all(objective.met for objective in month.objectives) else 1
 
 
@@ -83,8 +92,11 @@ def _deployed(arguments: argparse.Namespace) -> int:
 
     given = {name: getattr(arguments, name) for name in ("at", "commit", "ok")}
     try:
-        append(Path(arguments.journal), [deployment(arguments.service, arguments.version, now=SystemClock().time(), **given)])
+        entry = deployment(arguments.service, arguments.version, now=SystemClock().time(), **given)
+        append(Path(arguments.journal), [entry])
     except (ConfigurationError, OSError) as wrong:
         print(f"somaresil deployed: {wrong}", file=sys.stderr)
         return 2
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(entry), indent=2))
     return 0
