@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -81,6 +82,8 @@ FUZZ_SECONDS = 60
 """Seconds that a target of the fuzzer takes at most: there are some sixty of them, and most are done in a few."""
 FREE_THREADED = ("3.14t", "3.13t")
 """Pythons without a global lock, the first that is here is used."""
+NEWCOMER_SECONDS = 60
+"""From an empty folder to the first guarded call, installation included."""
 BRANCH_FLOOR = 95
 KILL_FLOOR = 95
 """Percent of the wrong changes that the tests of each group must notice."""
@@ -570,6 +573,30 @@ def build(session: nox.Session) -> None:
     target.mkdir()
     for path in first.values():
         shutil.copy2(path, target)
+
+
+@nox.session(default=False, venv_backend="none")
+def newcomer(session: nox.Session) -> None:
+    """Go the way of the README in an empty folder with an empty HOME, and fail when the first guarded call takes more than a minute."""
+    place = Path(session.create_tmp()).resolve() / "newcomer"
+    shutil.rmtree(place, ignore_errors=True)
+    (place / "home").mkdir(parents=True)
+    around = {"HOME": str(place / "home"), "PYTHONPATH": None, "PIP_NO_CACHE_DIR": "1"}
+    python = str(place / "venv" / "bin" / "python")
+    began = time.monotonic()
+    with session.chdir(place):
+        for command in (
+            [sys.executable, "-m", "venv", "venv"],
+            [python, "-m", "pip", "install", "--quiet", str(ROOT)],
+            [python, str(ROOT / "tests/docs/readme.py"), str(ROOT / "README.md")],
+        ):
+            at = time.monotonic()
+            session.run(*command, env=around, external=True)
+            session.log(f"{time.monotonic() - at:.1f} s")
+    took = time.monotonic() - began
+    session.log(f"from nothing to the first guarded call: {took:.1f} s")
+    if took > NEWCOMER_SECONDS:
+        session.error(f"that is more than {NEWCOMER_SECONDS} s")
 
 
 @nox.session(default=False)

@@ -46,6 +46,7 @@ _ROUTES: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (re.compile(r"/judge"), "POST", "judge"),
     (re.compile(r"/evidence"), "POST", "evidence"),
     (re.compile(rf"/evidence/{_NAME}"), "POST", "evidence"),
+    (re.compile(r"/openapi\.json"), "GET", "show_document"),
     (re.compile(r"/canaries"), "GET", "canaries"),
     (re.compile(rf"/canaries/{_NAME}"), "GET", "canary"),
     (re.compile(rf"/canaries/{_NAME}/(promote|rollback|pause|resume)"), "POST", "act"),
@@ -261,6 +262,12 @@ class VerdictApp:
         if subject is None:
             raise Refused(problem(404, "there is no such canary, or several and none is named"))
         return subject
+
+    async def show_document(self, request: Request) -> Answer:
+        """``GET /openapi.json``."""
+        from somaresil.verdict.document import document  # engines ask for none
+
+        return Answer(200, document(request.root))
 
     # -- people ---------------------------------------------------------------------------------------------------------------------------
 
