@@ -83,8 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
         told("the planted defect was not found: this fuzzer finds nothing")
         return 1
     total, failed, cut = 0, [], []
-    for target in targets:
-        share = _shares(targets, given.executions)[target.name]
+    shares = _shares(targets, given.executions)
+    # What some have left over because their time was up is for those that are fast: how many there are in all is a promise.
+    rounds = [*((target, shares[target.name]) for target in targets), *((target, 0) for target in targets)]
+    for target, of_it in rounds:
+        share = of_it or min(given.executions - total, shares[target.name])
+        if share <= 0 or (not of_it and (failed or target.name in cut)):
+            continue
         code, done, seconds, said = _run(target, given.found, share, given.seconds)
         total += done
         verdict = "nothing unhandled"
