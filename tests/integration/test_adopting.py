@@ -188,3 +188,39 @@ def test_an_error_counts_against_the_objective(tmp_path):
     routes, left = sample.served(lambda http: (http.get("/items/0"), http.get("/__counts").json())[1])
     assert sum(routes.values()) == 1
     assert left < 1.0
+
+
+@pytest.mark.parametrize("name", sorted(APPS))
+def test_the_doctor_finds_nothing_wrong_with_an_app_that_was_adopted(name, tmp_path):
+    """Neither middleware nor objectives are missed."""
+    sample = Sample(name, tmp_path)
+    (tmp_path / "probe.py").unlink()
+    assert sample.command("init", sample.file, "--yes")[0] == 0
+    code, said = sample.command("doctor", ".")
+    assert (code, [each for each in said["findings"] if each["level"] != "note"]) == (0, [])
+
+
+def test_the_doctor_finds_what_was_left_out(tmp_path):
+    """A call without a guard, one without an end, a middleware that another one is put around, a name that is made at run time."""
+    sample = Sample("fastapi", tmp_path)
+    assert sample.command("init", sample.file, "--yes")[0] == 0
+    (tmp_path / sample.file).write_text(
+        sample.text()
+        + """
+import httpx
+from starlette.middleware.gzip import GZipMiddleware
+
+app.add_middleware(GZipMiddleware)
+
+
+@app.get("/far/{name}")
+async def far(name: str):
+    resilience.guard(f"far.{name}", timeout=1.0)
+    return (await httpx.AsyncClient(timeout=None).get(f"https://example.org/{name}")).json()
+""",
+        encoding="utf-8",
+    )
+    code, said = sample.command("doctor", sample.file)
+    assert code == 1
+    found = {each["code"] for each in said["findings"]}
+    assert len(found) >= 3, said
