@@ -14,13 +14,14 @@ Colours follow the terminal, and ``NO_COLOR`` turns them off.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
 import sys
 import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from somaresil import completion, control_command, explain, slo_command
 from somaresil._version import __version__
@@ -50,6 +51,9 @@ _DEMO_CANARY, _DEMO_LIVE = "demo canary", "demo live"
 _MOST_WORKERS = 16
 _LONGEST_LIVE = 86_400.0
 _MOST_RATE = 500.0
+_LONGEST_SAID = 4_000
+_NOT_DONE = frozenset({2, 3})
+"""Exit codes of what could not be done; 3 are wrong arguments of ``gate``."""
 _UNKNOWN_WORD = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
 
 
@@ -67,10 +71,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     try:
-        return int(arguments.run(arguments))
+        return _for_programs(arguments) if getattr(arguments, "json", None) is True else int(arguments.run(arguments))
     except KeyboardInterrupt:
         # While the command was still loading; once it runs it cleans up and reports by itself.
         return 130
+
+
+class _Heard:
+    """A stream that remembers the last of what was written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.said = ""
+
+    def write(self, text: str) -> int:
+        self.said = (self.said + text)[-_LONGEST_SAID:]
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _for_programs(arguments: argparse.Namespace) -> int:
+    """Run a command that was asked for JSON: what could not be done is a document too, if the command has written none by itself."""
+    out, err = _Heard(sys.stdout), _Heard(sys.stderr)
+    with contextlib.redirect_stdout(cast("TextIO", out)), contextlib.redirect_stderr(cast("TextIO", err)):
+        code = int(arguments.run(arguments))
+    if code in _NOT_DONE and not out.said:
+        print(json.dumps({"error": {"command": arguments.command, "code": code, "message": err.said.strip()}}, indent=2))
+    return code
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

@@ -78,6 +78,20 @@ def test_an_option_that_is_not_there_is_one_line_and_no_traceback(name, capsys):
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["explain x no_such_module", "describe no_such_module", "init no/such/file", "doctor no/such/file", "scan --policy no/such/file"],
+)
+def test_what_could_not_be_done_is_a_document_too(line, capsys):
+    """With the exit code and the words that people get."""
+    assert main([*line.split(), "--json"]) == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)["error"]
+    assert (error["command"], error["code"]) == (line.split()[0], 2)
+    assert error["message"]
+    assert error["message"] in said.err
+
+
 def test_a_file_that_was_adopted_is_told_as_json(tmp_path, capsys):
     """First shown, then added, then there already; a script is never asked."""
     app = tmp_path / "main.py"
