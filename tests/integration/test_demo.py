@@ -222,7 +222,7 @@ def test_children_do_not_outlive_a_killed_driver(tmp_path):
 @pytest.mark.server
 @pytest.mark.slow
 def test_a_service_that_dies_ends_the_drill_with_its_name(tmp_path):
-    """A drill that cannot be run to its end has no verdict: exit code 2, and which process ended."""
+    """A drill that cannot be run to its end has no verdict: exit code 2, and which process ended, for programs as well."""
     folder = tmp_path / "files"
     with running_demo(folder) as process:
         for line in process.stderr:
@@ -232,7 +232,9 @@ def test_a_service_that_dies_ends_the_drill_with_its_name(tmp_path):
         os.kill(worker, signal.SIGKILL)
         output, errors = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert output == ""
+    said = json.loads(output)
+    assert set(said) == {"error"}
+    assert "the worker process ended with code -9" in said["error"]["message"]
     assert "the worker process ended with code -9" in errors
     assert list(folder.iterdir()) == []
 
