@@ -196,6 +196,7 @@ print(failed, guard.recorder.counts().total(Outcome.GOOD))
 """
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="the zoneinfo of Python 3.12 itself cannot be imported in a sub-interpreter")
 def test_a_sub_interpreter_has_its_own():
     """What is called there is counted there."""
     assert run(SUB) == "None 1"
