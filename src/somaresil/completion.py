@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,10 +29,10 @@ def add_command(commands: Any, parser: argparse.ArgumentParser) -> None:
         epilog="exit codes: 0 printed; 2 it could not be made",
     )
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=" | ".join(SHELLS))
-    completion.set_defaults(run=lambda arguments: _run(arguments, parser))
+    completion.set_defaults(run=partial(_run, parser=parser))
 
 
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+def _run(arguments: argparse.Namespace, *, parser: argparse.ArgumentParser) -> int:
     try:
         shtab: Any = import_module("shtab")
     except ImportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from somaresil.config import did_you_mean
@@ -72,10 +73,10 @@ def add_command(commands: Any, load: Callable[[str, str], Resilience | str]) -> 
     explain.add_argument("guard", metavar="GUARD", help="the name of the guard")
     explain.add_argument("resilience", metavar="MODULE:NAME", help="where the Resilience is: gateway:resilience")
     explain.add_argument("--json", action="store_true", help="print JSON")
-    explain.set_defaults(run=lambda arguments: _run(arguments, load))
+    explain.set_defaults(run=partial(_run, load=load))
 
 
-def _run(arguments: argparse.Namespace, load: Callable[[str, str], Resilience | str]) -> int:
+def _run(arguments: argparse.Namespace, *, load: Callable[[str, str], Resilience | str]) -> int:
     found = load("explain", arguments.resilience)
     if isinstance(found, str):
         sys.stderr.write(f"{found}\n")
