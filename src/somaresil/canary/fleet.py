@@ -24,15 +24,15 @@ import json
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from somaresil.canary.ledger import CanaryLedger, Counts, Finding, Levels
 from somaresil.canary.members import Member, Trial
 from somaresil.canary.opinion import Opinion
+from somaresil.canary.roster import LONGEST_REASON, SAME, Roster, Side
 from somaresil.canary.sources import MOST_PODS, Absent, EvidenceInbox, EvidenceSource, Reading, Told
-from somaresil.canary.telling import EVERY, MOST_MARKS, Mark, Telling, check_every, check_labels, read_telling
+from somaresil.canary.telling import EVERY, MOST_MARKS, Mark, check_every, check_labels
 from somaresil.config import Checker
 from somaresil.errors import ConfigurationError, describe
 from somaresil.model.rollout import Verdict
@@ -41,6 +41,7 @@ from somaresil.safefile import read_plain, replace_with
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from somaresil.resilience import Resilience
@@ -51,14 +52,9 @@ MOST_CHECKSUMS: Final = 8
 _FORM: Final = 1
 _LARGEST_SNAPSHOT: Final = 4 * 1024 * 1024
 _LONGEST_CHECKSUM: Final = 120
-_LONGEST_REASON: Final = 200
 _MOST_MISSING: Final = 20
-_AHEAD: Final = 0.25
-"""Share of ``every`` by which the clock of a pod may be wrong."""
 _SOONEST: Final = 0.25
 """Seconds after a mark at which pods are asked: their threads wake at the same moment."""
-
-Side = Literal["candidate", "control"]
 
 
 class FleetJudge:
@@ -122,9 +118,7 @@ class FleetJudge:
         self._at: float | None = None
         """The mark up to which everything is counted."""
         self._looked = -math.inf
-        self._round_number = 0
-        self._members: OrderedDict[str, Member] = OrderedDict()
-        self._absent: tuple[Absent, ...] = ()
+        self._roster = Roster(self.bad, every=self.every, stale=self._stale, clock=resilience.clock)
         self._trials: OrderedDict[str, Trial] = OrderedDict()
         self._current = ""
         self._paused = ""
@@ -184,10 +178,10 @@ class FleetJudge:
                 reason = f"nothing is known of the checksum {checksum[:40]!r}"
                 return Opinion(Verdict.WAIT, reason, Finding(Verdict.WAIT, reason, 1.0, 1.0, 1.0, Counts()))
             finding = self._finding(trial)
-            absent = self._missing(trial)
+            absent = self._roster.missing(trial.checksum, self._current, self._at)
             verdict, reason = self._weigh(trial, finding, absent)
-            missing = tuple(f"{each.name}: {each.why}"[:_LONGEST_REASON] for each in absent[:_MOST_MISSING])
-            return Opinion(verdict, reason[:_LONGEST_REASON], finding, trial.at, missing)
+            missing = tuple(f"{each.name}: {each.why}"[:LONGEST_REASON] for each in absent[:_MOST_MISSING])
+            return Opinion(verdict, reason[:LONGEST_REASON], finding, trial.at, missing)
 
     def _weigh(self, trial: Trial, finding: Finding, absent: Sequence[Absent]) -> tuple[Verdict, str]:
         if trial.failed:
@@ -218,11 +212,12 @@ class FleetJudge:
             return "nobody has looked at the pods yet"
         if now - self._looked > self._stale:
             return f"nobody has looked at the pods for {now - self._looked:.0f} s"
-        mistaken = [each.name for each in absent if each.why == _SAME]
+        mistaken = [each.name for each in absent if each.why == SAME]
         if mistaken:
-            return f"{mistaken[0]} {_SAME}"
-        for side in ("candidate", "control"):
-            there = sum(1 for each in self._members.values() if self._side(each, trial) == side and self._is_there(each))
+            return f"{mistaken[0]} {SAME}"
+        sides: tuple[Side, ...] = ("candidate", "control")
+        for side in sides:
+            there = self._roster.count(side, trial.checksum, self._current, self._at)
             away = sum(1 for each in absent if each.role in {side, ""})
             if there < max(1, math.ceil(self._quorum * (there + away))):
                 return f"{there} of {there + away} pods of the {side} tell what they see"
@@ -267,7 +262,7 @@ class FleetJudge:
         return self._by_hand("canary_resume", reason, "resumed")
 
     def _by_hand(self, what: str, reason: str, outcome: str) -> str:
-        reason = "".join(each if each.isprintable() else " " for each in reason)[:_LONGEST_REASON]
+        reason = "".join(each if each.isprintable() else " " for each in reason)[:LONGEST_REASON]
         with self._lock:
             self._open()
             trial = self._trials.get(self._current)
@@ -307,12 +302,14 @@ class FleetJudge:
                 try:
                     readings.append((source, source.read()))
                 except Exception as broken:  # noqa: BLE001 - whatever it is, its pods have not told anything
-                    readings.append((source, Reading(absent=(Absent(_named(source), describe(broken)[:_LONGEST_REASON], _role(source)),))))
+                    readings.append((source, Reading(absent=(Absent(_named(source), describe(broken)[:LONGEST_REASON], _role(source)),))))
             with self._lock:
                 self._open()
-                self._round_number += 1
                 self._looked = self._clock.monotonic()
-                self._hear(readings)
+                self._roster.hear(readings)
+                for checksum in self._roster.checksums():
+                    self._trial(checksum)
+                    self._current = self._current or checksum
                 moved = self._count()
                 dirty, self._dirty = self._dirty, False
             if moved or dirty:
@@ -337,94 +334,6 @@ class FleetJudge:
             for ledger in trial.ledgers.values():
                 ledger.forget_lock()
 
-    # -- hearing pods -------------------------------------------------------------------------------------------------------------------
-
-    def _hear(self, readings: Sequence[tuple[EvidenceSource, Reading]]) -> None:
-        absent: list[Absent] = []
-        for source, reading in readings:
-            absent += reading.absent
-            for told in reading.told[: MOST_PODS + 1]:
-                why, role = self._hear_one(told, instant=source.instant)
-                if why:
-                    absent.append(Absent(told.name, why, role))
-        now = self._clock.monotonic()
-        heard = {(each.telling.pod, each.name) for each in self._members.values() if each.round == self._round_number}
-        for instance, member in list(self._members.items()):
-            replaced = member.round != self._round_number and (member.telling.pod, member.name) in heard
-            if replaced or now - member.heard > self._stale:
-                del self._members[instance]
-        self._absent = tuple(absent)
-        for member in self._members.values():
-            if member.telling.role != "control" and member.telling.checksum and not member.refused:
-                self._trial(member.telling.checksum)
-                self._current = self._current or member.telling.checksum
-
-    def _hear_one(self, told: Told, *, instant: bool) -> tuple[str, str]:
-        """Keep what one process has told; why it is no use, and of whom it would have been."""
-        try:
-            telling = told.data if isinstance(told.data, Telling) else read_telling(told.data)
-        except ConfigurationError as wrong:
-            first = wrong.problems[0]
-            return f"{first.path} is {first.value!r}: expected {first.allowed}"[:_LONGEST_REASON], _role_of(told.data)
-        member = self._members.get(telling.instance)
-        if member is not None and (member.telling.role, member.telling.checksum) != (telling.role, telling.checksum):
-            member.refused = member.refused or (_BOTH if member.round == self._round_number else "it has changed sides")
-        if member is not None and member.refused:
-            member.round, member.heard = self._round_number, self._clock.monotonic()
-            return "", telling.role
-        why = self._unusable(telling, instant=instant)
-        if not why and member is None and len(self._members) >= MOST_PODS:
-            why = f"more than {MOST_PODS} processes"
-        if why:
-            return why, telling.role
-        if member is None:
-            member = self._members[telling.instance] = Member(telling, told.name, self._clock.monotonic(), self._round_number)
-        member.telling, member.heard, member.round, member.name = telling, self._clock.monotonic(), self._round_number, told.name
-        member.note(telling.marks)
-        return "", telling.role
-
-    def _unusable(self, telling: Telling, *, instant: bool) -> str:
-        now, allowed = self._clock.time(), self.every * _AHEAD
-        if telling.every != self.every:
-            return f"it marks every {telling.every:g} s, and not every {self.every:g}"
-        newest = max((telling.time, *(mark.at for mark in telling.marks)))
-        if newest > now + allowed or (instant and telling.time < now - allowed):
-            return f"its clock is wrong by {newest - now:+.0f} s"
-        for label in self.bad:
-            if any(label not in mark.counts for mark in telling.marks):
-                return f"it tells nothing of {label!r}"
-        return ""
-
-    def _side(self, member: Member, trial: Trial) -> Side | None:
-        """Of which side of this trial a process is; None: of none."""
-        telling = member.telling
-        own = telling.checksum
-        if telling.role == "control":
-            return None if own and own == trial.checksum else "control"
-        if telling.role == "candidate":
-            return "candidate" if own == trial.checksum or (not own and trial.checksum == self._current) else None
-        return None if not own else "candidate" if own == trial.checksum else "control"
-
-    def _is_there(self, member: Member) -> bool:
-        return not member.refused and self._at is not None and self._at in member.marks
-
-    def _missing(self, trial: Trial) -> list[Absent]:
-        """Who should have told of the last step, and did not."""
-        away = list(self._absent)
-        named = {each.name for each in away}
-        for member in self._members.values():
-            telling, side = member.telling, self._side(member, trial)
-            if telling.role == "control" and telling.checksum and telling.checksum == trial.checksum:
-                away.append(Absent(telling.pod, _SAME, "control"))
-            elif member.refused:
-                away.append(Absent(telling.pod, member.refused, telling.role))
-            elif not telling.role and not telling.checksum:
-                away.append(Absent(telling.pod, "nobody knows of which side it is"))
-            elif side is not None and member.name not in named and not self._is_there(member):
-                quiet = member.round != self._round_number
-                away.append(Absent(telling.pod, "it is not heard of any more" if quiet else "it has not told of the last step", side))
-        return away
-
     # -- counting -----------------------------------------------------------------------------------------------------------------------
 
     def _count(self) -> bool:
@@ -434,7 +343,7 @@ class FleetJudge:
         if self._at is None or self._at > due + self.every:
             # At the beginning, or after the wall clock went back: what pods told of a time that has yet to come is forgotten.
             self._at = due - self.every
-            for member in self._members.values():
+            for member in self._roster:
                 member.marks = {at: mark for at, mark in member.marks.items() if at <= due}
             for trial in self._trials.values():
                 trial.since = min(trial.since, due)
@@ -443,12 +352,12 @@ class FleetJudge:
         moved = False
         while self._at + self.every <= due:
             end = self._at + self.every
-            late = any(not each.refused and end not in each.marks for each in self._members.values())
-            if (late or self._absent) and now < end + self._patience:
+            late = any(not each.refused and end not in each.marks for each in self._roster)
+            if (late or self._roster.has_absent) and now < end + self._patience:
                 break
             for trial in self._trials.values():
                 self._step(trial, self._at, end)
-            for member in self._members.values():
+            for member in self._roster:
                 if end in member.marks:
                     member.reached = end
             self._at, moved = end, True
@@ -460,8 +369,8 @@ class FleetJudge:
         alone: dict[str, list[int]] = {label: [0, 0, 0, 0] for label in self.bad}
         versions: list[str] = []
         sides: set[str] = set()
-        for member in self._members.values():
-            side, mark = self._side(member, trial), member.marks.get(end)
+        for member in self._roster:
+            side, mark = self._roster.side(member, trial.checksum, self._current), member.marks.get(end)
             if side is None or member.refused or mark is None:
                 continue
             sides.add(side)
@@ -578,7 +487,7 @@ class FleetJudge:
             self._trials[trial.checksum] = trial
         at = said.get("at")
         self._current = str(said.get("current", "")) if said.get("current") in self._trials else ""
-        self._paused = str(said.get("paused", ""))[:_LONGEST_REASON]
+        self._paused = str(said.get("paused", ""))[:LONGEST_REASON]
         self._at = float(at) if isinstance(at, float) and math.isfinite(at) else None
 
     def _keep(self) -> None:
@@ -605,10 +514,6 @@ class FleetJudge:
         self._listeners.defect(f"fleet judge {self.name}, {what}", defect, self._clock.time(), consequence)
 
 
-_SAME: Final = "is said to be of the control, and has the checksum of the candidate"
-_BOTH: Final = "it is told on both sides"
-
-
 def _named(source: object) -> str:
     return type(source).__qualname__
 
@@ -616,8 +521,3 @@ def _named(source: object) -> str:
 def _role(source: object) -> str:
     role = getattr(source, "role", "")
     return role if role in {"candidate", "control"} else ""
-
-
-def _role_of(data: object) -> str:
-    role = data.get("role") if isinstance(data, Mapping) else ""
-    return str(role) if role in {"candidate", "control"} else ""

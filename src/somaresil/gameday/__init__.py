@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from somaresil.gameday.day import GameDay, GameDayRun
+    from somaresil.gameday.entry import ScheduledRun
     from somaresil.gameday.experiment import Experiment, Gate
     from somaresil.gameday.figures import Figures, Objective, Outage, Tally
     from somaresil.gameday.groups import Comparison, Groups, Judgement
     from somaresil.gameday.html import to_html
     from somaresil.gameday.junit import to_junit
+    from somaresil.gameday.leader import Leader
     from somaresil.gameday.markdown import to_markdown
     from somaresil.gameday.probes import Probe, Reading
     from somaresil.gameday.remote import Remote, RemoteTarget, figures_of
     from somaresil.gameday.report import ExperimentReport, Finding, GameDayReport, Status
     from somaresil.gameday.schedule import Blackout, Occurrence, Schedule, Window
-    from somaresil.gameday.scheduler import Leader, ScheduledRun, Scheduler
+    from somaresil.gameday.scheduler import Scheduler
     from somaresil.gameday.target import FaultStatus, InProcess, Target
 
 __all__ = [
@@ -62,17 +64,19 @@ __all__ = [
 
 _HOMES = {
     "day": ("GameDay", "GameDayRun"),
+    "entry": ("ScheduledRun",),
     "experiment": ("Experiment", "Gate"),
     "figures": ("Figures", "Objective", "Outage", "Tally"),
     "groups": ("Comparison", "Groups", "Judgement"),
     "html": ("to_html",),
     "junit": ("to_junit",),
+    "leader": ("Leader",),
     "markdown": ("to_markdown",),
     "probes": ("Probe", "Reading"),
     "remote": ("Remote", "RemoteTarget", "figures_of"),
     "report": ("ExperimentReport", "Finding", "GameDayReport", "Status"),
     "schedule": ("Blackout", "Occurrence", "Schedule", "Window"),
-    "scheduler": ("Leader", "ScheduledRun", "Scheduler"),
+    "scheduler": ("Scheduler",),
     "target": ("FaultStatus", "InProcess", "Target"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -7,8 +7,8 @@
 
 Off by default: it needs the same permission as an experiment, when it starts and at each run. One task looks at the wall clock; it sleeps
 by the monotonic one, and looks again at least every ``look_every`` seconds, so that a clock that was set or a machine that was asleep is
-seen soon. A run that fails is reported and hurts nothing else. In a fleet, one process leads (:class:`Leader`), and each occurrence is
-claimed before it runs; without the leader's store nothing runs at all.
+seen soon. A run that fails is reported and hurts nothing else. In a fleet, one process leads
+(:class:`~somaresil.gameday.leader.Leader`), and each occurrence is claimed before it runs; without the leader's store nothing runs at all.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from somaresil.chaos.plan import ChaosPlan
 from somaresil.config import Checker, did_you_mean
 from somaresil.errors import ConfigurationError, describe
 from somaresil.events import ScheduledRunEnded, ScheduledRunSkipped, ScheduledRunStarted
+from somaresil.gameday.entry import Entry, ScheduledRun
 from somaresil.gameday.schedule import Occurrence, Schedule
 from somaresil.resilience import Resilience
 from somaresil.runtime import Asyncio
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from somaresil.chaos.plan import ErrorMakers
+    from somaresil.gameday.leader import Leader
     from somaresil.runtime import Waiter
 
-__all__ = ["Claim", "Leader", "ScheduledRun", "Scheduler"]
+__all__ = ["ScheduledRun", "Scheduler"]
 
 _log = logging.getLogger("somaresil")
 
@@ -53,124 +54,6 @@ _KEEP: Final = 86_400.0
 _MOST_SCHEDULES: Final = 1_000
 _MOST_AT_ONCE: Final = 8
 """Runs of one schedule at the same time, with ``concurrency="allow"``."""
-_MOST_LATE: Final = 100
-"""Missed occurrences that are looked at one by one."""
-_MOST_COUNTED: Final = 1_000
-
-
-class Claim(Protocol):
-    """What came of a claim."""
-
-    @property
-    def granted(self) -> bool:
-        """Whether the occurrence is ours to run."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why not: ``taken`` (somebody has run it), ``running`` (the run before goes on somewhere), ``lost`` (we do not lead any more)."""
-        ...
-
-
-class Leader(Protocol):
-    """Which one of several processes runs what is due. :class:`somaresil.integrations.redisleader.RedisLeader` is ours.
-
-    Nothing here may raise: what cannot be said is no.
-    """
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process leads, as far as it knows; asks nobody."""
-        ...
-
-    async def start(self, resilience: Resilience, changed: Callable[[], object]) -> None:
-        """Begin to stand for election; ``changed()`` is called whenever :attr:`leads` may have changed."""
-        ...
-
-    async def stop(self) -> None:
-        """Stand down, and let somebody else lead at once."""
-        ...
-
-    async def claim(self, schedule: str, occurrence: str, *, keep: float, exclusive: float | None) -> Claim:
-        """Take an occurrence, once in the fleet; remembered for ``keep`` seconds.
-
-        ``exclusive``: only when no run of the schedule goes on anywhere, and none may begin for so many seconds, or until :meth:`done`.
-        """
-        ...
-
-    async def done(self, schedule: str, occurrence: str) -> None:
-        """An exclusive run is over."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledRun:
-    """What became of one occurrence, as far as it is known."""
-
-    schedule: str
-    occurrence: str
-    due: float
-    """When it was due, in seconds since the epoch."""
-    outcome: str
-    """``running``, ``done``, ``failed``, ``refused`` (no permission, a wrong target …), ``cancelled``, ``skipped`` or ``dry run``."""
-    started: float | None = None
-    """When it was started, in seconds since the epoch; None: it was not."""
-    duration: float | None = None
-    """Seconds that it took; None: it is not over, or was not started."""
-    detail: str = ""
-    """Why it was skipped or cancelled, or the error that ended it."""
-
-
-class _Entry:
-    """One schedule, what it runs, and how far it has come."""
-
-    def __init__(self, schedule: Schedule, job: Callable[[], Awaitable[Any]], plan: ChaosPlan | None, cursor: float) -> None:
-        self.schedule = schedule
-        self.job = job
-        self.plan = plan
-        self.cursor = cursor
-        """What is due until here is settled."""
-        self.paused = False
-        self.running: dict[asyncio.Task[None], str] = {}
-        """Why it is being cancelled; empty: it is not."""
-        self.past: deque[ScheduledRun] = deque(maxlen=schedule.history)
-        self._next: tuple[float, Occurrence | None] | None = None
-
-    def next(self) -> Occurrence | None:
-        """The first occurrence that is not settled."""
-        if self._next is None or self._next[0] != self.cursor:
-            self._next = (self.cursor, self.schedule.after(self.cursor))
-        return self._next[1]
-
-    def due(self, now: float) -> tuple[list[Occurrence], int]:
-        """What is due and not settled, at most the last hundred of it, and how many more there were, as far as they are counted."""
-        found: deque[Occurrence] = deque(maxlen=_MOST_LATE)
-        count, upcoming = 0, self.next()
-        while upcoming is not None and upcoming.start <= now:
-            found.append(upcoming)
-            count += 1
-            # A machine that slept for a month, a clock that was wrong by years: from here on only the last minute matters.
-            cursor = upcoming.due if count != _MOST_COUNTED else max(upcoming.due, now - 60.0 - self.schedule.jitter)
-            upcoming = self.schedule.after(cursor)
-        return list(found), count - len(found)
-
-    def settle(self, occurrence: Occurrence) -> None:
-        """It is over and done with, whatever became of it."""
-        self.cursor = max(self.cursor, occurrence.due)
-
-    def note(self, run: ScheduledRun) -> None:
-        """Remember it, in place of what was known of it before."""
-        for index, before in enumerate(self.past):
-            if before.occurrence == run.occurrence and before.outcome == "running":
-                self.past[index] = run
-                return
-        self.past.append(run)
-
-    @property
-    def lasts(self) -> float:
-        """Seconds that a run takes at most."""
-        # The leases of a plan end by themselves; one that is about to end is not to be cut off by a hair.
-        return self.schedule.longest if self.plan is None else self.plan.duration + 1.0
 
 
 class Scheduler:
@@ -201,7 +84,7 @@ class Scheduler:
         self._leader = leader
         self._clock = resilience.clock
         self._listeners = resilience.listeners
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._task: asyncio.Task[None] | None = None
         self._bell: Waiter | None = None
 
@@ -235,9 +118,9 @@ class Scheduler:
         now = self._clock.time()
         if isinstance(run, ChaosPlan):
             plan = run
-            entry = _Entry(schedule, lambda: self._run_plan(plan, errors), plan, now)
+            entry = Entry(schedule, lambda: self._run_plan(plan, errors), plan, now)
         else:
-            entry = _Entry(schedule, run, None, now)
+            entry = Entry(schedule, run, None, now)
         self._begin_at(entry, now)
         self._entries = {**self._entries, schedule.name: entry}
         self._ring()
@@ -307,7 +190,7 @@ class Scheduler:
             },
         }
 
-    def _entry(self, where: str, name: str) -> _Entry:
+    def _entry(self, where: str, name: str) -> Entry:
         found = self._entries.get(name)
         if found is None:
             check = Checker(f"scheduler.{where}")
@@ -365,7 +248,7 @@ class Scheduler:
         """Stop."""
         await self.stop()
 
-    def _begin_at(self, entry: _Entry, now: float) -> None:
+    def _begin_at(self, entry: Entry, now: float) -> None:
         """Where a schedule begins: only a fleet remembers whether what was due just before has been run."""
         entry.cursor = now
         if self._leader is not None and entry.schedule.missed == "run_once":
@@ -402,7 +285,7 @@ class Scheduler:
     def _leads(self) -> bool:
         return self._leader is None or self._leader.leads
 
-    async def _turn(self, entry: _Entry) -> None:
+    async def _turn(self, entry: Entry) -> None:
         """Start what is due, and leave out what was missed."""
         now, schedule = self._clock.time(), entry.schedule
         if entry.cursor > now + _BIG_STEP:
@@ -431,7 +314,7 @@ class Scheduler:
             if count:
                 self._skip(entry, skipped[reason], reason, count)
 
-    async def _why_missed(self, entry: _Entry, occurrence: Occurrence) -> str:
+    async def _why_missed(self, entry: Entry, occurrence: Occurrence) -> str:
         """``paused``, ``missed``, or what the leader says: somebody else may have run what we come too late for."""
         if entry.paused:
             return "paused"
@@ -440,10 +323,10 @@ class Scheduler:
         claim = await self._leader.claim(entry.schedule.name, occurrence.id, keep=self._keep(entry), exclusive=None)
         return "missed" if claim.granted else claim.reason
 
-    def _keep(self, entry: _Entry) -> float:
+    def _keep(self, entry: Entry) -> float:
         return max(_KEEP, 2.0 * (entry.schedule.starting_deadline + entry.schedule.jitter))
 
-    async def _settle(self, entry: _Entry, occurrence: Occurrence, late: float) -> bool:
+    async def _settle(self, entry: Entry, occurrence: Occurrence, late: float) -> bool:
         """Start it, or say why not; False when that is not ours to decide any more."""
         schedule = entry.schedule
         reason = self._obstacle(entry)
@@ -465,7 +348,7 @@ class Scheduler:
             self._launch(entry, occurrence, late)
         return True
 
-    def _obstacle(self, entry: _Entry) -> str:
+    def _obstacle(self, entry: Entry) -> str:
         """Why this process does not start it; empty: nothing stands in its way."""
         schedule = entry.schedule
         now = self._clock.time()
@@ -483,7 +366,7 @@ class Scheduler:
             return "running"
         return ""
 
-    def _skip(self, entry: _Entry, occurrence: Occurrence, reason: str, count: int = 1) -> None:
+    def _skip(self, entry: Entry, occurrence: Occurrence, reason: str, count: int = 1) -> None:
         detail = reason if count == 1 else f"{reason}, {count} of them"
         entry.note(ScheduledRun(entry.schedule.name, occurrence.id, occurrence.due, "skipped", detail=detail))
         _log.info("%s is not run: %s", occurrence.id, detail)
@@ -492,7 +375,7 @@ class Scheduler:
 
     # -- runs -----------------------------------------------------------------------------------------------------------------------------
 
-    def _launch(self, entry: _Entry, occurrence: Occurrence, late: float) -> None:
+    def _launch(self, entry: Entry, occurrence: Occurrence, late: float) -> None:
         before = tuple(entry.running) if entry.schedule.concurrency == "replace" else ()
         if before:
             self._cancel(entry, "replaced")
@@ -500,18 +383,18 @@ class Scheduler:
         entry.running[task] = ""
         task.add_done_callback(lambda done: self._over(entry, done))
 
-    def _over(self, entry: _Entry, task: asyncio.Task[None]) -> None:
+    def _over(self, entry: Entry, task: asyncio.Task[None]) -> None:
         entry.running.pop(task, None)
         if not task.cancelled() and (defect := task.exception()) is not None:
             self._listeners.defect(f"run of schedule {entry.schedule.name}", defect, self._clock.time(), "the others go on")
 
-    def _cancel(self, entry: _Entry, reason: str) -> None:
+    def _cancel(self, entry: Entry, reason: str) -> None:
         for task, said in tuple(entry.running.items()):
             if not said:
                 entry.running[task] = reason
                 task.cancel()
 
-    async def _perform(self, entry: _Entry, occurrence: Occurrence, late: float, before: tuple[asyncio.Task[None], ...]) -> None:
+    async def _perform(self, entry: Entry, occurrence: Occurrence, late: float, before: tuple[asyncio.Task[None], ...]) -> None:
         """One run, from its beginning to its end, which is told whatever it is."""
         clock, schedule = self._clock, entry.schedule
         run = ScheduledRun(schedule.name, occurrence.id, occurrence.due, "running", clock.time())
@@ -540,7 +423,7 @@ class Scheduler:
             if self._leader is not None and schedule.concurrency == "forbid":
                 await self._leader.done(schedule.name, occurrence.id)
 
-    async def _job(self, entry: _Entry) -> tuple[str, str]:
+    async def _job(self, entry: Entry) -> tuple[str, str]:
         """Do it within its time: how it ended, and why."""
         check = Checker("scheduler")
         self._check_permission(check)

@@ -93,7 +93,7 @@ return 1
 
 
 class ClaimAnswer(NamedTuple):
-    """What came of a claim: see :class:`somaresil.gameday.scheduler.Claim`."""
+    """What came of a claim: see :class:`somaresil.gameday.leader.Claim`."""
 
     granted: bool
     reason: str = ""
@@ -161,7 +161,7 @@ class RedisLeader:
             await self._ask("leave", [f"{self._keys}:leader"], [self._token])
 
     async def claim(self, schedule: str, occurrence: str, *, keep: float, exclusive: float | None) -> ClaimAnswer:
-        """Take an occurrence; see :class:`somaresil.gameday.scheduler.Leader`."""
+        """Take an occurrence; see :class:`somaresil.gameday.leader.Leader`."""
         if not self.leads:
             return ClaimAnswer(granted=False, reason="lost")
         keys = [f"{self._keys}:leader", f"{self._keys}:claim:{occurrence}", f"{self._keys}:busy:{schedule}"]

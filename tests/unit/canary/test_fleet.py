@@ -567,7 +567,7 @@ def test_there_is_a_bound_on_processes():
     fleet = Fleet()
     fleet.pods.extend(Pod(fleet.clock, f"more-{number}", "control") for number in range(MOST_PODS))
     fleet.run(2)
-    assert len(fleet.judge._members) == MOST_PODS
+    assert len(list(fleet.judge._roster)) == MOST_PODS
     assert any(f"more than {MOST_PODS} processes" in each for each in fleet.says().missing)
 
 
