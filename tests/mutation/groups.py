@@ -41,8 +41,10 @@ _CHAOS = (
     "test_safety",
     "test_switch_files",
     "test_token",
+    "test_triggers",
     "test_trip",
     "test_uses",
+    "test_vetting",
 )
 
 GROUPS: dict[str, Group] = {
