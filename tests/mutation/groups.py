@@ -26,6 +26,7 @@ class Group:
 _CHAOS = (
     "test_blast_radius",
     "test_bounds",
+    "test_conditions",
     "test_config",
     "test_injection",
     "test_killswitch",

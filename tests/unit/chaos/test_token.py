@@ -522,6 +522,9 @@ def test_a_child_is_another_for_every_part_and_one_plan_for_all_of_them():
     assert parent.child("a", "b").nonce != parent.child("ab").nonce
     assert parent.child("a").nonce != plan(nonce="another-nonce").child("a").nonce.replace("another-nonce", NONCE)
     assert len(parent.child("a").nonce) == len(NONCE) + 13
+    # Two releases of a service must name the same child alike, or each would take a single use of its own.
+    assert parent.child("instance", 1, 2).nonce == f"{NONCE}.acVFie8sTjN4"
+    assert parent.child("\udc80").nonce == f"{NONCE}.XRmggD3746qI"
     assert len(new_nonce()) == 16
 
 

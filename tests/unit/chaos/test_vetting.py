@@ -191,6 +191,7 @@ def test_requests_are_a_target_where_a_middleware_is_mounted_or_is_waited_for(ch
     assert told(check) == []
     vetting().target(check, "http:/x", ERROR, name="target")
     assert told(check) == [("x.target", "http:/x")]
+    assert check.problems[0].hint.startswith("no ResilienceMiddleware is mounted")
 
 
 def test_a_trip_needs_one_breaker_among_the_guards_that_are_meant(check):
@@ -223,6 +224,11 @@ def test_a_fault_of_the_process_is_asked_what_stands_in_its_way(check):
     assert told(check) == []
     vetting().process(check, config, "kind", "target")
     assert told(check) == [("x.kind", "resource_exhaust")]
+    planned = window("resource:memory", "resource_exhaust", amount=1.0)
+    found.planned(check, planned, ERRORS, {}, await_guards=False)
+    assert asked[1][2] == "target"
+    vetting().planned(check, planned, ERRORS, {}, await_guards=False)
+    assert told(check)[1:] == [("x.rate", 1.0), ("x.kind", "resource_exhaust")]
 
 
 # -- number and overlap -------------------------------------------------------------------------------------------------------------------
@@ -230,12 +236,15 @@ def test_a_fault_of_the_process_is_asked_what_stands_in_its_way(check):
 
 def test_those_that_run_at_once_are_counted_and_those_that_are_over_or_only_look_are_not(check):
     found = vetting(experiments=2)
-    running_now = [running(span=(0.0, 10.0)), running(end_reason="stopped"), running(tracks=True)]
+    over, looking = [running(end_reason="stopped")] * 3, [running(tracks=True)] * 3
+    running_now = [running(span=(0.0, 10.0)), *over, *looking]
     found.number(check, [(5.0, 8.0), (8.0, 9.0), (10.0, 12.0), (10.0, 12.0)], running_now)
     assert told(check) == []
     found.number(check, [(5.0, 8.0), (7.0, 9.0)], running_now)
     assert told(check) == [("x.experiments", 3)]
     assert check.problems[0].allowed == "at most 2 at once"
+    found.number(check, [(0.0, 1.0), (20.0, 25.0), (21.0, 26.0), (22.0, 27.0)], [])
+    assert told(check)[1:] == [("x.experiments", 3)]
 
 
 def test_two_that_strike_the_same_at_the_same_time_are_refused_with_the_first_one_named(check):
@@ -286,6 +295,7 @@ def test_groups_are_for_faults_of_single_calls_and_one_pair_at_a_time(check):
         ("x.plan.windows[1].kind", "circuit_trip"),
         ("x.plan.windows[2].kind", "resource_exhaust"),
     ]
+    assert all("the control group as well" in problem.hint for problem in check.problems[1:])
 
 
 # -- blast radius -------------------------------------------------------------------------------------------------------------------------
