@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from functools import partial
 from types import SimpleNamespace
 
@@ -199,6 +200,18 @@ def test_a_burn_rate_since_the_beginning_counts_from_there_and_over_its_window_o
     assert ask() is False, "the good ones have come since"
     scene.clock.advance(300.0)
     assert ask() is None, "whatever was is out of the window"
+
+
+def test_a_burn_rate_remembers_its_window_in_three_hundred_steps_however_often_it_is_asked(scene):
+    ask = BurnRateAbove("api", 1.0, injected=True, window=300.0).watch(scene.world)
+    (samples,) = [cell.cell_contents for cell in ask.__closure__ if isinstance(cell.cell_contents, deque)]
+    for _ in range(1_300):
+        scene.clock.advance(0.25)
+        ask()
+    assert len(samples) == 301
+    scene.clock.advance(1_000.0)
+    ask()
+    assert len(samples) == 2, "the last one before the window, and the one of now"
 
 
 def test_a_budget_below_its_share_says_stop_and_one_at_it_does_not(scene):
