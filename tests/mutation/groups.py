@@ -26,6 +26,7 @@ class Group:
 _CHAOS = (
     "test_blast_radius",
     "test_bounds",
+    "test_conditions",
     "test_config",
     "test_injection",
     "test_killswitch",
@@ -41,8 +42,10 @@ _CHAOS = (
     "test_safety",
     "test_switch_files",
     "test_token",
+    "test_triggers",
     "test_trip",
     "test_uses",
+    "test_vetting",
 )
 
 GROUPS: dict[str, Group] = {

@@ -456,9 +456,12 @@ def _finish(condition: Any, check: Checker) -> None:
     """Check what all of them have."""
     if isinstance(condition, Condition):
         check.name("name", condition.name)
+    before = len(check.problems)
     interval = check.seconds("interval", condition.interval, minimum=0.05, exclusive=False, maximum=3_600.0)
     object.__setattr__(condition, "interval", interval)
-    object.__setattr__(condition, "max_age", check.seconds("max_age", condition.max_age, minimum=interval, maximum=86_400.0))
+    # What stands in for a wrong interval is nothing that an age could be too short for.
+    least = interval if len(check.problems) == before else 0.0
+    object.__setattr__(condition, "max_age", check.seconds("max_age", condition.max_age, minimum=least, maximum=86_400.0))
     check.finish()
 
 

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from somaresil.chaos import killswitch
 from somaresil.chaos.killswitch import HostSwitch, Reading
 
 
@@ -125,3 +126,74 @@ def test_another_file_that_cannot_be_opened_for_want_of_descriptors_is_said_to_b
     failing[0] = errno.EACCES
     with pytest.raises(PermissionError):
         switch.read()
+
+
+def test_the_descriptor_of_a_file_that_was_replaced_is_given_back_before_the_next_one_is_opened(paths, monkeypatch):
+    """There may be no other one to be had."""
+    switch = HostSwitch(paths[:1])
+    switch.throw()
+    stamp = switch.read().stamp
+    old = switch._files[0]._opened[0]
+    paths[0].rename(paths[0].with_name("old"))
+    HostSwitch(paths[:1]).prepare()
+    really_open = os.open
+
+    def open_one(*given, **more):
+        try:
+            os.fstat(old)
+        except OSError:
+            return really_open(*given, **more)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", open_one)
+    assert stamp > 0
+    assert switch.read() == Reading(0)
+
+
+def test_a_file_that_is_changed_after_it_was_looked_at_is_not_written_to(paths, monkeypatch):
+    switch = HostSwitch(paths[:1])
+    switch.prepare()
+    before = paths[0].read_bytes()
+    paths[0].chmod(0o666)
+    monkeypatch.setattr(killswitch._File, "make", lambda _: None)
+    with pytest.raises(PermissionError):
+        switch.throw()
+    assert paths[0].read_bytes() == before
+
+
+def test_a_file_is_made_whole_readable_by_all_and_with_nothing_left_beside_it(paths):
+    before = os.umask(0o077)
+    try:
+        HostSwitch(paths[:1]).prepare()
+    finally:
+        os.umask(before)
+    assert paths[0].stat().st_mode & 0o777 == 0o644
+    assert list(paths[0].parent.iterdir()) == [paths[0]]
+
+
+def test_a_link_that_leads_nowhere_is_not_taken_for_a_place_that_is_free(paths):
+    paths[0].parent.mkdir(mode=0o700)
+    paths[0].symlink_to(paths[0].with_name("nowhere"))
+    with pytest.raises(OSError, match="no plain file"):
+        HostSwitch(paths[:1]).prepare()
+    assert list(paths[0].parent.iterdir()) == [paths[0]]
+
+
+def test_a_file_that_others_may_write_is_found_out_before_anything_is_armed(paths):
+    switch = HostSwitch(paths[:1])
+    switch.prepare()
+    paths[0].chmod(0o620)
+    with pytest.raises(PermissionError, match="others may write"):
+        switch.prepare()
+
+
+def test_a_lever_that_was_moved_is_on_the_disk(paths, monkeypatch):
+    synced = []
+    really = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(1) or really(descriptor))
+    switch = HostSwitch(paths[:1])
+    switch.move_lever(True, "ann")
+    switch.move_lever(False, "ann")
+    assert len(synced) == 2
+    switch.throw()
+    assert len(synced) == 2

@@ -16,16 +16,20 @@ from somaresil import ConfigurationError
 from somaresil.chaos.token import (
     KEYS_VARIABLE,
     LARGEST,
+    LONGEST,
     MOST_RULES,
     ChaosKeys,
     Lower,
     Nonces,
     PlanRefused,
     RequestPlan,
+    is_rule_name,
     new_nonce,
+    read_lower,
     sign,
     verify,
 )
+from somaresil.config import Checker
 
 SECRET = bytes(range(32))
 OTHER = bytes(range(100, 140))
@@ -321,7 +325,7 @@ def test_uses_are_numbered_and_bounded():
     """Up to what a plan says; None: any number."""
     nonces = Nonces(10)
     assert [nonces.use("a", 2, 0.0, 60.0) for _ in range(2)] == [1, 2]
-    with pytest.raises(PlanRefused, match="replayed"):
+    with pytest.raises(PlanRefused, match=r"^replayed$"):
         nonces.use("a", 2, 1.0, 60.0)
     assert [nonces.use("b", None, 0.0, 60.0) for _ in range(3)] == [1, 2, 3]
 
@@ -331,7 +335,7 @@ def test_memory_of_nonces_is_bounded_and_refuses_rather_than_forgets():
     nonces = Nonces(3)
     for name in "abc":
         nonces.use(name, 1, 0.0, 60.0)
-    with pytest.raises(PlanRefused, match="crowded"):
+    with pytest.raises(PlanRefused, match=r"^crowded$"):
         nonces.use("d", 1, 1.0, 60.0)
     assert nonces.use("d", 1, 60.0, 120.0) == 1
     assert len(nonces) == 1
@@ -359,3 +363,207 @@ def test_threads_get_each_use_once():
     for thread in threads:
         thread.join(10.0)
     assert {number: taken.count(number) for number in range(10)} == dict.fromkeys(range(10), 5)
+
+
+# -- what is wrong, and where -------------------------------------------------------------------------------------------------------------
+
+
+def wrong(make):
+    """Where each problem is, what stands there and what to do."""
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    return [(problem.path, problem.value, problem.hint) for problem in caught.value.problems]
+
+
+def test_every_bad_key_is_named_with_what_it_is_and_not_with_what_it_says():
+    seven = bytes(range(7)) * 8
+    keys = {"text": "x", "short": b"x" * 31, "typed": seven, "a.b": SECRET}
+    assert wrong(lambda: ChaosKeys(keys, signer="nobody")) == [
+        ("ChaosKeys.keys.text", "a secret of type str", ""),
+        ("ChaosKeys.keys.short", "a secret of 31 bytes", "os.urandom(32)"),
+        ("ChaosKeys.keys.typed", "a secret of a few different bytes", "os.urandom(32)"),
+        ("ChaosKeys.keys", "a.b", ""),
+        ("ChaosKeys.signer", "nobody", ""),
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        ChaosKeys({"k1": "x"}, signer="k2")
+    assert [problem.allowed for problem in caught.value.problems] == ["bytes", "one of the keys (k1)"]
+    with pytest.raises(ConfigurationError, match="one of the keys \\(k1, k2\\)"):
+        ChaosKeys({"k1": SECRET, "k2": OTHER}, signer="k3")
+    assert wrong(lambda: ChaosKeys([])) == [("ChaosKeys.keys", "list", "ChaosKeys({'k1': secret})")]
+
+
+def test_sixteen_keys_of_eight_different_bytes_are_enough():
+    eight = bytes(range(8)) * 4
+    assert ChaosKeys({f"k{number}": eight for number in range(16)}).names == tuple(f"k{number}" for number in range(16))
+
+
+def test_there_is_no_mac_of_a_key_that_is_not_there():
+    assert KEYS.mac("k2", "body") is None
+    assert KEYS.mac("k1", "body") == coded(hmac.new(SECRET, b"somaresil.chaos request plan v1\0k1.body", sha256).digest())
+
+
+def test_each_bad_entry_of_the_variable_is_named_by_its_number(monkeypatch):
+    monkeypatch.setenv(KEYS_VARIABLE, f"k1, :{coded(SECRET)},k 1:abcd,k2:n0t base64!,k3:{coded(SECRET)},k3:{coded(OTHER)}")
+    assert wrong(ChaosKeys.from_environment) == [
+        (f"{KEYS_VARIABLE}.entry 1", "2 characters", ""),
+        (f"{KEYS_VARIABLE}.entry 2", "45 characters", ""),
+        (f"{KEYS_VARIABLE}.entry 3", "8 characters", ""),
+        (f"{KEYS_VARIABLE}.entry 4", "k2: 11 characters", ""),
+        (f"{KEYS_VARIABLE}.entry 6", "k3", ""),
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "", "  "])
+def test_a_variable_that_is_not_set_is_one_problem_of_that_name(monkeypatch, text):
+    monkeypatch.delenv("OTHER_KEYS", raising=False)
+    if text is not None:
+        monkeypatch.setenv("OTHER_KEYS", text)
+    assert wrong(lambda: ChaosKeys.from_environment("OTHER_KEYS")) == [("OTHER_KEYS", None, "it is not set")]
+
+
+def test_padding_of_a_secret_in_the_variable_is_no_part_of_it(monkeypatch):
+    secret = bytes(range(40))
+    padded = urlsafe_b64encode(secret).decode()
+    assert padded.endswith("=")
+    monkeypatch.setenv(KEYS_VARIABLE, f"k1:{padded}")
+    assert sign(plan(), ChaosKeys.from_environment()) == sign(plan(), ChaosKeys({"k1": secret}))
+
+
+# -- what a plan lowers -------------------------------------------------------------------------------------------------------------------
+
+
+def test_how_far_a_rule_is_lowered_is_checked_whole_and_each_end_is_taken():
+    assert [path for path, _, _ in wrong(lambda: Lower(1.5, -1.0, LONGEST + 1.0))] == ["Lower.rate", "Lower.delay", "Lower.duration"]
+    assert Lower(0, 0, LONGEST).as_dict() == {"rate": 0, "delay": 0, "duration": LONGEST}
+    assert Lower(0.5, 1.0, 2.5).as_dict() == {"rate": 0.5, "delay": 1, "duration": 2.5}
+    assert Lower().as_dict() == {}
+    assert [type(value) for value in (Lower(1).rate, Lower(delay=1).delay)] == [float, float]
+    assert sign(plan(rules={"a": Lower(rate=1.0)}), KEYS) == signed_by_hand({**SAID, "rules": {"a": {"rate": 1}}})
+
+
+def test_how_far_a_rule_is_lowered_is_read_from_what_somebody_wrote():
+    check = Checker("rules.a")
+    lower = Lower(0.5)
+    assert read_lower(check, lower) is lower
+    assert read_lower(check, {"rate": 0.25, "duration": 3}) == Lower(0.25, None, 3.0)
+    assert check.problems == ()
+    assert read_lower(check, 5) == Lower()
+    assert read_lower(check, {"rat": 1, 7: 2, "delay": 1}) == Lower(delay=1.0)
+    assert read_lower(check, {"rate": 20, "delay": "1"}) == Lower()
+    assert [(problem.path, problem.value) for problem in check.problems] == [
+        ("rules.a", 5),
+        ("rules.a.rat", 1),
+        ("rules.a.7", 2),
+        ("rules.a.rate", 20),
+        ("rules.a.delay", "1"),
+    ]
+    assert check.problems[1].hint == "did you mean 'rate'?"
+    assert "20 % is 0.2" in check.problems[3].hint
+
+
+@pytest.mark.parametrize(
+    ("name", "may"), [("slow-llm", True), ("a" * 64, True), ("a" * 65, False), ("", False), ("a b", False), (5, False)]
+)
+def test_a_rule_may_be_called_so_or_not(name, may):
+    assert is_rule_name(name) is may
+
+
+def test_every_mistake_of_a_plan_is_named_at_once():
+    changes = {"audience": "a b", "nonce": "short", "rules": {}, "not_before": -1, "expires": 2**40 + 1, "uses": 0}
+    assert [(path, value) for path, value, _ in wrong(lambda: plan(**changes))] == [
+        ("plan.audience", "a b"),
+        ("plan.nonce", "short"),
+        ("plan.rules", {}),
+        ("plan.not_before", -1),
+        ("plan.expires", 2**40 + 1),
+        ("plan.uses", 0),
+    ]
+    assert [(path, value) for path, value, _ in wrong(lambda: plan(rules={"a b": Lower(), "c": 5}))] == [
+        ("plan.rules", {"a b": Lower(), "c": 5}),
+        ("plan.rules", "a b"),
+    ]
+    assert [path for path, _, _ in wrong(lambda: plan(not_before=2**40 + 1, expires=-1, uses=1_000_001))] == [
+        "plan.not_before",
+        "plan.expires",
+        "plan.uses",
+    ]
+
+
+def test_the_largest_plan_is_taken_and_one_second_more_is_not():
+    rules = {f"r{number}": Lower() for number in range(MOST_RULES)}
+    largest = plan(rules=rules, not_before=2**40 - LONGEST, expires=2**40, uses=1_000_000)
+    assert (len(largest.rules), largest.uses) == (MOST_RULES, 1_000_000)
+    assert plan(not_before=0, expires=1).expires == 1
+    assert wrong(lambda: plan(not_before=0, expires=0)) == [("plan.expires", 0, "")]
+    assert wrong(lambda: plan(not_before=0, expires=LONGEST + 1)) == [("plan.expires", LONGEST + 1, "")]
+    assert len(wrong(lambda: plan(rules={**rules, "one more": Lower()}))) == 1
+
+
+def test_a_token_of_the_largest_size_is_read_and_signed():
+    assert refused("k" * LARGEST) == "malformed"
+    keys = ChaosKeys({"key": SECRET})
+
+    def sized(more):
+        names = [f"{number}{'n' * (40 + more // 8 + (more % 8 > number))}" for number in range(MOST_RULES)]
+        return sign(plan(audience="a", rules=dict.fromkeys(names, Lower(0.12345))), keys)
+
+    lengths = []
+    with pytest.raises(ConfigurationError) as caught:
+        for more in range(184):
+            lengths.append(len(sized(more)))
+    assert lengths[-1] == LARGEST
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.value, problem.hint) == ("plan", f"{LARGEST + 2} characters", "name fewer rules")
+
+
+def test_a_child_is_another_for_every_part_and_one_plan_for_all_of_them():
+    parent = plan(uses=None)
+    assert parent.child("a", "b").nonce != parent.child("ab").nonce
+    assert parent.child("a").nonce != plan(nonce="another-nonce").child("a").nonce.replace("another-nonce", NONCE)
+    assert len(parent.child("a").nonce) == len(NONCE) + 13
+    assert {len(parent.child(number).nonce) for number in range(300)} == {len(NONCE) + 13}
+    # Two releases of a service must name the same child alike, or each would take a single use of its own.
+    assert parent.child("instance", 1, 2).nonce == f"{NONCE}.acVFie8sTjN4"
+    assert parent.child("\udc80").nonce == f"{NONCE}.XRmggD3746qI"
+    assert len(new_nonce()) == 16
+
+
+def test_a_plan_that_begins_within_the_leeway_may_last_that_much_longer():
+    token = sign(plan(not_before=int(NOW) + 5, expires=int(NOW) + 305), KEYS)
+    assert verify(token, KEYS, audience="staging", now=NOW).expires == int(NOW) + 305
+    assert refused(token, now=NOW - 0.5) == "not_yet_valid"
+    assert refused(sign(plan(expires=int(NOW) + 306), KEYS)) == "too_long"
+    assert verify(token, KEYS, audience="staging", now=NOW - 1.0, leeway=6.0)
+
+
+def test_the_order_of_the_rules_is_no_part_of_what_is_signed():
+    rules = {"b": Lower(0.5), "a": Lower(0.25)}
+    assert sign(plan(rules=rules), KEYS) == sign(plan(rules=dict(reversed(rules.items()))), KEYS)
+    assert verify(sign(plan(rules=rules), KEYS), KEYS, audience="staging", now=NOW).rules == rules
+
+
+# -- memory -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_remembered_until_the_latest_end_that_was_said():
+    nonces = Nonces(5)
+    nonces.use("a", 9, 0.0, 60.0)
+    assert nonces.use("a", 9, 1.0, 30.0) == 2
+    assert nonces.use("a", 9, 40.0, 90.0) == 3
+    assert nonces.use("a", 9, 80.0, 85.0) == 4
+    assert nonces.use("a", 9, 90.0, 95.0) == 1
+
+
+def test_a_full_memory_is_looked_through_once_a_second():
+    nonces = Nonces(1)
+    nonces.use("a", 1, 0.0, 0.5)
+    for now in (0.25, 0.75, 1.0):
+        with pytest.raises(PlanRefused, match="crowded"):
+            nonces.use("b", 1, now, 60.0)
+    assert nonces.use("b", 1, 1.25, 60.0) == 1
+    assert (len(nonces), nonces.most) == (1, 1)
+
+
+def test_a_refusal_is_its_reason_and_nothing_else():
+    assert (PlanRefused("forged").args, PlanRefused("forged").reason) == (("forged",), "forged")

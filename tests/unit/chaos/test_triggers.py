@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from somaresil import ChaosConfig, ChaosPlan, ConfigurationError, FaultWindow, InjectedFault, ResilienceMiddleware
 from somaresil.chaos import scope
-from somaresil.chaos.triggers import aims_at
+from somaresil.chaos.triggers import Numbers, Where, aims_at, check_after, check_where, rate_at
+from somaresil.config import Checker
 from somaresil.priority import priority
 from tests.unit.chaos.kit import ERROR
 
@@ -296,3 +298,140 @@ def test_a_shape_is_drawn_for_each_task(stand):
         return stand.clock.monotonic() - began
 
     assert asyncio.run(timed()) >= 1.0
+
+
+# -- the parts by themselves --------------------------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_sequences_have_numbers_of_their_own_and_the_rest_shares_those_of_the_component():
+    numbers = Numbers("db")
+    assert numbers.component == "db"
+    assert [numbers.next(""), numbers.next("")] == [0, 1]
+    assert {numbers.next(str(number)) for number in range(10_000)} == {0}
+    assert [numbers.next("7"), numbers.next("9999"), numbers.next("one more"), numbers.next("another")] == [1, 1, 2, 3]
+
+
+def test_a_rate_on_a_ramp_lies_on_the_line_and_is_exact_at_its_ends():
+    def at(elapsed, ramp=8.0, start=0.25, rate=0.75):
+        return rate_at(SimpleNamespace(ramp_seconds=ramp, ramp_from=start, failure_rate=rate), elapsed)
+
+    assert [at(seconds) for seconds in (-1.0, 0.0, 2.0, 4.0, 8.0, 9.0)] == [0.25, 0.25, 0.375, 0.5, 0.75, 0.75]
+    assert [at(seconds, ramp=0.0) for seconds in (-1.0, 0.0)] == [0.75, 0.75]
+    assert at(0.25, ramp=0.5) == 0.5
+    ends = [(start / 20, rate / 20) for start in range(21) for rate in range(21)]
+    assert [at(3.0, 3.0, start, rate) for start, rate in ends] == [rate for _, rate in ends]
+
+
+PARTS = st.lists(st.sampled_from(["a", "b", "/", "*", "?", "{x}", "{y:int}", "{z:path}"]), min_size=1, max_size=6)
+FORMS = {"*": ".*", "?": ".", "{x}": "[^/]+", "{y:int}": "[^/]+", "{z:path}": ".+"}
+
+
+@given(PARTS, st.text("ab/", max_size=7))
+def test_a_route_means_what_the_regular_expression_of_its_parts_means(parts, path):
+    """Which is what it must not be made of: there are paths for which that takes for ever."""
+    target = "".join(["{x}", *parts])
+    form = "".join(FORMS.get(part, part) for part in ["{x}", *parts])
+    assert aims_at(target, path) is (re.fullmatch(form, path, re.DOTALL) is not None)
+
+
+def asked(fact, scope, pattern="*"):
+    return Where(((fact, pattern),), on_http=True).fits(scope)
+
+
+@pytest.mark.parametrize(
+    ("fact", "pattern", "scope", "fits"),
+    [
+        ("method", "GET", {}, True),
+        ("method", "POST", {"method": "post"}, True),
+        ("method", "*", None, False),
+        ("host", "::1", {"headers": [(b"host", b"[::1]:80")]}, True),
+        ("host", "::1", {"headers": [(b"host", b"[::1]")]}, True),
+        ("host", "example.com", {"headers": [(b"host", b"Example.com:80")]}, True),
+        ("host", "example.com", {"headers": [(b"host", b"EXAMPLE.com")]}, True),
+        ("host", "*", {"headers": []}, False),
+        ("header:x-a", "*", {}, False),
+        ("header:x-a", "One", {"headers": [(b"X-A", b"One"), (b"x-a", b"two")]}, True),
+        ("header:x-a", "a:b", {"headers": [(b"x-a", b"a:b")]}, True),
+        ("header:x-a", "\xe4", {"headers": [(b"x-a", b"\xe4")]}, True),
+        ("scope", "*", {}, False),
+        ("tenant", "*", {}, False),
+        ("class", "*", {}, False),
+    ],
+)
+def test_a_request_fits_by_what_its_scope_says(fact, pattern, scope, fits):
+    assert asked(fact, scope, pattern) is fits
+
+
+@pytest.mark.parametrize(
+    ("fact", "about", "fits"),
+    [
+        ("method", SimpleNamespace(method="post"), True),
+        ("method", SimpleNamespace(method=b"POST"), False),
+        ("host", SimpleNamespace(url=SimpleNamespace(host="Post")), False),
+        ("host", SimpleNamespace(url=SimpleNamespace(host="POST")), False),
+        ("host", SimpleNamespace(url="http://POST"), False),
+        ("header:x-a", SimpleNamespace(headers={"x-a": "POST"}), True),
+        ("header:x-a", SimpleNamespace(headers={}), False),
+        ("header:x-a", SimpleNamespace(headers=None), False),
+    ],
+)
+def test_a_call_fits_by_what_its_first_argument_says(fact, about, fits):
+    where = Where(((fact, "POST"),), on_http=False)
+    assert where.fits(SimpleNamespace(args=(about,))) is fits
+    assert where.fits(SimpleNamespace(args=())) is False
+    assert where.fits(None) is False
+
+
+def test_a_header_that_is_no_text_is_compared_as_text():
+    where = Where((("header:x-a", "7"),), on_http=False)
+    assert where.fits(SimpleNamespace(args=(SimpleNamespace(headers={"x-a": 7}),)))
+
+
+def test_conditions_on_calls_are_kept_sorted_and_spelt_as_they_are_compared():
+    check = Checker("x")
+    given = {"method": "post", "header:X-A": "Ab", "host": "*.Example.com", "tenant": "Acme"}
+    kept = (("header:x-a", "Ab"), ("host", "*.example.com"), ("method", "POST"), ("tenant", "Acme"))
+    assert check_where(check, given) == kept
+    assert check_where(check, kept) == kept
+    assert check_where(check, None) is None
+    assert len(check_where(check, {f"header:x-{number}": "a" * 200 for number in range(20)})) == 20
+    assert check_where(check, {"tenant": "a"}) == (("tenant", "a"),)
+    assert check.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("where", "path"),
+    [
+        ({}, "x.where"),
+        ((), "x.where"),
+        ([("tenant", "a")], "x.where"),
+        ((("tenant", "a", "b"),), "x.where"),
+        (("ab", "cd"), "x.where"),
+        ({f"header:x-{number}": "a" for number in range(21)}, "x.where"),
+        ({"tenant": ""}, "x.where.tenant"),
+        ({"tenant": "a" * 201}, "x.where.tenant"),
+        ({7: "a"}, "x.where.7"),
+        ({"header:": "a"}, "x.where.header:"),
+    ],
+)
+def test_what_is_no_condition_on_calls_is_one_problem_in_its_place(where, path):
+    check = Checker("x")
+    check_where(check, where)
+    assert [problem.path for problem in check.problems] == [path]
+
+
+def test_a_prerequisite_is_checked_for_its_word_its_event_and_its_pattern():
+    for fine in (None, "call:db", "fault:*", "event:BreakerChanged", "event:BreakerChanged:db", "call:" + "a" * 115):
+        check = Checker("x")
+        check_after(check, fine)
+        assert check.problems == (), fine
+    hints = {"cal:db": "did you mean 'call'?", "event:BreakerChangd": "did you mean 'BreakerChanged'?", "call": "did you mean 'call'?"}
+    for wrong in ("cal:db", "event:BreakerChangd", "call", "event:", 5, "call:a b", "event:BreakerChanged:a b", "call:" + "a" * 196):
+        check = Checker("x")
+        check_after(check, wrong)
+        assert [problem.path for problem in check.problems] == ["x.after"], wrong
+        if wrong in hints:
+            assert check.problems[0].hint == hints[wrong]
+    check = Checker("x")
+    check_after(check, 5)
+    assert check.problems[0].allowed.startswith("call:GUARD, fault:GUARD or event:NAME")
