@@ -50,6 +50,16 @@ def test_an_attempt_that_is_not_made_is_given_back():
     assert not allowance.take(0.0, 0)
 
 
+def test_what_is_left_is_what_is_allowed_less_what_was_taken():
+    """One attempt given back is one, and no more than is allowed is ever left."""
+    allowance = Allowance(0.0, 0.5, 10.0, 0.0)
+    assert [allowance.take(0.0, 0) for _ in range(3)] == [True, True, True]
+    assert allowance.left(0.0, 0) == 2.0
+    allowance.give_back()
+    assert allowance.left(0.0, 0) == 3.0
+    assert allowance.left(0.0, 0, 0.2) == 0.0
+
+
 def test_it_shrinks_as_it_is_told():
     """At half the scale half is allowed, at none nothing."""
     allowance = Allowance(0.2, 0.0, 10.0, 0.0)
