@@ -38,12 +38,13 @@ def test_what_happened_since_a_slot_is_a_subtraction():
     """All of it before the first, nothing behind the last."""
     made = track(10, [1, 2, 4], [0, 8, 16])
     assert made.totals == (7, 24)
-    assert [made.since(slot) for slot in (0, 9, 10, 11, 12, 13, 99)] == [
+    assert [made.since(slot) for slot in (0, 9, 10, 11, 12, 13, 14, 99)] == [
         (7, 24),
         (7, 24),
         (7, 24),
         (6, 24),
         (4, 16),
+        (0, 0),
         (0, 0),
         (0, 0),
     ]
@@ -238,6 +239,26 @@ def test_two_ledgers_together_add_their_tracks_and_join_what_was_seen():
     assert whole.seen == ((0.0, 15.0), (20.0, 30.0))
 
 
+def test_a_ledger_of_other_tiers_is_refused():
+    """Whoever reads, adds or cuts it would take one resolution for another."""
+    short = Ledger((EMPTY_TRACK, EMPTY_TRACK))
+    for use in (lambda: short.within(90 * DAY, 80 * DAY), lambda: short.plus(EMPTY), lambda: short.known_at(90 * DAY)):
+        with pytest.raises(ValueError, match="zip"):
+            use()
+
+
+def test_times_before_the_epoch_are_times_like_others():
+    """A clock that somebody has made may begin anywhere."""
+    now = -5.0
+    assert ledger(track(-1, [1], [0])).within(now, 5.0) == (1, 0)
+    assert Ledger((track(-1, [1], [0]), EMPTY_TRACK, track(-1, [4], [0]))).within(now, 7_204.0) == (1, 0)
+    assert Ledger((track(-1, [1], [0]), EMPTY_TRACK, track(-1, [4], [0]))).within(now, 7_205.0) == (1, 0)
+    kept = ledger(track(-722, [1] * 724, [0] * 724)).known_at(now).tracks[0]
+    assert (kept.start, len(kept.good)) == (-721, 721)
+    assert len(ledger(track(-722, [1] * 724, [0] * 724)).known_at(now, 4.0).tracks[0].good) == 721
+    assert len(ledger(track(-722, [1] * 724, [0] * 724)).known_at(now, 5.0).tracks[0].good) == 722
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_what_is_too_old_or_in_the_future_is_not_known(place):
     """The oldest slot that a ring has is kept and the one before it is not; the current one is kept, and later ones within the leeway."""
@@ -327,3 +348,8 @@ def test_no_more_than_all_of_a_time_is_seen():
     edges = [place / 10.0 for place in range(11)]
     spans = list(pairwise(edges))
     assert covered(spans, 0.0, 1.0) == 1.0
+
+
+def test_rounding_makes_no_share_of_more_than_all():
+    """Two stretches with next to nothing between them."""
+    assert covered([(0.9, 1.2), (1.2000000000000002, 9.399999999999999)], 0.9, 9.399999999999999) == 1.0
