@@ -146,3 +146,9 @@ def test_a_distribution_in_short():
     found = distribution([10.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
     assert (found.count, found.least, found.mean, found.p50, found.p90, found.p95, found.most) == (10, 1.0, 5.5, 5.0, 9.0, 10.0, 10.0)
     assert distribution([7.0]).mean == distribution([7.0]).p50 == 7.0
+
+
+def test_rounding_makes_no_interval_that_ends_above_all():
+    """All but one of very many, where the formula comes to a little more than 1."""
+    low, high = wilson(7_459_596_193_386_742, 7_459_596_193_386_743)
+    assert low < high == 1.0

@@ -484,6 +484,7 @@ def test_totals_that_grow_by_themselves_are_noted_as_they_were_at_each_boundary(
             rolled.roll(float(boundary), squares(boundary))
         now = max(now, start + step)
         assert (along.due, along.forgotten) == (rolled.due, rolled.forgotten)
+        assert along.forgotten == math.floor(now) - 4
         for back in range(8):
             assert along.within(now - back, squares(now)) == rolled.within(now - back, squares(now))
 
@@ -495,6 +496,7 @@ def test_only_boundaries_that_are_kept_are_asked_for():
     assert asked == [3e7 - 30.0, 3e7 - 20.0, 3e7 - 10.0, 3e7]
     ring.roll_along(3e7 + 10.0, lambda at: [asked.append(at) or 0])
     assert asked[4:] == [3e7 + 10.0]
+    assert ring.forgotten == 3e7 - 30.0
 
 
 def test_too_few_or_too_many_totals_of_a_boundary_are_refused():
