@@ -470,11 +470,13 @@ def test_a_pause_of_just_the_slack_is_none():
 
 
 def test_a_rate_that_has_risen_is_not_raised_for_ever():
-    """A thousand years later there is nothing to do."""
+    """Ten rises of a twentieth later there is none to come, and no time is ever gone through in steps again."""
     bucket = limits((1.0, 4.0))
     bucket.lower(taken(bucket, 0.0), 0.0, START)
-    assert bucket.factor(START + 3e10) == 1.0
-    assert bucket.factor(START + 9e15) == 1.0
+    assert bucket.factor(START + 10 * RISE_INTERVAL - 1.0) < 1.0
+    assert bucket._base.rises_at == START + 10 * RISE_INTERVAL
+    assert bucket.factor(START + 10 * RISE_INTERVAL) == 1.0
+    assert bucket._base.rises_at == float("inf")
 
 
 def test_a_lowered_rate_stays_lowered_when_the_limits_change():
