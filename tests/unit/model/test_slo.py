@@ -407,3 +407,11 @@ def test_guards_may_be_as_strict_as_their_bounds():
         for value in refused:
             with pytest.raises(ConfigurationError, match=f"BurnPolicy.{name}"):
                 BurnPolicy("own", (HALF,), **{name: value})
+
+
+def test_all_of_a_budget_is_allowed_and_no_more():
+    """For a page and for a ticket."""
+    for severity in ("page", "ticket"):
+        assert Window(long=HOUR, short=60.0, budget_share=1, severity=severity).severity == severity
+        with pytest.raises(ConfigurationError, match="budget_share"):
+            Window(long=HOUR, short=60.0, budget_share=1.0001, severity=severity)
