@@ -82,5 +82,7 @@ GROUPS: dict[str, Group] = {
         (*(f"tests/unit/chaos/{name}.py" for name in _CHAOS), "tests/unit/gameday/test_groups.py"),
     ),
     # All the arithmetic that decides: pure, and without a clock of its own.
-    "model": Group(("model/*.py",), ("tests/unit/model",)),
+    "model": Group(
+        ("model/*.py",), ("tests/unit/model", "tests/property/test_ledger_tracks.py", "tests/property/test_ratelimit_ledger.py")
+    ),
 }

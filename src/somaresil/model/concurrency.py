@@ -159,10 +159,10 @@ class Estimator:
         return self._close(now)
 
     def _counts(self, seconds: float, now: float, inside: int) -> bool:
-        self._most = max(self._most, inside)
         if self._begun is None:
             # The first call of all: there is a window since it began.
             self._open(now - seconds, 0.0)
+        self._most = max(self._most, inside)
         return now >= self._ready
 
     def _open(self, now: float, settle: float) -> None:

@@ -62,9 +62,7 @@ class Track(NamedTuple):
         """Only the slots from ``oldest`` to ``newest``."""
         if not self.good or (oldest <= self.start and newest >= self.start + len(self.good) - 1):
             return self
-        first, last = max(0, oldest - self.start), newest - self.start + 1
-        if first >= last or first >= len(self.good):
-            return EMPTY_TRACK
+        first, last = max(0, oldest - self.start), max(0, newest - self.start + 1)
         good, bad = self.good[first:last], self.bad[first:last]
         if first:
             good, bad = (array("q", [mark - marks[first - 1] for mark in part]) for part, marks in ((good, self.good), (bad, self.bad)))
@@ -91,14 +89,12 @@ def _added(early: array[int], late: array[int], apart: int) -> array[int]:
 
     Before the one begins and after the other has ended nothing of it happens, and there may be a month in between.
     """
-    found = early[:apart]
-    if apart > len(early):
-        found += array("q", [early[-1]]) * (apart - len(early))
+    # Where they overlap there is nothing in between, and less than none of it is none.
+    found = early[:apart] + array("q", [early[-1]]) * (apart - len(early))
     both = max(0, min(len(early) - apart, len(late)))
     found.extend(map(add, early[apart : apart + both], late[:both]))
     found.extend(map(late[-1].__add__, early[apart + both :]))
-    if len(late) > both:
-        found.extend(map(early[-1].__add__, late[both:]))
+    found.extend(map(early[-1].__add__, late[both:]))
     return found
 
 
@@ -172,5 +168,6 @@ def joined(spans: Iterable[tuple[float, float]], most: int = 512) -> Spans:
 
 def covered(spans: Iterable[tuple[float, float]], begin: float, end: float) -> float:
     """The share of the time from ``begin`` to ``end`` that lies in one of the stretches."""
-    inside = joined((max(first, begin), min(last, end)) for first, last in spans if last > begin and first < end)
+    # What lies outside has less than no length then, and is left out.
+    inside = joined((max(first, begin), min(last, end)) for first, last in spans)
     return min(1.0, sum(last - first for first, last in inside) / (end - begin)) if end > begin else 0.0

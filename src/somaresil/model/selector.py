@@ -77,18 +77,16 @@ def can_meet(one: str, other: str) -> bool:
             return True
         here, there = left[i] if i < len(left) else None, right[j] if j < len(right) else None
         steps = []
-        if here is _ANY:
-            steps.append((i + 1, j))
-            if there is not None:
-                steps.append((i, j + 1))
-        if there is _ANY:
-            steps.append((i, j + 1))
+        if here is _ANY or there is _ANY:
+            # Any text is over, or has the place of the other one in it.
             if here is not None:
                 steps.append((i + 1, j))
-        if here and there and (here is _ANY or there is _ANY or _share(here, there)):
-            steps.append((i + (here is not _ANY), j + (there is not _ANY)))
+            if there is not None:
+                steps.append((i, j + 1))
+        elif here and there and _share(here, there):
+            steps.append((i + 1, j + 1))
         for step in steps:
-            if step not in seen and step[0] <= len(left) and step[1] <= len(right):
+            if step not in seen:
                 seen.add(step)
                 waiting.append(step)
     return False
@@ -121,7 +119,7 @@ def _tokens(pattern: str) -> list[_Token]:
             found.append(_ANY)
         elif character == "?":
             found.append((True, frozenset()))
-        elif character == "[" and (end := _bracket_end(pattern, at)) > 0:
+        elif character == "[" and (end := _bracket_end(pattern, at)) != -1:
             inside = pattern[at:end]
             at = end + 1
             but = inside.startswith("!")

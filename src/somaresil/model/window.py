@@ -94,7 +94,8 @@ class PrefixRing:
             raise ValueError(f"{len(totals)} totals for a ring of {self._columns} columns")
         slots = self.slots
         if boundary <= current - slots:
-            boundary = current - slots + 1
+            # The oldest that is known stands where the next one will.
+            boundary = current + 1
         start = boundary % slots * self._columns
         marks = self._marks
         if self._columns == 2:  # noqa: PLR2004 - good and bad

@@ -91,3 +91,10 @@ def test_jitter_still_spreads_openings_at_the_ceiling():
     """Replicas that all reached the maximum do not come back together."""
     late = [opening_duration(99, open_duration=30.0, factor=2.0, maximum=300.0, jitter=0.1, u=u) for u in (0.0, 0.5, 0.99)]
     assert late == pytest.approx([270.0, 300.0, 329.4])
+
+
+def test_an_overflow_is_the_ceiling_unless_there_is_nothing_to_grow():
+    """A base of zero stays zero, and one below zero, which nobody may configure, is no long wait."""
+    assert exponential(5_000, base=0.5, factor=2.0, maximum=60.0) == 60.0
+    assert exponential(5_000, base=0.0, factor=2.0, maximum=60.0) == 0.0
+    assert exponential(2, base=0.0, factor=2.0, maximum=60.0) == 0.0

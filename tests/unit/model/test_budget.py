@@ -18,6 +18,13 @@ def test_a_share_of_the_calls_is_allowed():
     assert sum(allowance.take(0.0, 100) for _ in range(50)) == 20
 
 
+@pytest.mark.parametrize("seconds", [0.001, 5.0, 10.0, 20.0])
+def test_calls_since_the_last_look_have_come_evenly(seconds):
+    """A hundred of them over one window of ten seconds count 100 (1 - 1/e)."""
+    passed = seconds / 10.0
+    assert Allowance(0.5, 0.0, 10.0, 0.0).left(seconds, 100) == pytest.approx(50.0 * (1.0 - math.exp(-passed)) / passed)
+
+
 def test_some_are_allowed_whatever_the_traffic():
     """Two a second over ten seconds."""
     allowance = Allowance(0.2, 2.0, 10.0, 0.0)
@@ -50,6 +57,16 @@ def test_an_attempt_that_is_not_made_is_given_back():
     assert not allowance.take(0.0, 0)
 
 
+def test_what_is_left_is_what_is_allowed_less_what_was_taken():
+    """One attempt given back is one, and no more than is allowed is ever left."""
+    allowance = Allowance(0.0, 0.5, 10.0, 0.0)
+    assert [allowance.take(0.0, 0) for _ in range(3)] == [True, True, True]
+    assert allowance.left(0.0, 0) == 2.0
+    allowance.give_back()
+    assert allowance.left(0.0, 0) == 3.0
+    assert allowance.left(0.0, 0, 0.2) == 0.0
+
+
 def test_it_shrinks_as_it_is_told():
     """At half the scale half is allowed, at none nothing."""
     allowance = Allowance(0.2, 0.0, 10.0, 0.0)
@@ -58,7 +75,7 @@ def test_it_shrinks_as_it_is_told():
 
 @given(rate=st.floats(1.0, 500.0), ratio=st.floats(0.01, 1.0), window=st.floats(1.0, 60.0))
 def test_under_steady_traffic_where_all_fails_the_share_is_kept(rate, ratio, window):
-    """After many windows the attempts per call are the ratio, within what one attempt more or less makes."""
+    """At any time the attempts per call are the ratio, within what one attempt more or less makes."""
     allowance = Allowance(ratio, 0.0, window, 0.0)
     steps = 400
     step = 20.0 * window / steps
@@ -69,7 +86,7 @@ def test_under_steady_traffic_where_all_fails_the_share_is_kept(rate, ratio, win
         while taken < calls - before and allowance.take(number * step, calls):
             taken += 1
         granted += taken
-    assert granted <= ratio * calls + 1.0
+        assert granted <= ratio * calls + 1.0
 
 
 class Budget(RuleBasedStateMachine):

@@ -32,7 +32,7 @@ class Line:
         inside = min(wanted, self.model.limit)
         seconds = self.takes(inside)
         begun = self.model._begun
-        while True:
+        for _ in range(2_000):
             self.now += max(seconds / 4.0, 0.3)
             for number in range(5):
                 take = self.model.drop if number < drops else self.model.sample
@@ -40,6 +40,7 @@ class Line:
             if begun is not None and self.model._begun != begun:
                 return seconds
             begun = self.model._begun
+        raise AssertionError("the window never ends")
 
     def windows(self, count: int, **options) -> None:
         """Live through several."""
@@ -81,6 +82,9 @@ def test_the_gradient_follows_the_ratio_of_times(limit, seconds, queue, expected
         (1.0, 1.0, 7.0),  # a unit is at least one, or a limit of one would stay for ever
         (5.0, 5.0, 5.0),
         (10.0, 10.0, 9.0),
+        (10.0, 1 / 0.75, 10.0),  # three: no longer below three units
+        (10.0, 1 / 0.45, 10.0),  # six: not yet above six
+        (10.0, 1 / 0.35, 9.0),  # seven
     ],
 )
 def test_vegas_keeps_the_number_of_waiting_calls_between_two_bounds(limit, seconds, expected):
@@ -174,6 +178,14 @@ def dropping(drops: int, calls: int, limit: int = 100) -> Estimator:
 def test_the_limit_falls_by_the_share_of_drops(drops, calls, expected):
     """A dependency that refuses what is too much is at its capacity then; never by more than half at once."""
     assert dropping(drops, calls).limit == expected
+
+
+def test_nothing_is_waited_for_after_drops_when_nothing_has_answered():
+    """How long calls take is not known then; the next ten that are dropped halve the limit again."""
+    model = Estimator(Tuning(initial=100, window=0.001))
+    changes = [model.drop(0.1, 10.0 + number / 1_000, 100) for number in range(20)]
+    assert [number for number, changed in enumerate(changes) if changed] == [9, 19]
+    assert model.limit == 25
 
 
 @pytest.mark.parametrize("calls", [10, 11])
@@ -281,6 +293,15 @@ def until_dip(line: Line, most: int = 400) -> int:
     raise AssertionError("it never dips")
 
 
+def finish_dip(line: Line) -> None:
+    """Live until the limit is what it was found to be."""
+    for _ in range(20):
+        if not line.model.dipping:
+            return
+        line.window()
+    raise AssertionError("it dips for ever")
+
+
 def test_dips_let_in_half_and_become_rare_when_they_tell_nothing_new():
     """After 10 windows in use, 20, 40, 80, 160, and no rarer than that."""
     line = Line(30.0)
@@ -289,8 +310,7 @@ def test_dips_let_in_half_and_become_rare_when_they_tell_nothing_new():
     assert line.model.limit <= (inside + 1) // 2
     found = []
     for _ in range(6):
-        while line.model.dipping:
-            line.window()
+        finish_dip(line)
         found.append(until_dip(line))
     assert found == [20, 40, 80, 160, 160, 160]
 
@@ -311,7 +331,7 @@ def test_a_dip_goes_on_while_half_of_the_calls_are_twice_as_fast():
     line.model._patience = 1
     seen = []
     line.window()
-    while line.model.dipping:
+    while line.model.dipping and len(seen) < 10:
         seen.append(line.model.limit)
         line.window()
     assert seen == [80, 40, 20, 10, 5, 2]
@@ -415,7 +435,193 @@ def test_no_history_leads_to_a_wrong_limit_that_stays(algorithm, capacities, bas
             line.capacity, line.base = capacity, base
             line.windows(7)
     line.windows(400)
-    while line.model.dipping:
-        line.window()
+    finish_dip(line)
     assert line.model.limit >= min(200, 0.95 * line.capacity)
     assert line.model.limit <= 2.2 * line.capacity + 6
+
+
+# -- window by window -----------------------------------------------------------------------------------------------------------------
+
+
+class Fed:
+    """An estimator of which each call is a window, so that all it goes by can be worked out by hand."""
+
+    def __init__(self, **tuning) -> None:
+        self.model = Estimator(Tuning(samples=1, window=0.0, **tuning))
+        self.now = 0.0
+
+    def feed(self, *answers: float, inside: int = 1_000) -> list[bool]:
+        """Windows in which answers took so long; after which of them it dips."""
+        dips = []
+        for seconds in answers:
+            self.now += 1_000.0
+            self.model.sample(seconds, self.now, inside)
+            dips.append(self.model.dipping)
+        return dips
+
+
+def test_the_first_call_may_be_a_window():
+    """Where one is enough, and a window may be as short as it likes."""
+    model = Estimator(Tuning(samples=1, window=0.0))
+    model.sample(0.125, 5.0, 20)
+    assert model.baseline == 0.125
+
+
+def test_the_first_call_of_all_tells_how_much_of_the_limit_is_in_use():
+    """As every other one does."""
+    fed = Fed(algorithm="vegas")
+    fed.feed(1.0, inside=20)
+    assert fed.model.limit == 27
+
+
+def test_half_of_the_limit_in_use_is_in_use():
+    """Ten of twenty are, and Vegas takes a step of six units of the logarithm; nine are not."""
+    fed = Fed(algorithm="vegas")
+    fed.feed(1.0, 1.0, inside=9)
+    assert fed.model.limit == 20
+    fed.feed(1.0, inside=10)
+    assert fed.model.limit == int(20 + 6 * math.log10(20)) == 27
+
+
+def test_the_baseline_falls_with_a_short_average():
+    """A fifth of the way a window; a fifth below the one that was found last makes dips frequent again."""
+    fed = Fed(initial=200)
+    fed.feed(2.0)
+    fed.model._patience = 160
+    seen = []
+    for _ in range(3):
+        fed.feed(1.0)
+        seen.append((round(fed.model.baseline, 9), fed.model._patience))
+    assert seen == [(1.8, 160), (1.64, 160), (1.512, 10)]
+
+
+def test_two_drops_in_two_hundred_are_no_more_than_chance():
+    """One per cent of drops is what a healthy dependency may have; a third of two hundred is more."""
+    for drops, limit in ((2, 102), (3, 98)):
+        model = Estimator(Tuning(initial=100, samples=200, window=0.0))
+        for number in range(200):
+            (model.drop if number < drops else model.sample)(0.5, 10.0 + number / 1_000, 100)
+        assert model.limit == limit
+
+
+def test_what_was_let_in_under_another_limit_is_waited_for():
+    """No time when the limit has not changed, the time of an answer when it has, and twice that for a dip."""
+    fed = Fed(initial=400, maximum=400)
+    fed.feed(4.0)
+    assert (fed.model.limit, fed.model._ready) == (400, fed.now)
+    fed.feed(8.0)
+    assert (fed.model.limit < 400, fed.model._ready) == (True, fed.now + 8.0)
+    fed.model._patience = 1
+    assert fed.feed(6.0) == [True]
+    assert fed.model._ready == fed.now + 12.0
+
+
+def test_answers_that_take_strangely_long_make_it_dip_soon():
+    """The fifth in a row, and not one that takes just two and a half times as long; any other begins the count anew."""
+    fed = Fed(initial=200)
+    assert fed.feed(1.0, 3.0, 3.0, 2.5, 3.0, 3.0, 3.0, 3.0) == [False] * 8
+    assert fed.feed(3.0) == [True]
+
+
+def test_the_fifth_long_answer_in_a_row_and_no_earlier_one_makes_it_dip():
+    """The answers before it were usual."""
+    fed = Fed(initial=200)
+    assert fed.feed(1.0, 1.0, 3.0, 3.0, 3.0, 3.0) == [False] * 6
+    assert fed.feed(3.0) == [True]
+
+
+@pytest.mark.parametrize(("between", "soon"), [(1.0, True), (2.0, True), (2.25, False)])
+def test_it_does_not_dip_twice_for_the_same_reason(between, soon):
+    """A dip that came of long answers is followed by another such one only when an answer took at most twice the baseline meanwhile."""
+    fed = Fed(initial=200)
+    assert fed.feed(1.0, 3.0, 3.0, 3.0, 3.0, 3.0)[-1]
+    assert fed.feed(1.9) == [False]
+    assert fed.model.baseline == 1.0
+    assert fed.feed(3.0, 3.0, 3.0, 3.0, 3.0, 3.0) == [False] * 6
+    assert fed.feed(between, 3.0, 3.0, 3.0, 3.0) == [False] * 5
+    assert fed.feed(3.0) == [soon]
+
+
+def test_what_is_usual_is_so_in_baselines_and_not_in_seconds():
+    """At a baseline of half a second 1.25 s are unusual and no reason to look again."""
+    fed = Fed(initial=200)
+    fed.feed(0.5, 1.5, 1.5, 1.5, 1.5, 1.5)
+    assert fed.feed(0.95) == [False]
+    assert fed.model.baseline == 0.5
+    assert fed.feed(1.125, 1.5, 1.5, 1.5, 1.5, 1.5) == [False] * 6
+
+
+def test_a_dip_whose_turn_it_was_leaves_the_next_reason_new():
+    """Long answers right after it make it dip soon."""
+    fed = Fed(initial=200)
+    assert fed.feed(*[1.0] * 10)[-1]
+    fed.feed(1.0)
+    assert fed.feed(3.0, 3.0, 3.0, 3.0, 3.0) == [False] * 4 + [True]
+
+
+def test_long_answers_from_the_beginning_are_no_news():
+    """Nothing usual has been seen under load: the dip waits for its turn."""
+    fed = Fed(initial=200)
+    fed.feed(1.0, inside=1)
+    assert fed.feed(*[3.0] * 9) == [False] * 9
+    assert fed.feed(3.0) == [True]
+
+
+@pytest.mark.parametrize(("initial", "minimum", "dip"), [(21, 1, 10), (20, 10, 10), (21, 11, None), (3, 1, 1), (2, 1, 1)])
+def test_a_dip_lets_in_half_in_whole_numbers_and_no_less_than_the_minimum(initial, minimum, dip):
+    """The half is rounded down; where that is below the minimum there is no dip."""
+    fed = Fed(initial=initial, minimum=minimum, maximum=initial)
+    fed.model._patience = 1
+    assert fed.feed(1.0) == [dip is not None]
+    assert fed.model.limit == (initial if dip is None else dip)
+    assert isinstance(fed.model.limit, int)
+
+
+def test_at_the_minimum_the_short_average_is_the_baseline():
+    """With the fewest calls there may be it is no faster than this."""
+    fed = Fed(initial=5, minimum=5, maximum=5)
+    fed.feed(1.0, *[2.0] * 8)
+    assert fed.model.baseline == 1.0
+    fed.feed(2.0)
+    assert fed.model.baseline == pytest.approx(2.0 - 0.8**9)
+
+
+def dipped(known: float, last: float, initial: int = 100) -> Fed:
+    """In a dip, with that baseline, after answers that took so long."""
+    fed = Fed(initial=initial)
+    fed.feed(known)
+    fed.model._patience = 1
+    assert fed.feed(last) == [True]
+    fed.model._patience = 10
+    return fed
+
+
+@pytest.mark.parametrize(
+    ("known", "last", "seconds", "baseline", "patience"),
+    [
+        (1.0, 1.0, 0.85, 0.925, 20),  # no faster, and nearly what was known: the mean of both
+        (0.5, 1.0, 0.8, 0.8, 10),  # just no faster, and news
+        (0.5, 1.0, 0.79, 0.5, 20),  # somewhat faster: the quicker of both
+        (5.0, 5.0, 6.0, 5.5, 20),  # a fifth is no news
+        (5.0, 5.0, 6.5, 6.5, 10),  # more is
+        (1.0, 1.0, 0.6, 0.6, 10),
+        (0.0, 0.0, 0.0, 0.0, 20),  # a clock too coarse for so quick an answer
+    ],
+)
+def test_what_a_dip_tells(known, last, seconds, baseline, patience):
+    """From 0.8 times as long on it is not we who make it slow; what was learnt is the baseline, and how new that is decides on the next."""
+    fed = dipped(known, last)
+    assert fed.feed(seconds) == [False]
+    assert (fed.model.baseline, fed.model._patience) == (pytest.approx(baseline), patience)
+
+
+@pytest.mark.parametrize(("initial", "limits"), [(9, [5, 2, 1]), (6, [3, 1])])
+def test_a_dip_is_halved_while_answers_take_0_55_times_as_long(initial, limits):
+    """Down to one call; then it ends."""
+    fed, seen, seconds = dipped(1.0, 1.0, initial), [], 1.0
+    while fed.model.dipping and len(seen) < 5:
+        seen.append(fed.model.limit)
+        seconds *= 0.55
+        fed.feed(seconds)
+        assert fed.model.baseline == pytest.approx(seconds)
+    assert seen == limits

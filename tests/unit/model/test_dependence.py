@@ -1,9 +1,11 @@
 import math
 import random
+from itertools import pairwise
 
 import pytest
 
 from somaresil.model.dependence import autocorrelation, stretch, weakened
+from somaresil.model.ranks import normal_scores
 
 
 def series(seed, phi, count):
@@ -60,3 +62,51 @@ def test_a_p_value_is_weakened_as_its_distance_is():
     far = math.erfc(30.0 / math.sqrt(2.0))
     assert weakened(far, 3.0) == pytest.approx(math.erfc(10.0 / math.sqrt(2.0)), rel=1e-6)
     assert 0.0 < weakened(0.0, 4.0) < 1e-15
+
+
+def test_short_series_are_corrected_for_their_length():
+    """Up and up again: two scores of plus and minus 0.67 or so pass on a quarter, which is no more than chance."""
+    assert autocorrelation([1.0, 2.0, 3.0, 4.0]) == 0.0
+    rising = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+    scores = normal_scores(rising)
+    seen = sum(a * b for a, b in pairwise(scores)) / sum(score * score for score in scores)
+    assert seen + 0.1 > 1.645 / math.sqrt(10)
+    assert autocorrelation(rising) == pytest.approx(min(0.9, seen + (1.0 + 3.0 * seen) / 10))
+
+
+def test_samples_are_taken_together_each_with_its_own_bias():
+    """Products and squares add up; each sample takes off a share of one in all values."""
+    one, other = series(5, 0.5, 40), series(6, 0.5, 30)
+    products = squares = 0.0
+    for sample in (one, other):
+        scores = normal_scores(sample)
+        products += sum(a * b for a, b in pairwise(scores))
+        squares += sum(score * score for score in scores)
+    seen = products / squares
+    expected = seen + (1.0 + 3.0 * seen) * 2 / 70
+    assert 0.2 < expected < 0.9
+    assert autocorrelation(one, other) == pytest.approx(expected)
+    assert autocorrelation(one, [], other, [3.0, 3.0]) == pytest.approx(expected)
+
+
+def test_neighbours_that_turn_their_backs_are_none():
+    """Up and down is less than chance, not more."""
+    assert autocorrelation([float(place % 2) for place in range(100)]) == 0.0
+
+
+def test_intervals_are_stretched_by_the_root_of_the_odds():
+    """At 0.8 three times as wide."""
+    assert stretch(0.8) == pytest.approx(3.0)
+    assert stretch(0.6) == 2.0
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_a_factor_of_one_or_less_weakens_nothing(factor):
+    assert weakened(0.01, factor) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("p_value", "factor", "expected"), [(0.05, 1.959964 / 1.644854, 0.1), (0.01, 2.575829 / 1.959964, 0.05), (0.9999, 2.0, 0.99995)]
+)
+def test_weakened_p_values_are_those_of_the_tables(p_value, factor, expected):
+    assert weakened(p_value, factor) == pytest.approx(expected, rel=1e-5)

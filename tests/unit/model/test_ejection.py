@@ -294,3 +294,86 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestMachine = Machine.TestCase
+
+
+def test_every_coming_and_going_is_an_era():
+    """An answer to a call of an earlier one says nothing."""
+    outliers = Outliers(RULES, 0.0)
+    health = outliers.add("a", 0.0)
+    assert health is outliers.members["a"]
+    assert health.era == 0
+    fail(outliers, "a", 3)
+    assert health.era == 1
+    outliers.turn(31.0)
+    assert (health.era, health.since) == (2, 31.0)
+
+
+def test_what_was_counted_before_an_ejection_does_not_count_after_it():
+    """Also when it comes back within the same interval."""
+    outliers = pool(*"abc", interval=1_000.0)
+    answer(outliers, "a", 40, seconds=100.0)
+    fail(outliers, "a", 3, 2.0)
+    outliers.turn(32.0)
+    assert (outliers.members["a"].good, outliers.members["a"].bad, outliers.members["a"].seconds) == (0, 0, 0.0)
+
+
+@pytest.mark.parametrize(("bad", "ejected"), [(2, False), (3, True)])
+def test_the_difference_has_to_be_more_than_the_least_one(bad, ejected):
+    """Of fifty that one endpoint of eleven has answered: the mean is 0.9964 or 0.9945, and less than 0.05 below it is chance."""
+    names = [f"n{number}" for number in range(11)]
+    outliers = pool(*names, success_rate_factor=0.1, latency_factor=None)
+    for name in names[:-1]:
+        answer(outliers, name, 50)
+    answer(outliers, names[-1], 50 - bad, bad)
+    assert [change.name for change in outliers.turn(10.0)] == ([names[-1]] if ejected else [])
+
+
+def test_just_enough_calls_are_enough():
+    """Ten are asked for."""
+    outliers = pool(*"abcde", latency_factor=None)
+    for name in "abcd":
+        answer(outliers, name, 10)
+    answer(outliers, "e", 5, 5)
+    assert outliers.turn(10.0) == [Change("e", Cause.SUCCESS_RATE, 30.0)]
+
+
+@pytest.mark.parametrize(
+    ("others", "seconds", "slow"),
+    [(1.0, 10.0, False), (1.0, 10.5, True), (0.0625, 0.625, False), (0.0625, 0.75, True), (0.0, 1.0, False)],
+)
+def test_a_latency_is_compared_in_multiples_of_the_others(others, seconds, slow):
+    """More than ten times the median, whatever the unit and however many answers there are; of nothing there is no multiple."""
+    outliers = pool(*"abcd")
+    for name, count in (("a", 5), ("c", 64), ("d", 128)):
+        answer(outliers, name, count, seconds=others)
+    answer(outliers, "b", 32, seconds=seconds)
+    assert [change.name for change in outliers.turn(10.0)] == (["b"] if slow else [])
+
+
+def test_the_slowest_goes_first_when_not_all_may_go():
+    """Of two that are slow."""
+    for order in ("abcdef", "abcdfe"):
+        outliers = pool(*order, max_ejected=0.2)
+        for name in "abcd":
+            answer(outliers, name, 8)
+        answer(outliers, "e", 8, seconds=20.0)
+        answer(outliers, "f", 8, seconds=40.0)
+        assert [change.name for change in outliers.turn(10.0)] == ["f"]
+
+
+def test_who_would_be_ejected_is_said_once_for_each_row_of_failures():
+    """In shadow nobody goes, and the count begins anew."""
+    outliers = pool("a", "b", shadow=True)
+    for _ in range(2):
+        assert fail(outliers, "a", 2) is None
+        assert fail(outliers, "a", 1) == Change("a", Cause.CONSECUTIVE_FAILURES, 30.0)
+    assert (outliers.ejected, outliers.members["a"].era) == (0, 0)
+
+
+def test_nobody_comes_back_early_while_not_too_many_are_out():
+    """One of three may be."""
+    outliers = pool(*"abcd")
+    fail(outliers, "a", 3)
+    assert outliers.remove("d", 2.0) == []
+    assert outliers.reconfigure(replace(RULES, max_ejected=0.4), 2.0) == []
+    assert outliers.ejected == 1

@@ -58,7 +58,7 @@ def test_what_is_twice_as_bad_is_not_expected_to_pass(weights):
 def test_a_broken_candidate_is_found_within_a_few_requests():
     """All of its requests fail, one in ten goes to it, and the control has no bad event in this time."""
     bet, seen = Bet(1.0, WORSE), 0
-    while bet.e < 100.0:
+    while bet.e < 100.0 and seen < 10:
         bet.bad(0.1, candidate=True)
         seen += 1
     assert seen == 3
@@ -67,7 +67,7 @@ def test_a_broken_candidate_is_found_within_a_few_requests():
 def test_a_candidate_that_is_like_the_control_passes_in_time():
     """At 5 % bad events and half of the traffic."""
     chance, worse, much_worse, events = random.Random(3), Bet(1.0, WORSE), Bet(2.0, BETTER), 0
-    while much_worse.e < 20.0:
+    while much_worse.e < 20.0 and events < 3_000:
         events += 1
         if chance.random() < 0.05:
             candidate = chance.random() < 0.5

@@ -162,3 +162,31 @@ def test_histograms_with_different_bounds_cannot_be_added():
     """Counts of different lengths are refused."""
     with pytest.raises(ValueError):
         add((1, 2), (1, 2, 3))
+
+
+def test_an_empty_base_leaves_no_bounds():
+    """And a base of its own is checked as thresholds are."""
+    assert merge_bounds(base=()) == ()
+    with pytest.raises(ValueError, match="bucket bound"):
+        merge_bounds(1.0, base=(0.0,))
+
+
+def test_counts_have_to_fit_the_bounds():
+    """One more than there are bounds."""
+    for counts in ((1, 2), (1, 2, 3, 4)):
+        with pytest.raises(ValueError, match="2 bounds need 3 counts"):
+            quantile((1.0, 2.0), counts, 0.5)
+        with pytest.raises(ValueError, match="2 bounds need 3 counts"):
+            share_at_most((1.0, 2.0), counts, 1.0)
+
+
+@pytest.mark.parametrize("q", [0.0, -0.5, 1.1, math.nan])
+def test_what_is_no_quantile_is_refused(q):
+    with pytest.raises(ValueError, match="a quantile lies above 0"):
+        quantile((1.0,), (1, 0), q)
+
+
+def test_a_quantile_at_an_edge_of_a_bucket_is_its_bound():
+    """Two of four are in the first bucket, and all are below the second bound."""
+    assert [quantile((1.0, 2.0), (2, 2, 0), q) for q in (0.25, 0.5, 0.75, 1.0)] == [0.5, 1.0, 1.5, 2.0]
+    assert quantile((1.0, 2.0), (2, 0, 2), 0.75) == 2.0

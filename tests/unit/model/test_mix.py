@@ -6,6 +6,8 @@ import itertools
 import os
 import subprocess
 import sys
+from hashlib import blake2b
+from zlib import crc32
 
 import pytest
 
@@ -53,3 +55,22 @@ def test_a_place_is_the_same_in_every_process():
     }
     assert said == {f"{Mixer('answer')('ada')} {Draws('seed')()}\n"}
     assert Mixer("answer")("\ud800") < WHOLE
+
+
+def test_places_are_pinned():
+    """Replicas of different releases must send the same user to the same side; and a seed repeats its draws."""
+    digest = blake2b(b"answer", digest_size=16).digest()
+    factor, add = int.from_bytes(digest[:8], "big") | 1, int.from_bytes(digest[8:], "big")
+    for user in ("ada", "", "grace"):
+        assert Mixer("answer")(user) == (crc32(user.encode()) * factor + add) % 2**64 // 2**32
+    draw = Draws("seed")
+    places = [draw() for _ in range(40)]
+    blocks = [blake2b(b"seed" + number.to_bytes(8, "little")).digest() for number in range(3)]
+    assert places == [int.from_bytes(block[at : at + 4], "little") for block in blocks for at in range(0, 64, 4)][:40]
+
+
+def test_what_is_no_text_has_its_place_as_well():
+    """Lone surrogates come in with broken headers: as salt, key and seed."""
+    assert 0 <= Mixer("\ud800")("a") < WHOLE
+    assert Mixer("\ud800")("a") != Mixer("\ud801")("a")
+    assert 0 <= Draws("\ud800")() < WHOLE

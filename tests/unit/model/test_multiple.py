@@ -23,3 +23,11 @@ def test_one_test_and_none_stay_as_they_are(adjust):
 def test_what_is_no_p_value_is_refused(adjust, wrong):
     with pytest.raises(ValueError, match="p-value"):
         adjust([0.5, wrong])
+
+
+def test_the_ends_of_the_range_are_p_values():
+    """And a tie keeps its order."""
+    assert holm([0.0, 1.0, 0.5]) == [0.0, 1.0, 1.0]
+    assert benjamini_hochberg([0.0, 1.0, 0.5]) == [0.0, 1.0, 0.75]
+    assert holm([0.4, 0.3]) == [0.6, 0.6]
+    assert benjamini_hochberg([0.9, 0.8, 0.7]) == pytest.approx([0.9, 0.9, 0.9])

@@ -307,3 +307,72 @@ def test_an_idle_endpoint_keeps_its_keys():
     assert bounded([2, 0, 1], [0, 0, 0], [1.0, 1.0, 1.0], 1.25) == 2
     assert bounded([2, 0, 1], [0, 0, 5], [1.0, 1.0, 1.0], 1.25) == 0
     assert bounded([2, 0, 1], [4, 4, 4], [1.0, 1.0, 1.0], 1.25) == 2
+
+
+# -- edges ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_start_may_be_shorter_than_a_second():
+    """Half of it is half of the weight."""
+    assert slow_start(100.0, 100.25, 0.5) == 0.5
+
+
+def test_just_the_factor_is_not_clearly_better():
+    """The first drawn is taken then."""
+    holder, challenger = Candidate(1.0, CLEARLY, 0), Candidate(1.0, 1.0, 0)
+    assert choose([holder, challenger], 0.0, 0.9) == 0
+    assert choose([holder._replace(latency=math.nextafter(CLEARLY, 2.0)), challenger], 0.0, 0.9) == 1
+
+
+def test_a_call_more_counts_as_one_of_all_with_the_one_to_come():
+    """Two in flight are three with this one, and clearly better than four: 3 / 4 is less than 1 / 1.25."""
+    assert choose([Candidate(1.0, 1.0, 3), Candidate(1.0, 1.0, 2)], 0.0, 0.9) == 1
+    assert choose([Candidate(1.0, 1.0, 4), Candidate(1.0, 1.0, 3)], 0.0, 0.9) == 0
+
+
+def test_calls_in_flight_count_by_the_average_weight():
+    """Of three endpoints of weight 2 one call is one call: twice the latency of an idle one."""
+    near = Candidate(2.0, 1.0, 1)
+    assert choose([Candidate(2.0, 2.6, 0), near, near], 0.0, 0.25) == 1
+    assert choose([Candidate(2.0, 2.4, 0), near, near], 0.0, 0.5) == 0
+
+
+@pytest.mark.parametrize(("own", "taken"), [(0.5, 0), (0.6, 1)])
+def test_the_usual_latency_is_that_of_the_one_in_the_middle(own, taken):
+    """Of four known ones the third, 0.4: the unknown one is taken instead of 0.6, and not of 0.5."""
+    known = [Candidate(1e-9, latency, 0) for latency in (0.4, 0.1, 0.2)]
+    assert choose([Candidate(1.0, own, 0), Candidate(1.0, None, 0), *known], 0.0, 0.5) == taken
+
+
+def test_where_no_latency_is_known_one_second_is_usual():
+    """Calls that have waited longer make an endpoint slower than that."""
+    waited, idle = Candidate(1.0, None, 0, waited=1.5), Candidate(1.0, None, 0)
+    assert choose([waited, idle], 0.0, 0.9) == 1
+    assert choose([waited._replace(waited=1.2), idle], 0.0, 0.9) == 0
+
+
+@pytest.mark.parametrize(
+    ("loads", "u", "level"),
+    [
+        ((0.5, 0.5, 0.0), 0.0, 0),
+        ((0.5, 0.5, 0.0), 0.5, 1),
+        ((0.5, 0.5, 0.0), 1.0, 1),
+        ((0.0, 1.0), 0.0, 1),
+        ((0.0, 0.0), 0.5, 0),
+    ],
+)
+def test_a_draw_at_an_edge_belongs_to_the_level_behind_it(loads, u, level):
+    """What rounding leaves over belongs to the last that has a load; without any, the first is taken."""
+    assert level_of(loads, u) == level
+
+
+def test_just_the_threshold_is_no_panic():
+    """Half of the endpoints, and half is asked for."""
+    assert spread([(50, 100)], 1.4, 0.5).panics == (False,)
+
+
+@pytest.mark.parametrize(("in_flight", "factor", "taken"), [([2, 1], 1.25, 0), ([3, 0], 1.25, 1), ([1, 0], 1.25, 0), ([5, 5], 0.1, 0)])
+def test_the_bound_is_a_share_of_the_calls_with_this_one(in_flight, factor, taken):
+    """Of four calls 2.5 on each are allowed, that is 3; where nobody has room, the first is taken."""
+    assert bounded([0, 1], in_flight, [1.0, 1.0], factor) == taken
+    assert bounded([1, 0], in_flight[::-1], [1.0, 1.0], factor) == 1 - taken

@@ -301,3 +301,143 @@ def test_it_settles_where_what_is_let_in_can_be_done(excess, capacity):
         rates.append(model.rate)
     needed = 1.0 - 1.0 / excess
     assert abs(sum(rates[-40:]) / 40 - needed) < 0.12
+
+
+# -- by hand ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_ranks_are_written_small():
+    assert [rank.word for rank in Rank] == ["background", "low", "normal", "high", "critical"]
+
+
+def test_use_of_long_ago_is_nothing_and_breaks_nothing():
+    """After more than 64 half-lives the numbers begin anew, and a clock that goes back behind that finds what was there then."""
+    usage = Usage(8, HALF)
+    usage.charge("a", 8.0, 0.0)
+    assert usage.used("a", HALF) == 4.0
+    assert usage.used("a", HALF * 64.0) == pytest.approx(8.0 * 2.0**-64)
+    assert usage.used("a", HALF * 65.0) == pytest.approx(8.0 * 2.0**-65)
+    usage.charge("b", 2.0, HALF * 66.0)
+    assert usage.used("b", HALF * 67.0) == 1.0
+    assert usage.used("b", HALF * 60.0) == usage.used("b", HALF * 65.0) == 4.0
+    assert 0.0 <= usage.used("b", HALF * 1e6) < 1e-300
+    assert usage.used("nobody", 0.0) == 0.0
+    assert usage.rank("nobody") == 0.0
+
+
+def test_accounts_that_are_nobody_s_are_no_tenants():
+    """Calls without a tenant, and those that share an account."""
+    usage = Usage(1, HALF)
+    for account in (None, OTHERS, "a"):
+        usage.charge(account, 1.0, 0.0)
+    assert usage.tenants == 1
+    assert (usage.account(None, 0.0), usage.account("a", 0.0), usage.account("b", 0.0)) == (None, "a", OTHERS)
+    assert usage.account("c", 0.0) == OTHERS
+
+
+@pytest.mark.parametrize(("amount", "kept"), [(0.0009, False), (0.001, True), (0.0011, True)])
+def test_accounts_are_kept_from_a_thousandth_on(amount, kept):
+    """Which is nothing, whatever is charged."""
+    usage = Usage(8, HALF)
+    usage.charge("a", amount, 0.0)
+    usage.tidy(0.0)
+    assert usage.tenants == kept
+
+
+@pytest.mark.parametrize(("amount", "kept"), [(9.5, False), (10.0, True), (11.0, True)])
+def test_accounts_are_kept_from_a_hundredth_of_the_largest_on(amount, kept):
+    """The largest has 1,000."""
+    usage = Usage(8, HALF)
+    usage.charge("large", 1_000.0, 0.0)
+    usage.charge("a", amount, 0.0)
+    usage.tidy(0.0)
+    assert usage.tenants == 1 + kept
+
+
+def test_accounts_are_looked_through_once_in_an_eighth_of_a_half_life():
+    """Not before, and then again."""
+    usage = Usage(8, HALF)
+    usage.tidy(0.0)
+    usage.charge("a", 0.0001, 0.0)
+    usage.tidy(HALF / 8.0 - 0.001)
+    assert usage.tenants == 1
+    usage.tidy(HALF / 8.0)
+    assert usage.tenants == 0
+
+
+def test_a_line_of_nobody_serves_and_displaces_nobody():
+    """And whoever never stood in it cannot leave it."""
+    queue = Queue(Usage(8, HALF))
+    assert (queue.first(), queue.displaced(Rank.CRITICAL), len(queue)) == (None, None, 0)
+    one, other = One(Rank.LOW, "a"), One(Rank.LOW, "b")
+    queue.add(one)
+    assert not queue.remove(other)
+    assert not queue.remove(One(Rank.HIGH, "a"))
+    assert queue.displaced(Rank.LOW) is None
+    assert queue.displaced(Rank.NORMAL) is one
+    assert len(queue) == 0
+
+
+def test_whoever_comes_is_numbered():
+    """From one on: tenants with equal use are served by that."""
+    queue, ones = Queue(Usage(8, HALF)), [One(Rank.LOW, name) for name in ("b", "a", None)]
+    for one in ones:
+        queue.add(one)
+    assert [one.number for one in ones] == [1, 2, 3]
+    assert queue.displaced(Rank.HIGH) is ones[2]
+    assert [queue.first(), queue.first(), queue.first()] == [ones[0], ones[1], None]
+
+
+def test_a_full_line_and_an_empty_one():
+    """Just at the start nothing is shed; a full line is all of an overload, and half between them half; no room is no line."""
+    assert shedding(load(waiting=5)).rate == 0.0
+    assert shedding(load(waiting=10)).rate == 0.5
+    assert shedding(load(waiting=20)).rate == 0.5
+    assert shedding(load(waiting=6, room=8)).rate == 0.25
+    assert shedding(load(waiting=6, room=0)).rate == 0.0
+    assert shedding(load(arrived=100, refused=100), load(waiting=6, room=8)).rate == 0.5
+
+
+def test_with_a_smaller_scale_shedding_begins_earlier_and_ends_later():
+    """Both bounds are multiplied by it."""
+    model = Shedding(0.5, 0.25)
+    model.scale = 0.5
+    model.observe([load(waiting=5, room=8)], NOBODY)
+    assert model.rate == pytest.approx(0.25)
+    for waiting in (2, 2, 2):
+        model.observe([load(waiting=waiting, room=10)], NOBODY)
+    assert model.rate == pytest.approx(0.25)
+    for waiting in (1, 1):
+        model.observe([load(waiting=waiting, room=8)], NOBODY)
+    assert model.rate == pytest.approx(0.225)
+
+
+def test_one_refused_call_is_no_calm():
+    """The count begins anew, though it is hardly an overload."""
+    model = shedding(load(refused=60))
+    for refused in (0, 1, 0):
+        model.observe([load(arrived=10_000_000, refused=refused)], NOBODY)
+    assert model.rate == pytest.approx(0.3, abs=1e-6)
+    model.observe([load()], NOBODY)
+    assert model.rate == pytest.approx(0.27, abs=1e-6)
+
+
+def test_a_rate_below_a_hundredth_is_none():
+    """And one of just that is one; a long silence is as many steps as it had intervals, and calm from two on."""
+    model = Shedding(0.5, 0.25)
+    model.rate = 0.0125
+    model.observe([load()], NOBODY, intervals=1)
+    assert model.rate == 0.0125
+    model.observe([load()], NOBODY, intervals=1)
+    assert model.rate == pytest.approx(0.01125)
+    model.observe([load()], NOBODY, intervals=2)
+    assert model.rate == 0.0
+    model.rate = 0.5
+    model.observe([load()], NOBODY, intervals=3)
+    assert model.rate == pytest.approx(0.5 * 0.9**3)
+
+
+def test_loads_and_shed_calls_name_every_rank():
+    """Fewer would be laid on the wrong classes."""
+    with pytest.raises(ValueError, match="zip"):
+        Shedding(0.5, 0.25).observe([load()], (0, 0, 0, 0))

@@ -132,3 +132,23 @@ def test_a_distribution_tells_of_values_that_were_seen(values):
     assert found.least <= found.p50 <= found.p90 <= found.p95 <= found.most
     assert found.least <= found.mean <= found.most
     assert sum(value <= found.p90 for value in values) >= 0.9 * len(values)
+
+
+def test_five_of_each_kind_are_enough_to_be_fair():
+    """Five of ten on either side are just expected; of nine they are not."""
+    assert difference(5, 10, 5, 10).fair
+    assert not difference(5, 9, 5, 10).fair
+    assert not difference(5, 10, 4, 9).fair
+
+
+def test_a_distribution_in_short():
+    """Of ten values by the nearest rank, with their mean."""
+    found = distribution([10.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
+    assert (found.count, found.least, found.mean, found.p50, found.p90, found.p95, found.most) == (10, 1.0, 5.5, 5.0, 9.0, 10.0, 10.0)
+    assert distribution([7.0]).mean == distribution([7.0]).p50 == 7.0
+
+
+def test_rounding_makes_no_interval_that_ends_above_all():
+    """All but one of very many, where the formula comes to a little more than 1."""
+    low, high = wilson(7_459_596_193_386_742, 7_459_596_193_386_743)
+    assert low < high == 1.0

@@ -78,3 +78,27 @@ def test_after_any_gap_nothing_old_is_known(gap):
     durations.note(1.0)
     durations.roll(gap + 0.001)
     assert durations.count == 0
+
+
+def test_a_half_is_full_at_its_end():
+    """Not before; what it held is known for one more half, and no longer."""
+    durations = RecentDurations(WINDOW, 10.0)
+    assert durations.due == 40.0
+    durations.note(1.0)
+    durations.roll(39.9)
+    assert (durations.due, durations.count) == (40.0, 1)
+    durations.roll(40.0)
+    assert (durations.due, durations.count) == (70.0, 1)
+    durations.note(2.0)
+    durations.roll(99.9)
+    assert (durations.due, durations.count, durations.quantile(0.5)) == (100.0, 1, 2.0)
+    durations.roll(130.0)
+    assert (durations.due, durations.count) == (160.0, 0)
+
+
+def test_a_quantile_is_the_first_bucket_that_reaches_its_rank():
+    """Of four values a half are two, and more than a half are three."""
+    durations = RecentDurations(WINDOW, 0.0)
+    for seconds in (0.1, 0.2, 0.4, 0.8):
+        durations.note(seconds)
+    assert [durations.quantile(q) for q in (0.01, 0.25, 0.26, 0.5, 0.51, 0.75, 0.99)] == [0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.8]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import weakref
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from somaresil.model.ratelimit import RISE_INTERVAL, SLACK, Claim, Limits, Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 START = 1000.0
 
@@ -395,3 +399,216 @@ def test_a_limit_that_is_not_to_adapt_any_more_is_what_is_configured():
     bucket.reconfigure([Quota(1.0, 4.0)], [0], START, steady=True)
     assert bucket.factor(START) == 1.0
     assert bucket.levels(START + 1.0) == [1.0]
+
+
+# -- after a while in which nobody asked ----------------------------------------------------------------------------------------------
+
+
+def test_time_has_passed_whatever_is_asked_or_told_first():
+    """Each of these finds the bucket as full as it has become."""
+    asked = limits((1.0, 2.0))
+    taken(asked, 2.0)
+    assert asked.wait([1.0], START + 0.5) == 0.5
+    forced = limits((1.0, 10.0))
+    taken(forced, 5.0)
+    forced.force(Claim([3.0]), START + 10.0)
+    assert forced.levels(START + 10.0) == [7.0]
+    owed = limits((1.0, 10.0))
+    owed.settle(taken(owed, 4.0), 0, 8.0, START + 10.0)
+    assert owed.levels(START + 10.0) == [6.0]
+    lowered = limits((10.0, 100.0))
+    lowered.lower(taken(lowered, 100.0), 0.0, START + 10.0)
+    assert lowered.levels(START + 10.0) == [50.0]
+    changed = limits((1.0, 60.0))
+    taken(changed, 50.0)
+    changed.reconfigure([Quota(0.5, 60.0)], [0], START + 20.0)
+    assert changed.levels(START + 20.0) == [30.0]
+
+
+def test_the_first_in_line_is_told_how_long_it_still_takes():
+    """Also when nobody has looked since he came."""
+    bucket = limits((1.0, 1.0))
+    taken(bucket, 1.0)
+    first = joined(bucket, 1.0)
+    assert bucket.ask(first, START + 0.25) == 0.75
+
+
+def test_what_refills_behind_the_line_is_there_for_those_who_come():
+    """The one in line could have been served long ago."""
+    bucket = limits((1.0, 4.0))
+    taken(bucket, 4.0)
+    joined(bucket, 1.0)
+    assert bucket.wait([2.0], START + 5.0) == 0.0
+    assert bucket.wait([4.0], START + 5.0) == 0.0
+
+
+def test_states_of_a_claim_are_true_or_false():
+    """Made, in line, out of it, granted, closed."""
+    bucket = limits((1.0, 1.0))
+    claim = Claim([1.0])
+    assert (claim.waiting, claim.open) == (False, False)
+    running = taken(bucket, 1.0)
+    assert (running.waiting, running.open) == (False, True)
+    bucket.join(claim, START)
+    assert (claim.waiting, claim.open) == (True, False)
+    bucket.leave(claim)
+    assert (claim.waiting, claim.open) == (False, False)
+    bucket.close(running)
+    assert (running.waiting, running.open) == (False, False)
+
+
+def test_a_pause_of_just_the_slack_is_none():
+    """A microsecond is in time, for those who come and for those in line."""
+    bucket = Limits([Quota(1.0, 2.0)], 0.0)
+    claim = Claim([0.0])
+    assert bucket.take(claim, 0.0)
+    bucket.lower(claim, SLACK, 0.0)
+    assert bucket.take(Claim([0.0]), 0.0)
+    waiting = Claim([0.0])
+    bucket.join(waiting, 0.0)
+    assert bucket.serve(0.0) == [waiting]
+
+
+def test_a_rate_that_has_risen_is_not_raised_for_ever():
+    """Ten rises of a twentieth later there is none to come, and no time is ever gone through in steps again."""
+    bucket = limits((1.0, 4.0))
+    bucket.lower(taken(bucket, 0.0), 0.0, START)
+    assert bucket.factor(START + 10 * RISE_INTERVAL - 1.0) < 1.0
+    assert bucket._base.rises_at == START + 10 * RISE_INTERVAL
+    assert bucket.factor(START + 10 * RISE_INTERVAL) == 1.0
+    assert bucket._base.rises_at == float("inf")
+
+
+def test_a_lowered_rate_stays_lowered_when_the_limits_change():
+    """And rises as it would have."""
+    bucket = limits((10.0, 100.0))
+    bucket.lower(taken(bucket, 100.0), 0.0, START)
+    bucket.reconfigure([Quota(20.0, 100.0)], [0], START)
+    assert bucket.levels(START + 1.0) == [10.0]
+    assert bucket.factor(START + RISE_INTERVAL) == 0.55
+
+
+def test_all_who_run_are_charged_by_the_new_windows():
+    """From the youngest to the oldest."""
+    bucket = limits((1.0, 10.0), (1.0, 20.0))
+    claims = [taken(bucket, 1.0 + number, 2.0) for number in range(3)]
+    bucket.reconfigure([Quota(1.0, 20.0), Quota(1.0, 5.0), Quota(1.0, 10.0)], [1, None, 0], START)
+    assert [claim.costs for claim in claims] == [[2.0, 0.0, 1.0], [2.0, 0.0, 2.0], [2.0, 0.0, 3.0]]
+    assert bucket.levels(START) == [14.0, 5.0, 4.0]
+
+
+# -- what is given back, from whom, and past whom -------------------------------------------------------------------------------------
+
+
+def test_what_is_given_back_once_is_not_given_back_again():
+    """The bucket lacked 0.5 at its fullest between two grants and 4 since the second: what the first gives back, the second cannot."""
+    bucket = limits((1.0, 10.0))
+    claim = taken(bucket, 4.0)
+    other = taken(bucket, 5.0, now=START + 3.5)
+    assert bucket.levels(START + 5.0) == [6.0]
+    bucket.settle(claim, 0, 1.0, START + 5.0)
+    assert bucket.levels(START + 5.0) == [6.5]
+    bucket.settle(claim, 0, 0.0, START + 5.0)
+    assert bucket.levels(START + 5.0) == [6.5]
+    bucket.settle(other, 0, 0.0, START + 5.0)
+    assert bucket.levels(START + 5.0) == [10.0]
+
+
+def test_what_a_pushback_has_spilt_is_not_given_back():
+    """A bucket that lacks nothing of its smaller share would have run over."""
+    bucket = limits((10.0, 100.0))
+    claim = taken(bucket, 30.0)
+    bucket.lower(claim, 0.0, START)
+    assert bucket.levels(START) == [50.0]
+    bucket.refund(claim, START)
+    assert bucket.levels(START) == [50.0]
+
+
+def test_what_a_pushback_has_not_spilt_is_given_back():
+    """It lacked 10 of its smaller share."""
+    bucket = limits((10.0, 100.0))
+    claim = taken(bucket, 60.0)
+    bucket.lower(claim, 0.0, START)
+    bucket.refund(claim, START)
+    assert bucket.levels(START) == [50.0]
+
+
+@pytest.mark.parametrize("closed", [(), (1,), (2,), (1, 2), (2, 1)])
+def test_a_bucket_that_was_full_meanwhile_gives_nothing_back_whoever_has_ended(closed):
+    """What was seen while others were open, or after they have ended, counts for the one before them."""
+    bucket = limits((1.0, 10.0))
+    claims = [taken(bucket, 4.0), taken(bucket, 0.0), taken(bucket, 0.0)]
+    for number in closed:
+        bucket.close(claims[number])
+    assert bucket.levels(START + 4.0) == [10.0]
+    taken(bucket, 5.0, now=START + 4.0)
+    bucket.refund(claims[0], START + 4.0)
+    assert bucket.levels(START + 4.0) == [5.0]
+
+
+def test_the_least_room_of_one_that_has_ended_counts_for_the_one_before_it():
+    """It saw the bucket full, and ended before the other was settled."""
+    bucket = limits((1.0, 10.0))
+    claim = taken(bucket, 4.0)
+    other = taken(bucket, 1.0, now=START + 2.0)
+    assert bucket.levels(START + 9.0) == [10.0]
+    bucket.close(other)
+    taken(bucket, 6.0, now=START + 9.0)
+    bucket.refund(claim, START + 9.0)
+    assert bucket.levels(START + 9.0) == [4.0]
+
+
+# -- calls that are counted one by one --------------------------------------------------------------------------------------------------
+
+
+def counted(rate: float, burst: float) -> tuple[Limits[Claim], Callable[[float], bool]]:
+    """A bucket of which calls take 1, and the function that takes it."""
+    bucket = limits((rate, burst))
+    bucket.counts = True
+    return bucket, bucket.tally(lambda: None, lambda: None)
+
+
+def test_calls_that_are_counted_refill_at_the_rate_and_up_to_the_burst():
+    """A quarter of a second at two a second is a half; a refused call takes nothing."""
+    bucket, take = counted(2.0, 4.0)
+    assert [take(START) for _ in range(5)] == [True] * 4 + [False]
+    assert not take(START + 0.25)
+    assert bucket.levels(START + 0.25) == [0.5]
+    assert take(START + 0.5)
+    assert bucket.levels(START + 0.5) == [0.0]
+    assert take(START + 1_000.0)
+    assert bucket.levels(START + 1_000.0) == [3.0]
+
+
+def test_counting_calls_has_to_be_asked_for():
+    """By default they go the long way."""
+    bucket = limits((1.0, 4.0))
+    assert bucket.counts is False
+    assert bucket.tally(lambda: None, lambda: None)(START) is False
+
+
+def test_a_call_that_is_counted_does_not_overtake():
+    """Whoever stands in line goes first."""
+    bucket, take = counted(1.0, 2.0)
+    taken(bucket, 2.0)
+    joined(bucket, 2.0)
+    assert not take(START + 1.5)
+
+
+def test_a_call_that_is_counted_notes_how_full_the_bucket_was():
+    """What a claim before it gives back would have run over."""
+    bucket, take = counted(1.0, 10.0)
+    claim = taken(bucket, 1.0)
+    assert take(START + 1.0)
+    bucket.refund(claim, START + 1.0)
+    assert bucket.levels(START + 1.0) == [9.0]
+
+
+def test_a_call_that_is_counted_finds_the_rate_risen():
+    """Five seconds at five a second, and five at five and a half."""
+    bucket, take = counted(10.0, 100.0)
+    claim = taken(bucket, 100.0)
+    bucket.lower(claim, 0.0, START)
+    bucket.close(claim)
+    assert take(START + 10.0)
+    assert bucket.levels(START + 10.0) == [pytest.approx(51.5)]

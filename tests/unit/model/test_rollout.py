@@ -103,3 +103,28 @@ def test_every_way_goes_upwards_or_ends_at_once(steps):
         else:
             assert rollout == before
             assert before.over or verdict is not FAIL
+
+
+def test_a_rollout_begins_in_its_first_phase():
+    """With its name and its weight, and not paused."""
+    begun = Rollout.begin(PHASES, 7.0)
+    assert begun == Rollout(PHASES, 0, 7.0, paused=False)
+    assert (begun.name, begun.weight, begun.over) == ("bake", 0.0, False)
+    ramping = Rollout(PHASES[1:], 0, 7.0)
+    assert (ramping.name, ramping.weight, ramping.over) == ("ramp_10", 0.1, False)
+
+
+def test_what_is_rolled_back_is_not_paused_and_has_a_place_of_its_own():
+    """The moment is kept, and who asks is told that it is over."""
+    move = at(1, paused=True).rolled_back(1_050.0, "by hand")
+    assert move == (Step.ROLLBACK, "by hand", Rollout(PHASES, -1, 1_050.0, paused=False))
+    assert (move.rollout.name, move.rollout.weight, move.rollout.over) == ("rollback", 0.0, True)
+    assert move.rollout.look(2_000.0, Seen(PASS, 9)).reason == "it is over: rollback"
+
+
+@pytest.mark.parametrize("overdue", ["promote", "rollback"])
+def test_what_was_overdue_says_what_was_missing(overdue):
+    """And for how long it was waited."""
+    phases = (Phase("ramp_10", 0.1, 10.0, 50, True, 600.0, overdue), PHASES[2])
+    move = at(0, phases=phases).look(1_600.0, Seen(WAIT, 9))
+    assert move.reason == "ramp_10: 9 of 50 events, no proof yet that it is not much worse, after 600 s"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from fnmatch import fnmatchcase
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from somaresil.model.selector import chosen, is_chosen, matches, weight
+from somaresil.model.selector import can_meet, chosen, is_chosen, is_in_share, matches, weight
 
 texts = st.text(st.characters(), max_size=12)  # lone surrogates included
 groups = st.lists(texts, min_size=1, max_size=12, unique=True)
@@ -129,3 +132,100 @@ def test_choices_are_spread_evenly_over_the_members():
 def test_patterns_match_whole_names(pattern, name, expected):
     """Shell-style wildcards, case counts, and a dot is a dot."""
     assert matches(pattern, name) is expected
+
+
+# -- shares -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_share_of_those_who_are_known_is_that_many_of_them():
+    """Rounded down and one at the least; 0.29 of a hundred are 29, whatever floats make of it."""
+    members = [f"gateway-{number}" for number in range(100)]
+    for share, count in ((0.0, 1), (0.001, 1), (0.01, 1), (0.0199, 1), (0.02, 2), (0.29, 29), (0.999, 99), (1.0, 100)):
+        there = [member for member in members if is_in_share("key", member, share, members)]
+        assert sorted(there) == sorted(chosen("key", members, count))
+    assert not is_in_share("key", "stranger", 1.0, members)
+
+
+def test_a_share_of_those_who_are_not_known_goes_by_the_weight():
+    """Strictly below that part of all weights: at none nobody, at all everybody."""
+    place = PINNED[0] / 2**64
+    assert is_in_share("experiment-1", "gateway-0", math.nextafter(place, 1.0))
+    assert not is_in_share("experiment-1", "gateway-0", math.nextafter(place, 0.0))
+    assert not is_in_share("experiment-1", "gateway-0", 0.0)
+    assert is_in_share("experiment-1", "gateway-0", 1.0)
+
+
+# -- patterns that meet -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("llm.*", "*.invoke", True),
+        ("llm.*", "db.*", False),
+        ("", "", True),
+        ("", "*", True),
+        ("*", "*", True),
+        ("", "?", False),
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", "ab", False),
+        ("?", "a", True),
+        ("??", "a", False),
+        ("a*", "*b", True),
+        ("a*b", "a*c", False),
+        ("a*b*c", "*x*", True),
+        ("[ab]", "[bc]", True),
+        ("[ab]", "[cd]", False),
+        ("[!ab]", "[ab]", False),
+        ("[!ab]", "[bc]", True),
+        ("[bc]", "[!ab]", True),
+        ("[!ab]", "[!bc]", True),
+        ("[a-c]", "b", True),
+        ("[a-c]", "c", True),
+        ("[a-c]", "a", True),
+        ("[a-c]", "d", False),
+        ("[a-c]", "-", False),
+        ("[!a-c]", "b", False),
+        ("[!a-c]", "d", True),
+        ("[c-a]", "b", False),
+        ("[a-]", "-", True),
+        ("[a-]", "b", False),
+        ("[-a]", "-", True),
+        ("[a-cx-z]", "y", True),
+        ("[a-cx-z]", "w", False),
+        ("[ab]c", "bc", True),
+        ("[]a]", "]", True),
+        ("[]a]", "a", True),
+        ("[]a]", "[", False),
+        ("[!]a]", "]", False),
+        ("[!]a]", "b", True),
+        ("[]", "[]", True),
+        ("[", "[", True),
+        ("[!", "[!", True),
+        ("[!]", "[!]", True),
+        ("[a", "a", False),
+        ("x[a", "x[a", True),
+        ("worker-[12]", "worker-?", True),
+        ("worker-[12]", "worker-??", False),
+    ],
+)
+def test_two_patterns_meet_when_a_name_fits_both(one, other, expected):
+    """In either order; brackets are read as fnmatch reads them."""
+    assert can_meet(one, other) is expected
+    assert can_meet(other, one) is expected
+
+
+PIECES = st.lists(st.sampled_from(["a", "b", "*", "?", "[ab]", "[!a]", "[!ab]", "[a-b]"]), max_size=3).map("".join)
+NAMES = ["".join(letters) for length in range(7) for letters in product("abc", repeat=length)]
+
+
+@given(PIECES, PIECES)
+def test_patterns_that_meet_have_a_name_to_show_for_it(one, other):
+    """Of all short names one fits both; and if none does, they do not meet."""
+    assert can_meet(one, other) is any(fnmatchcase(name, one) and fnmatchcase(name, other) for name in NAMES)
+
+
+def test_long_patterns_that_do_not_meet_are_found_out_in_bounded_work():
+    """Each pair of places is looked at once."""
+    assert not can_meet("*a" * 15 + "x", "*a" * 15 + "y")

@@ -116,3 +116,12 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 TestAnyLife = Life.TestCase
+
+
+def test_what_matters_is_kept_and_the_next_one_goes():
+    """One entry too many, of which the oldest matters."""
+    shelf = filled(3, "a", "b", "c")
+    assert shelf.make_room(lambda entry: entry == "A")
+    assert (shelf.get("a"), shelf.get("b"), shelf.get("c"), len(shelf)) == ("A", None, "C", 2)
+    shelf.let_go("a")
+    assert list(shelf.values()) == ["C", "A"]

@@ -133,6 +133,7 @@ def test_half_an_event_of_budget_is_kept():
         (1.0, 0.0, None),
         (0.0, 5.0, 0.0),
         (-0.2, 0.0, 0.0),
+        (0.0, 0.0, 0.0),
     ],
 )
 def test_time_to_exhaustion(remaining, burn, seconds):
@@ -367,3 +368,50 @@ def test_guards_of_a_policy_are_checked(name, wrong):
 def test_limits_are_written_exactly(target, written):
     """14.4 times the budget, without the noise of binary fractions; never more than 99 %."""
     assert str(slo.error_limit(GUARDED.windows[0], 30 * DAY, target).normalize()) == written
+
+
+@pytest.mark.parametrize(("confidence", "written"), [(None, "0"), (0.95, "3.841459"), (0.99, "6.634897"), (0.5, "0.454936")])
+def test_certainty_is_the_square_of_the_quantile_to_six_digits(confidence, written):
+    """That is the quantile of chi-square with one degree of freedom, as in the tables."""
+    assert str(slo.certainty(confidence)) == written
+
+
+HALF = Window(long=HOUR, short=60.0, budget_share=1, severity="ticket")
+"""Over an hour, and with an objective of 50 %, it asks for more than half of the events to be bad."""
+
+
+@pytest.mark.parametrize(("long", "firing"), [((4, 12), False), ((3, 13), True), ((0, 4), False), ((0, 5), True)])
+def test_a_burn_that_is_just_as_sure_as_asked_does_not_fire(long, firing):
+    """At two standard deviations: 12 of 16 are 4 above the half, and 4 is twice the root of 16 quarters."""
+    two_deviations = 0.9544997361036416
+    assert slo.certainty(two_deviations) == 4
+    (condition,) = alerts(BurnPolicy("sure", (HALF,), confidence=two_deviations), HOUR, 50, {HOUR: long, 60.0: (0, 1)}.get)
+    assert condition.firing is firing
+
+
+def test_a_short_window_that_burns_at_the_limit_does_not_fire():
+    """It has to be above as well as the long one."""
+    for short, firing in (((1, 1), False), ((1, 2), True)):
+        (condition,) = alerts(BurnPolicy("own", (HALF,)), HOUR, 50, {HOUR: (0, 1), 60.0: short}.get)
+        assert condition.firing is firing
+
+
+def test_guards_may_be_as_strict_as_their_bounds():
+    """A million bad events, and certainty from a half to 0.9999; a step beyond each is refused."""
+    for name, allowed, refused in (
+        ("minimum_bad", (0, 1_000_000), (1_000_001, True)),
+        ("confidence", (0.5, 0.9999, None), (0.49999, 0.99991)),
+    ):
+        for value in allowed:
+            assert getattr(BurnPolicy("own", (HALF,), **{name: value}), name) == value
+        for value in refused:
+            with pytest.raises(ConfigurationError, match=f"BurnPolicy.{name}"):
+                BurnPolicy("own", (HALF,), **{name: value})
+
+
+def test_all_of_a_budget_is_allowed_and_no_more():
+    """For a page and for a ticket."""
+    for severity in ("page", "ticket"):
+        assert Window(long=HOUR, short=60.0, budget_share=1, severity=severity).severity == severity
+        with pytest.raises(ConfigurationError, match="budget_share"):
+            Window(long=HOUR, short=60.0, budget_share=1.0001, severity=severity)

@@ -91,3 +91,18 @@ def test_memory_does_not_grow():
     few, many = seen(1, 0), seen(20_000, 10_000)
     many.look(START + 1e6)
     assert size(many) <= size(few) + 64
+
+
+def test_the_chance_is_that_of_the_window_as_it_is_now():
+    """What is too old is left out of requests and of accepts, also when nobody has looked meanwhile."""
+    model = seen(100, 40)
+    for number in range(10):
+        model.note(START + 60.0, accepted=number < 2)
+    assert model.probability(START + 60.0, k=2.0, ceiling=1.0, minimum=0) == 26 / 111
+    assert model.probability(START + 125.0, k=2.0, ceiling=1.0, minimum=0) == 6 / 11
+    assert model.probability(START + 1e6, k=2.0, ceiling=1.0, minimum=0) == 0.0
+
+
+def test_a_window_takes_half_a_kilobyte():
+    """Two numbers of eight bytes for each of its slots."""
+    assert seen(0, 0)._ring.slots * 2 * 8 == 512

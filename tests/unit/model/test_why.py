@@ -67,3 +67,18 @@ def test_what_needs_no_figure():
         Trigger.FORCE_OPEN: "forced open by an operator",
         Trigger.RESET: "reset",
     }
+
+
+def test_a_circuit_that_another_process_opened_says_so():
+    """And whatever has no words of its own says its name."""
+    assert why(Trigger.FLEET_OPENED, NOTHING_SEEN, PLAIN) == "opened in another process"
+    assert why(Trigger.ELAPSED, NOTHING_SEEN, PLAIN) == "elapsed"
+
+
+def test_a_duration_that_is_not_known_is_none():
+    """And a share is named only where its limit is reached."""
+    unknown = replace(SLOW, slow_call_duration=None)
+    assert why(Trigger.EXCEEDED, Tally(4, 1, 3, 1), unknown) == "3 of 4 calls took longer than 0 s in 30 s (75 % >= 50 %)"
+    assert why(Trigger.EXCEEDED, Tally(4, 0, 1, 1), SLOW) == "1 of 4 calls took longer than 2 s in 30 s"
+    assert why(Trigger.RELAPSED, Tally(3, 0, 1, 0), unknown) == "1 of 3 probes took longer than 0 s"
+    assert why(Trigger.RELAPSED, Tally(3, 0, 0, 0), replace(PLAIN, failure_rate=None)) == "0 of 3 probes took longer than 0 s"

@@ -437,3 +437,178 @@ def test_a_window_that_comes_into_the_reach_of_a_finer_ring_is_read_from_it(wind
     for quarter in range(40):
         now = EPOCH + 299_990.0 + quarter / 4
         assert rings.within(now, window, (30_000, 0)) == deepcopy(fresh).within(now, window, (30_000, 0)), quarter
+
+
+# -- what is remembered, told and followed ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_ring_has_forgotten_what_its_slots_do_not_reach():
+    """Boundaries 20, 10, 0 and -10 are those it would know."""
+    assert PrefixRing(10.0, 4, 1, 27.0).forgotten == -20.0
+
+
+def test_before_its_boundary_a_ring_does_not_even_look():
+    """Nothing is noted within a slot."""
+    ring = PrefixRing(10.0, 4, 2, 0.0)
+    ring.roll(9.0, ())
+    assert ring.due == 10.0
+
+
+def test_any_number_of_columns_is_counted():
+    """One, two and three."""
+    for columns in (1, 2, 3):
+        ring = PrefixRing(10.0, 4, columns, 0.0)
+        ring.roll(10.0, list(range(1, columns + 1)))
+        assert ring.within(10.0, [10] * columns) == [9, 8, 7][:columns]
+
+
+@pytest.mark.parametrize(("since", "boundary"), [(0.0, 0.0), (0.25, 10.0), (10.0, 10.0), (19.75, 20.0), (-0.25, 0.0), (-10.0, -10.0)])
+def test_the_first_boundary_at_or_behind_a_time(since, boundary):
+    """A boundary is its own."""
+    assert PrefixRing(10.0, 4, 1, 0.0).ceiling(since) == boundary
+
+
+def squares(at):
+    """Two totals that grow by themselves."""
+    return [int(at * at), int(at)]
+
+
+@pytest.mark.parametrize("start", [0.0, 3.5, -7.0])
+@pytest.mark.parametrize("steps", [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [2.5, 2.75, 9.0], [40.0], [3.0, 1.0, 3.25, 41.0, 40.0]])
+def test_totals_that_grow_by_themselves_are_noted_as_they_were_at_each_boundary(start, steps):
+    """As if the ring had been rolled at every one of them; going back changes nothing."""
+    along, rolled, now = PrefixRing(1.0, 4, 2, start), PrefixRing(1.0, 4, 2, start), start
+    for step in steps:
+        along.roll_along(start + step, squares)
+        for boundary in range(math.floor(now) + 1, math.floor(start + step) + 1):
+            rolled.roll(float(boundary), squares(boundary))
+        now = max(now, start + step)
+        assert (along.due, along.forgotten) == (rolled.due, rolled.forgotten)
+        assert along.forgotten == math.floor(now) - 4
+        for back in range(8):
+            assert along.within(now - back, squares(now)) == rolled.within(now - back, squares(now))
+
+
+def test_only_boundaries_that_are_kept_are_asked_for():
+    """After a year without a call four totals are, in order."""
+    ring, asked = PrefixRing(10.0, 4, 1, 0.0), []
+    ring.roll_along(3e7, lambda at: [asked.append(at) or 0])
+    assert asked == [3e7 - 30.0, 3e7 - 20.0, 3e7 - 10.0, 3e7]
+    ring.roll_along(3e7 + 10.0, lambda at: [asked.append(at) or 0])
+    assert asked[4:] == [3e7 + 10.0]
+    assert ring.forgotten == 3e7 - 30.0
+
+
+def test_too_few_or_too_many_totals_of_a_boundary_are_refused():
+    """A forgotten counter must not be read as a zero."""
+    for wrong in ([1], [1, 2, 3]):
+        with pytest.raises(ValueError, match="zip"):
+            PrefixRing(10.0, 4, 2, 0.0).roll_along(10.0, lambda at, wrong=wrong: wrong)
+
+
+def test_all_rings_follow_totals_that_grow_by_themselves():
+    """At the boundary itself, and not before."""
+    rings = RingSet(0.0, 2, [Tier(1, 4), Tier(5, 3)])
+    rings.roll_along(0.75, lambda at: pytest.fail("no boundary has passed"))
+    rings.roll_along(1.0, squares)
+    assert rings.due == 2.0
+    rings.roll_along(23.0, squares)
+    assert rings.due == 24.0
+    assert rings.within(23.0, 2.0, squares(23.0)) == [23 * 23 - 21 * 21, 2]
+    assert rings.within(23.0, 8.0, squares(23.0)) == [23 * 23 - 15 * 15, 8]
+
+
+@pytest.mark.parametrize("start", [0.0, 2.5])
+@pytest.mark.parametrize("last", range(13))
+def test_a_history_tells_what_happened_up_to_the_end_of_each_slot_that_is_known(start, last):
+    """From the oldest on, which begins at nothing; before the ring has turned that is the slot of its beginning."""
+    ring, totals, happened = PrefixRing(1.0, 4, 2, start), [0, 0], {}
+    first = int(start)
+    for slot in range(first, first + last + 1):
+        ring.roll(float(slot), totals)
+        happened[slot] = (slot + 1, slot % 3)
+        totals = [total + more for total, more in zip(totals, happened[slot], strict=True)]
+    oldest, columns = ring.history(totals)
+    slots = sorted(happened)[-4:]
+    assert oldest == slots[0]
+    for column, marks in enumerate(columns):
+        assert list(marks) == [sum(happened[slot][column] for slot in slots[: count + 1]) for count in range(len(slots))]
+    assert len(columns) == 2
+
+
+def test_the_history_of_a_set_is_that_of_each_ring():
+    """By its resolution."""
+    rings = RingSet(0.0, 1, [Tier(1, 4), Tier(5, 3)])
+    rings.roll(1.0, [3])
+    assert {resolution: (first, [list(marks) for marks in columns]) for resolution, (first, columns) in rings.history([5]).items()} == {
+        1: (0, [[3, 5]]),
+        5: (0, [[5]]),
+    }
+
+
+def test_a_set_may_have_one_ring():
+    """It answers everything then."""
+    rings = RingSet(0.0, 1, [Tier(1, 4)])
+    for second in range(1, 9):
+        rings.roll(float(second), [second])
+    assert [rings.within(8.0, seconds, [10]) for seconds in (1.0, 3.0, 5.0, 20.0)] == [[3], [5], [5], [10]]
+
+
+@pytest.fixture
+def lookups(monkeypatch):
+    """The beginnings of the windows that were looked up in a ring."""
+    seen = []
+    within = PrefixRing.within
+
+    def counted(ring, since, totals):
+        seen.append(since)
+        return within(ring, since, totals)
+
+    monkeypatch.setattr(PrefixRing, "within", counted)
+    return seen
+
+
+def test_a_window_that_is_asked_for_again_is_not_looked_up_again(lookups):
+    """Until the next boundary of the finest ring, or until its beginning passes the boundary that it was read from."""
+    rings = RingSet(0.0)
+    for boundary in (10.0, 20.0, 30.0, 40.0):
+        rings.roll(boundary, [int(boundary) * 100_000, 7])
+    assert rings.within(42.0, 15.0, [5_000_000, 8]) == [2_000_000, 1]
+    assert rings.within(43.0, 15.0, [5_000_001, 8]) == [2_000_001, 1]
+    assert rings.within(45.0, 15.0, [5_000_002, 9]) == [2_000_002, 2]
+    assert lookups == [27.0]
+    assert rings.within(46.0, 15.0, [5_000_002, 9]) == [1_000_002, 2]
+    assert lookups == [27.0, 31.0]
+    rings.roll(50.0, [5_000_003, 9])
+    assert rings.within(50.0, 15.0, [5_000_003, 9]) == [1_000_003, 2]
+    assert lookups == [27.0, 31.0, 35.0]
+
+
+def test_a_clock_that_goes_back_to_a_boundary_sees_what_began_there():
+    """What is remembered holds behind the boundary before, and not at it."""
+    rings = RingSet(0.0)
+    rings.roll(10.0, [1, 0])
+    rings.roll(20.0, [3, 0])
+    assert rings.within(25.0, 10.0, [9, 0]) == [6, 0]
+    assert rings.within(20.0, 10.0, [9, 0]) == [8, 0]
+
+
+def test_a_window_within_a_slot_stays_empty_whatever_happens_in_it():
+    """Nothing is remembered of it that could be subtracted later."""
+    rings = RingSet(0.0)
+    rings.roll(10.0, [1, 0])
+    rings.roll(20.0, [3, 0])
+    assert rings.within(27.0, 5.0, [9, 9]) == [0, 0]
+    assert rings.within(28.0, 5.0, [14, 9]) == [0, 0]
+    assert rings.within(21.0, 5.0, [14, 9]) == [11, 9]
+    assert rings.within(29.0, 5.0, [15, 9]) == [0, 0]
+
+
+def test_no_more_than_eight_windows_are_remembered(lookups):
+    """Of calendar periods each is another one."""
+    rings = RingSet(0.0)
+    rings.roll(500.0, [1, 0])
+    for _ in range(2):
+        for seconds in range(20):
+            rings.within(505.0, 100.0 + seconds, [1, 0])
+    assert len(lookups) == 2 * 20 - 8
