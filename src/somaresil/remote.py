@@ -73,8 +73,10 @@ class Remote:
             token = ""
         elif not token or not token.isascii() or not token.isprintable():
             raise Impossible(f"the variable {token_variable} holds no token")
-        if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
-            raise Impossible(f"{url}: expected http:// or https://")
+        if not _is_address(url):
+            # A password in it would be sent to nobody, and told to whoever reads what was wrong.
+            shown = "an address" if "@" in url else clean(url)
+            raise Impossible(f"{option}: {shown}: expected http:// or https://, a host and a path, without user, query or fragment")
         if not 0.0 < timeout <= _LONGEST_WAIT:
             raise Impossible(f"--timeout: expected more than 0 and at most {_LONGEST_WAIT:.0f} seconds")
         self._url, self._token, self._timeout = url, token, timeout
@@ -163,6 +165,16 @@ class Remote:
     def strange(self) -> Impossible:
         """What to raise when an answer has not what it should have."""
         return Impossible(f"the answer is not one of the {self._what}")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    plain = "@" not in parts.netloc and not parts.query and not parts.fragment
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and plain
 
 
 class Incoming:

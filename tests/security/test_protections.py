@@ -6,6 +6,7 @@ A promise whose line can be deleted while every test stays green is no promise. 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,14 @@ PROTECTIONS = (
         'check_authenticator(check, "auth", auth, hint)',
         "pass",
         "unit/dashboard_app/test_people.py",
+    ),
+    Protection(
+        1,
+        "an authenticator that knows a stranger is refused",
+        "mounted/request.py",
+        "said = copy_context().run(_said_of_a_stranger, auth)",
+        "said = None",
+        "unit/mounted/test_strangers.py",
     ),
     Protection(
         1,
@@ -146,6 +155,15 @@ PROTECTIONS = (
         "unit/integrations/test_prometheus_query.py",
     ),
     Protection(
+        5,
+        "commands ask no address with a password in it",
+        "remote.py",
+        'plain = "@" not in parts.netloc and',
+        "plain = True and",
+        "security/test_injection.py",
+        "refused_before_anybody_is_asked",
+    ),
+    Protection(
         6, "no alias in a file", "settings/files.py", "if isinstance(event, yaml.AliasEvent):", "if False:", "unit/settings/test_files.py"
     ),
     Protection(6, "no name twice in a file", "settings/files.py", "if name in found:", "if False:", "unit/settings/test_files.py"),
@@ -212,6 +230,26 @@ def copy(tmp_path_factory):
 
 def test_each_of_the_ten_threats_has_a_protection_here():
     assert {each.threat for each in PROTECTIONS} == set(range(1, 11))
+
+
+def _told():
+    """The tests of each threat, as docs/security.md names them."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| # | tests |\n|---|---|\n")
+    rows = [line.split("|") for line in table.partition("\n\n")[0].splitlines()]
+    return {int(row[1]): set(re.findall(r"`([^`]+)`", row[2])) for row in rows}
+
+
+def test_the_page_names_the_tests_of_each_threat_and_they_are_there():
+    """Those above, and perhaps more; nothing of this folder is left out."""
+    told = _told()
+    needed = {threat: {path for each in PROTECTIONS if each.threat == threat for path in each.tests.split()} for threat in range(1, 11)}
+    assert {threat: paths - told.get(threat, set()) for threat, paths in needed.items() if paths - told.get(threat, set())} == {}
+    assert sorted(told) == sorted(needed)
+    named = {path for paths in told.values() for path in paths}
+    assert {path for path in named if not (ROOT / "tests" / path).exists()} == set()
+    here = {f"security/{path.name}" for path in (ROOT / "tests" / "security").glob("test_*.py")}
+    assert here - named == {"security/test_protections.py"}
 
 
 @pytest.mark.parametrize("protection", PROTECTIONS, ids=lambda each: each.promise.replace(" ", "-"))

@@ -77,7 +77,8 @@ def check_peers(check: Checker, peers: object, token: object) -> tuple[_Address,
         address = _parsed(peer)
         if address is None:
             allowed = "an address such as http://10.0.0.7:8000/_soma or dns+http://gateway.default.svc:8000/_soma"
-            check.problem(f"peers[{number}]", peer, allowed, "no user, no query, no fragment")
+            shown = "an address" if isinstance(peer, str) and "@" in peer else peer
+            check.problem(f"peers[{number}]", shown, allowed, "no user, no query, no fragment")
         else:
             found.append(address)
     usable = isinstance(token, str) and token.isascii() and token.isprintable() and token and " " not in token

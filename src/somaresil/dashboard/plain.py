@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STYLE", "missing_page", "plain_page"]
 
+_DEEPEST: Final = 8
+"""Levels below the page from which a page about nothing leads back: nothing of ours is as deep."""
 STYLE: Final = b"""\
 :root { color-scheme: light dark; }
 body { font: 1rem/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 80rem; padding: 0 1rem; }
@@ -58,8 +60,11 @@ def plain_page(picture: Mapping[str, Any], *, refresh: int | None = None) -> str
 
 
 def missing_page(detail: str, depth: int) -> str:
-    """What a browser is shown where there is nothing; ``depth``: how many levels below the page that is."""
-    home = "../" * depth or "./"
+    """What a browser is shown where there is nothing; ``depth``: how many levels below the page that is.
+
+    Of a path that was made to be deep the page is as short as of any other, and its link leads nowhere.
+    """
+    home = "../" * min(depth, _DEEPEST) or "./"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -1,7 +1,8 @@
 """Who may use the control app: authenticators, and the bound on how often somebody may fail.
 
 An authenticator is any function of the ASGI scope that gives the name of a principal, or None; it may be a coroutine function. One that
-raises, hangs or answers anything else has authenticated nobody. Ours is :class:`BearerToken`.
+raises, hangs or answers anything else has authenticated nobody. It is asked about each request, and once about one of a stranger, without
+credentials, when an app is made: who gives him a name, or anything but None, is refused there. Ours is :class:`BearerToken`.
 """
 
 from __future__ import annotations

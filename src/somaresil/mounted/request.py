@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from somaresil.errors import brief
 from somaresil.mounted.auth import FailureLimit, is_principal
 from somaresil.mounted.wire import Refused, body_of, parse, problem, within
 
@@ -39,6 +41,9 @@ def check_authenticator(check: Checker, name: str, auth: object, hint: str) -> N
     """Note what can authenticate nobody: it would be found out by whoever needs to get in, at the worst time.
 
     That is what cannot be called, a class in place of an object of it, a generator, and what takes anything but one argument, the scope.
+    What is left is asked once about a request of a stranger, which has no credentials: whoever knows him would let everybody in, and what
+    answers with something else than a name or None would let in nobody. One that raises has let nobody in, which is right. A coroutine
+    function is asked as far as it gets without waiting; what it says later is looked at with each request.
     """
     if not callable(auth):
         check.problem(name, auth, "an authenticator", hint)
@@ -51,9 +56,49 @@ def check_authenticator(check: Checker, name: str, auth: object, hint: str) -> N
             inspect.signature(auth).bind({})
         except TypeError as wrong:
             check.problem(name, auth, "a function of one argument, the ASGI scope", str(wrong))
+            return
         except ValueError:
             # Of what is written in C nobody knows what it takes.
             return
+        said = copy_context().run(_said_of_a_stranger, auth)
+        if is_principal(said):
+            hint = f"it has called a request without any credentials {brief(said)}: everybody would be let in"
+            check.problem(name, auth, "an authenticator that gives None for who is not known", hint)
+        elif said is not None:
+            # Not what it was: that may be anything, a password too.
+            check.problem(name, auth, "a function that gives a name or None", f"it gives a {type(said).__name__}, which lets nobody in")
+
+
+def _said_of_a_stranger(auth: Callable[[Scope], Any]) -> Any:
+    """What it says of somebody who shows nothing; None as well where it raises, or would have to wait."""
+    stranger: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/",
+        "raw_path": b"/",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"stranger.invalid")],
+        # Nobody has this address (RFC 5737): who trusts some addresses does not trust it.
+        "client": ("192.0.2.1", 0),
+        "server": ("192.0.2.2", 80),
+        "state": {},
+    }
+    try:
+        said = auth(stranger)
+        if inspect.iscoroutine(said):
+            try:
+                said.send(None)
+            except StopIteration as ended:
+                return ended.value
+            finally:
+                said.close()
+    except Exception:  # noqa: BLE001 - it has let nobody in
+        return None
+    return None if inspect.isawaitable(said) else said
 
 
 class Doorkeeper:

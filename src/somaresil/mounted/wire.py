@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from somaresil.errors import Problem, brief
@@ -43,6 +44,8 @@ DEEPEST: Final = 10
 LONGEST_REASON: Final = 200
 _MOST_PROBLEMS: Final = 50
 """That are told at once."""
+_LONGEST_PATH: Final = 120
+"""Characters of a path or a hint that are told: names of fields are in them, as long as somebody has made them."""
 
 SAFE: Final = (
     (b"cache-control", b"no-store"),
@@ -131,9 +134,15 @@ def problem(status: int, detail: str, found: Iterable[Problem] = (), *, headers:
 
 
 def problems_as_data(found: Iterable[Problem]) -> list[dict[str, str]]:
-    """Problems for JSON; a value as a person would read it, cut short."""
-    told = [{"path": each.path, "value": brief(each.value), "allowed": each.allowed, "hint": each.hint} for each in found]
-    return told[:_MOST_PROBLEMS]
+    """Problems for JSON; a value as a person would read it. What was sent is told in short, and not sent back."""
+    return [
+        {"path": _cut(each.path), "value": brief(each.value), "allowed": each.allowed, "hint": _cut(each.hint)}
+        for each in islice(found, _MOST_PROBLEMS)
+    ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_PATH else f"{text[: _LONGEST_PATH - 3]}..."
 
 
 def reason_of(data: Any, refusal: str) -> str | None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["VerdictApp", "verdict_app"]
 
 LONGEST_REASON: Final = 200
+_LONGEST_CHECKSUM: Final = 120
+"""Judges keep no more of one: two that differ behind that would be one."""
 _MOST_CANARIES: Final = 256
 _MOST_JUDGED: Final = 4
 """Bodies for Kayenta's judge that are read and judged at once: 8 MiB each, and a thread."""
@@ -186,6 +188,7 @@ class VerdictApp:
             raise Refused(problem(409, f"no canary is called {' or '.join(map(repr, names))[:LONGEST_REASON]} here"))
         if not checksum and hook not in {"event", "post-rollout"}:
             raise Refused(problem(422, "without a checksum nobody knows which version this is about"))
+        _check_checksum(checksum)
         status, reason = self._hooks.answer(hook, subject, checksum)
         return Answer(status, _line(reason))
 
@@ -196,7 +199,9 @@ class VerdictApp:
         if not name and len(self._subjects) == 1:
             name = next(iter(self._subjects))
         subject = self._subjects.get(name)
+        _check_checksum(checksum)
         if subject is None:
+            name = name[:LONGEST_REASON]
             return Answer(200, _for_argo(name, checksum, _unknown(f"no canary is called {name[:100]!r} here"), self._clock.time()))
         opinion = subject.opinion(checksum, asks_only=True)
         return Answer(200, _for_argo(name, checksum or subject.current, opinion, self._clock.time()))
@@ -308,6 +313,12 @@ def _parameters(text: bytes) -> dict[str, str]:
     except ValueError:
         raise Refused(problem(400, "no parameters that anybody can read")) from None
     return dict(reversed(pairs))
+
+
+def _check_checksum(checksum: str) -> None:
+    """Raise :class:`Refused` for one that no engine makes."""
+    if len(checksum) > _LONGEST_CHECKSUM:
+        raise Refused(problem(422, f"a checksum of {len(checksum)} characters: expected at most {_LONGEST_CHECKSUM}"))
 
 
 def _line(reason: str) -> str:

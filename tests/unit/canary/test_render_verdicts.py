@@ -14,7 +14,9 @@ from somaresil.canary import Verdict
 from somaresil.canary.ledger import Counts, Finding
 from somaresil.canary.opinion import Opinion
 from somaresil.canary.render import RenderOptions, documents
+from somaresil.mounted.auth import BearerToken
 from somaresil.verdict import verdict_app
+from tests.unit.verdict.kit import TOKEN
 
 BASE = "http://verdicts:8080/canary"
 CONFIG = CanaryConfig(name="gateway", bad="availability", steps=[10, 50, 100])
@@ -39,7 +41,7 @@ def asker(said):
     """Give a function that asks the app at an address, and gives status and body."""
     resilience = Resilience("service", clock=ManualClock())
     resilience.slos.add(SLO("availability", 99.0, timedelta(days=1)))
-    app = verdict_app({"gateway": Judge(said)}, resilience=resilience, auth=lambda scope: "engine")
+    app = verdict_app({"gateway": Judge(said)}, resilience=resilience, auth=BearerToken({"engine": TOKEN}))
 
     def ask(url, body=None):
         address = urlsplit(url)
@@ -52,7 +54,7 @@ def asker(said):
             "raw_path": path.encode(),
             "root_path": "",
             "query_string": address.query.encode(),
-            "headers": [(b"content-type", b"application/json")],
+            "headers": [(b"content-type", b"application/json"), (b"authorization", f"Bearer {TOKEN}".encode())],
             "client": ("127.0.0.1", 1),
         }
         sent = []
