@@ -58,9 +58,31 @@ NAMES = {
 USES: dict[str, str] = {name: f"it uses {what}" for what, names in NAMES.items() for name in names}
 
 LONG = "it draws or counts for seconds, what is pure arithmetic"
-FILES: dict[str, str] = {}
+FILES: dict[str, str] = {
+    "/chaos/test_partition.py": "it cuts the sockets of the process off",
+    "/chaos/test_partition_targets.py": "it cuts the sockets of the process off",
+    "/drill/test_simulation.py": LONG,
+    "/doctor/test_rules.py": "it parses sources, whose depth CPython 3.11 counts for all threads together",
+    "/chaos/test_resources.py": "it takes memory, disk, processors and descriptors of the process",
+}
 """Files by the end of their path, and why they are left out."""
-TESTS: dict[str, str] = {}
+TESTS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "test_a_candidate_with_other_code_is_another_one",
+            "test_a_fleet_that_is_no_worse_is_seldom_called_worse",
+            "test_a_user_on_the_candidate_stays_there_as_the_weight_grows",
+            "test_equal_versions_seldom_differ",
+            "test_equal_versions_seldom_fail",
+            "test_of_a_thousand_instances_one_takes_part_and_stays_it_while_others_come_and_go",
+            "test_one_of_a_thousand_instances_is_struck_whoever_else_comes_and_goes",
+            "test_the_largest_bodies_are_judged_in_seconds",
+            "test_whatever_the_configuration_it_is_taken_and_says_the_same_weights",
+        ),
+        LONG,
+    ),
+    "test_a_twin_says_the_same": "its parameter is one error for all threads, which they raise",
+}
 """Tests by name, and why they are left out."""
 
 EXAMPLES = 20
@@ -178,6 +200,10 @@ def _make(item: pytest.Function, name: str, made: dict[str, Any], stack: ExitSta
 def _parted(item: pytest.Function) -> Callable[..., None]:
     """The test as a function that has everything of its own, fails by errors alone, and is no coroutine."""
     function: Any = item.obj
+    inner: Any = getattr(function, "__func__", function)
+    asked = getattr(inner, "_hypothesis_internal_use_settings", None)
+    if asked is not None and asked.max_examples > EXAMPLES:
+        inner._hypothesis_internal_use_settings = settings(asked, max_examples=EXAMPLES)
     renewed = ["tmp_path"] if "tmp_path" in item._fixtureinfo.argnames else []
     renewed += _own_fixtures(item)
 
