@@ -12,6 +12,7 @@ import inspect
 import tempfile
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -58,14 +59,17 @@ NAMES = {
 USES: dict[str, str] = {name: f"it uses {what}" for what, names in NAMES.items() for name in names}
 
 LONG = "it draws or counts for seconds, what is pure arithmetic"
+PARSES = "it parses sources, whose depth CPython 3.11 counts for all threads together"
 FILES: dict[str, str] = {
+    "/tests/unit/testing/": "it tests the pytest plugin and virtual time, which are set up for a process",
+    "/adopt/": PARSES,
+    "/doctor/": PARSES,
     "/chaos/test_partition.py": "it cuts the sockets of the process off",
     "/chaos/test_partition_targets.py": "it cuts the sockets of the process off",
     "/drill/test_simulation.py": LONG,
-    "/doctor/test_rules.py": "it parses sources, whose depth CPython 3.11 counts for all threads together",
     "/chaos/test_resources.py": "it takes memory, disk, processors and descriptors of the process",
 }
-"""Files by the end of their path, and why they are left out."""
+"""Files and folders by a part of their path, and why they are left out."""
 TESTS: dict[str, str] = {
     **dict.fromkeys(
         (
@@ -86,6 +90,8 @@ TESTS: dict[str, str] = {
 """Tests by name, and why they are left out."""
 
 EXAMPLES = 20
+# Hypothesis loads it when it is first needed, and two threads that need it at once find half of it.
+import_module("hypothesis.internal.conjecture.optimiser")
 settings.register_profile("parallel", deadline=None, derandomize=True, max_examples=EXAMPLES, database=None)
 
 
@@ -161,7 +167,7 @@ def reason(item: pytest.Item) -> str | None:
     if not isinstance(item, pytest.Function):
         return "it is no function"
     where = item.path.as_posix()
-    told = next((why for end, why in FILES.items() if where.endswith(end)), None) or TESTS.get(item.originalname)
+    told = next((why for part, why in FILES.items() if part in where), None) or TESTS.get(item.originalname)
     if told is not None:
         return told
     if item.get_closest_marker("slow") is not None:
