@@ -192,7 +192,7 @@ def _make(item: pytest.Function, name: str, made: dict[str, Any], stack: ExitSta
     """The value of a fixture for one thread, with all that it is made of."""
     if name not in made:
         if name == "tmp_path":
-            made[name] = Path(tempfile.mkdtemp(dir=item.funcargs[name]))
+            made[name] = Path(tempfile.mkdtemp(dir=str(item.funcargs[name])))
         else:
             definition = item._fixtureinfo.name2fixturedefs[name][-1]
             function = definition.func
@@ -278,9 +278,14 @@ class _Plugin:
                 terminalreporter.line(f"{number:6} {why}")
 
 
+def _is_safe(_: pytest.Item) -> tuple[bool, None]:
+    """What is not safe was left out before."""
+    return False, None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Take the place of the other plugin's rules."""
     other: Any = config.pluginmanager.get_plugin("_run-parallel")
     # Those are about what a test reaches, also by way of a fixture that has done its work before the threads begin.
-    other.unsafe_fixtures, other._is_thread_unsafe = frozenset(), lambda item: (False, None)
+    other.unsafe_fixtures, other._is_thread_unsafe = frozenset(), _is_safe
     config.pluginmanager.register(_Plugin(), "parted")
