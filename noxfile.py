@@ -80,6 +80,9 @@ GO_PEERS = ("golang-go", "golang-github-hashicorp-go-retryablehttp-dev", "golang
 GO_SOURCES = Path("/usr/share/gocode/src/github.com")
 FUZZ_SECONDS = 60
 """Seconds that a target of the fuzzer takes at most: there are some sixty of them, and most are done in a few."""
+FOUR_THREADS = ("-p", "tests.parallel", "--parallel-threads", "4", "--iterations", "1", "--timeout", "120")
+"""How pytest runs a test in several threads: with pytest-run-parallel, and with what parts the threads."""
+FEWER_EXAMPLES = {"HYPOTHESIS_PROFILE": "parallel"}
 FREE_THREADED = ("3.14t", "3.13t")
 """Pythons without a global lock, the first that is here is used."""
 NEWCOMER_SECONDS = 60
@@ -431,14 +434,13 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def parallel(session: nox.Session) -> None:
-    """Run each unit test of models, policies and guards in four threads at once: they share the code under test and nothing else.
+    """Run each unit test in four threads at once: they share the code under test and nothing else.
 
-    Left out are tests whose own fixtures the threads would share, and the state machines: CPython compiles their source in each thread.
+    What cannot be parted is left out by the rules of tests/parallel.py, and how many tests each of them has left out is told at the end.
     """
     session.install(PACKAGE, *_group("parallel"))
-    folders = _folders_of("unit/model", "unit/policy", "unit/guard")
-    chosen = ["-p", "no:xdist", "--parallel-threads", "4", "-k", "not runTest", "--timeout", "120"]
-    session.run("python", "-m", "pytest", *chosen, *folders, *session.posargs, env=KEEP_COMPILED)
+    chosen = session.posargs or ["tests/unit"]
+    session.run("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *FOUR_THREADS, *chosen, env=KEEP_COMPILED | FEWER_EXAMPLES)
 
 
 @nox.session(default=False)
@@ -450,19 +452,23 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def freethreaded(session: nox.Session) -> None:
-    """Run the tests of models, policies, guards and interleavings on a Python without a global lock, if one is here."""
+    """Run unit tests in four threads and the interleavings on a Python without a global lock, if one is here."""
     found = _free_threaded()
     if found is None:
-        session.skip(f"no working free-threaded Python ({', '.join(FREE_THREADED)}) was found")
+        names = " or ".join(f"python{version}" for version in FREE_THREADED)
+        session.skip(f"no working {names} was found in PATH or pyenv; docs/guides/concurrency.md says how to get one")
     home = Path(session.create_tmp()) / "python"
     session.run(str(found), "-m", "venv", "--clear", str(home), external=True)
     python = str(home / "bin" / "python")
-    session.run(python, "-m", "pip", "install", "-q", PACKAGE, *_group("parallel"), external=True)
-    unlocked = {**KEEP_COMPILED, "PYTHON_GIL": "0"}
+    # An older release that has a wheel rather than a newer one that would have to be built, perhaps with another language's compiler.
+    session.run(python, "-m", "pip", "install", "-q", "--prefer-binary", ".", *_group("freethreaded"), external=True)
+    unlocked = {**KEEP_COMPILED, **FEWER_EXAMPLES, "PYTHON_GIL": "0"}
     check = "import sys, somaresil; sys.exit(sys._is_gil_enabled())"
     session.run(python, "-c", check, external=True, env=unlocked)
-    chosen = [*_folders_of("unit/model", "unit/policy", "unit/guard"), "tests/behaviour/test_interleavings.py"]
-    session.run(python, "-m", "pytest", "-p", "no:xdist", "--timeout", "120", *chosen, *session.posargs, external=True, env=unlocked)
+    folders = _folders_of("unit/model", "unit/policy", "unit/guard")
+    session.run(python, "-m", "pytest", *FOUR_THREADS, *(session.posargs or folders), external=True, env=unlocked)
+    alone = ["--timeout", "120", "tests/behaviour/test_interleavings.py", "tests/behaviour/test_every_preemption.py"]
+    session.run(python, "-m", "pytest", *alone, external=True, env=unlocked)
 
 
 @nox.session

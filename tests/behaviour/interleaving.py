@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from somaresil import Bulkhead, CircuitBreaker, ManualClock, Outcome, Rejected, Resilience
+from somaresil.chaos.token import Nonces
 from somaresil.events import BreakerChanged
 from somaresil.guard.assembly import LAYERS
 from somaresil.model.breaker import State
@@ -38,8 +39,34 @@ class Scenario:
     allowed: frozenset[Hashable]
 
 
-def explore(scenario: Scenario, rounds: int) -> Counter[Hashable]:
-    """How often each outcome was seen in so many rounds."""
+def _restless(frame: Any, event: str, argument: object) -> Any:
+    """A trace function that lets another thread go on before each line of somaresil."""
+    if "somaresil" not in frame.f_globals.get("__name__", ""):
+        return None
+    if event == "line":
+        time.sleep(0)
+    return _restless
+
+
+def _end(scenario: Scenario, thing: Any, role: int, *, restless: bool) -> Any:
+    """What an actor has got, errors as values."""
+    usual = sys.gettrace()
+    if restless:
+        sys.settrace(_restless)
+    try:
+        return scenario.act(thing, role)
+    except BaseException as error:
+        return error
+    finally:
+        sys.settrace(usual)
+
+
+def explore(scenario: Scenario, rounds: int, *, restless: bool = False) -> Counter[Hashable]:
+    """How often each outcome was seen in so many rounds.
+
+    ``restless``: each actor gives way before each line of somaresil, too. A round takes some twenty times as long, and what is missing is
+    found in far fewer.
+    """
     found: Counter[Hashable] = Counter()
     gate = threading.Barrier(ACTORS + 1)
     batch: list[tuple[Any, list[int], list[Any]]] = []
@@ -57,10 +84,7 @@ def explore(scenario: Scenario, rounds: int) -> Counter[Hashable]:
                 arrived.append(role)
                 while len(arrived) < ACTORS:
                     time.sleep(0)
-                try:
-                    ends[role] = scenario.act(thing, role)
-                except BaseException as error:
-                    ends[role] = error
+                ends[role] = _end(scenario, thing, role, restless=restless)
             gate.wait(PATIENCE)
 
     threads = [threading.Thread(target=actor, args=(number,), daemon=True) for number in range(ACTORS)]
@@ -341,6 +365,35 @@ RATE_LIMIT = Scenario(
 """Three of eight are within the rate."""
 
 
+# -- names and plans ------------------------------------------------------------------------------------------------------------------
+
+
+def _get_or_create(resilience: Resilience, role: int) -> object:
+    return resilience.guard("dependency", bulkhead=3)
+
+
+REGISTRY = Scenario(
+    make=lambda: Resilience("tests", clock=ManualClock(), seed=7),
+    act=_get_or_create,
+    seen=lambda resilience, ends: (kinds(ends)["Guard"], len({id(end) for end in ends}), ends[0] is resilience.guards["dependency"]),
+    allowed=frozenset({(8, 1, True)}),
+)
+"""Eight who name a guard for the first time get the same one."""
+
+
+def _use(nonces: Nonces, role: int) -> object:
+    return nonces.use("smoke", 3, 0.0, 60.0)
+
+
+USES = Scenario(
+    make=lambda: Nonces(8),
+    act=_use,
+    seen=lambda nonces, ends: (tuple(sorted(end for end in ends if isinstance(end, int))), kinds(ends)["PlanRefused"]),
+    allowed=frozenset({((1, 2, 3), 5)}),
+)
+"""A plan for three uses is used three times, each of which has a number of its own."""
+
+
 SCENARIOS: dict[str, Scenario] = {
     "half-open": HALF_OPEN,
     "probes at once": CONCURRENCY,
@@ -352,4 +405,6 @@ SCENARIOS: dict[str, Scenario] = {
     "keys": KEYS,
     "bulkhead": BULKHEAD,
     "waiting line": QUEUE,
+    "one name": REGISTRY,
+    "uses of a plan": USES,
 } | ({"rate limit": RATE_LIMIT} if "rate_limit" in LAYERS else {})

@@ -139,7 +139,7 @@ def test_the_first_picture_does_not_wait(pod):
 )
 def test_what_a_peer_may_not_say(pod, said, why):
     """It is missing, with a word why; the page is there, and no redirect is followed."""
-    pod.says(said.pop("data"), **said)
+    pod.says(**said)
     sources = Sources(service(calls=1), peers=[pod.address], token=TOKEN)
     shown = look(sources, lambda shown: why in source(shown)["why"])
     assert source(shown)["state"] == "missing"
