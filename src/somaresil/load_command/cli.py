@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil import colour
+
 if TYPE_CHECKING:
     import argparse
 
@@ -30,6 +32,7 @@ def add_command(commands: Any) -> None:
     run.add_argument("--markdown", metavar="FILE", help="write the report as Markdown too")
     run.add_argument("--html", metavar="FILE", help="write the report as a page too")
     run.add_argument("--metrics", metavar="HOST:PORT", help="tell Prometheus how the run goes, there, while it lasts")
+    colour.add_option(run)
     run.set_defaults(perform="run")
     capacity = actions.add_parser(
         "capacity",
