@@ -13,7 +13,6 @@ OTHERWISE = {
     "canary render": "what it prints is the file",
     "completion": "what it prints is for a shell",
     "gate": "--format json",
-    "load check": "--format json",
     "load template": "what it prints is the file",
     "slo export": "what it prints is the file",
     "slo import": "what it prints is the file",
