@@ -271,7 +271,8 @@ def _heard(name: str, detail: Mapping[str, Any]) -> dict[str, Any]:
         return [harmless(each) for each in texts(detail.get(key)) if isinstance(each, str)]
 
     stages = [(harmless(text(each.get("name")), 40), harmless(text(each.get("says")))) for each in listed(detail.get("stages"))]
-    options, unknown = lines("options"), list(_NOT_TOLD)
+    options = lines("options")
+    unknown: list[str] = list(_NOT_TOLD)
     # Without its pipeline nothing of its options was told either: it may live in a process that was not reached.
     unjudged = not stages or any(option.startswith("classify=") for option in options)
     if not stages:
