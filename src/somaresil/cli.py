@@ -8,7 +8,7 @@ Exit codes of every command:
   answer; wrong arguments and definitions are 3 there);
 - 128 + n: ended by signal n (130: Ctrl-C), with everything cleaned up.
 
-Colours follow the terminal, and ``NO_COLOR`` turns them off.
+Colours follow the terminal; :mod:`somaresil.colour` says what else is asked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from somaresil import completion, control_command, explain, slo_command
+from somaresil import colour, completion, control_command, explain, slo_command
 from somaresil._version import __version__
 from somaresil.adopt import cli as adopt_command
 from somaresil.canary_command import cli as canary_command
@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     try:
-        return _for_programs(arguments) if getattr(arguments, "json", None) is True else int(arguments.run(arguments))
+        with colour.chosen(getattr(arguments, "color", "auto")):
+            return _for_programs(arguments) if getattr(arguments, "json", None) is True else int(arguments.run(arguments))
     except KeyboardInterrupt:
         # While the command was still loading; once it runs it cleans up and reports by itself.
         return 130
@@ -177,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=7, metavar="N", help="decides which calls are struck (default: %(default)s)")
     demo.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
     demo.add_argument("--prometheus", action="store_true", help="run a Prometheus server too, and compare its burn rates with ours")
+    colour.add_option(demo)
     demo.set_defaults(run=_demo)
     _add_canary_demo(commands)
     _add_live_demo(commands)
@@ -268,6 +270,7 @@ def _add_canary_demo(commands: Any) -> None:
     canary.add_argument("--json", action="store_true", help="print the report as JSON on stdout, everything else on stderr")
     canary.add_argument("--html", metavar="FILE", default=None, help="write the report as one HTML page too")
     canary.add_argument("--router", choices=("gateway", "nginx"), default="gateway", help="who splits the traffic (default: %(default)s)")
+    colour.add_option(canary)
     canary.set_defaults(run=_demo_canary)
 
 

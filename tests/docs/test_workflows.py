@@ -13,6 +13,8 @@ import pytest
 import yaml
 from check_jsonschema import main
 
+from somaresil.cli import main as command
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -30,8 +32,8 @@ def test_zizmor_finds_nothing():
     zizmor = shutil.which("zizmor", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if zizmor is None:
         pytest.skip("zizmor is not installed: it has wheels for some systems")
-    command = [zizmor, "--offline", "--persona=auditor", "--no-progress", str(ROOT / ".github")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    asked = [zizmor, "--offline", "--persona=auditor", "--no-progress", str(ROOT / ".github")]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -60,3 +62,11 @@ def test_the_sessions_that_are_named_are_there():
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
     source = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     assert [name for name in jobs["weekly"]["strategy"]["matrix"]["session"] if f"def {name}(" not in source] == []
+
+
+def test_what_scans_this_repository_is_what_is_rendered_for_a_service(capsys):
+    """But for the scanner, which is that of the checkout: a release of it may not be there yet."""
+    assert command(["render", "security-workflow", "--service", "somaresil"]) == 0
+    rendered, found = re.subn(r"somaresil\[scan,yaml\]==[^\"]+", ".[scan,yaml]", capsys.readouterr().out)
+    assert found == 1
+    assert yaml.safe_load(rendered) == yaml.safe_load((ROOT / ".github" / "workflows" / "scan.yml").read_text(encoding="utf-8"))

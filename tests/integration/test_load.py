@@ -206,7 +206,7 @@ def run_command(tmp_path, *arguments, **options):
 def test_the_command_runs_a_file_and_writes_every_form(service, tmp_path):
     """0 for a good run; text on stdout, progress on stderr, the other forms in files."""
     files = [tmp_path / name for name in ("r.json", "r.md", "r.html")]
-    done = run_command(tmp_path, "run", "--target", service, "--json", str(files[0]), "--markdown", str(files[1]), "--html", str(files[2]))
+    done = run_command(tmp_path, "run", "--target", service, "--out", str(files[0]), "--markdown", str(files[1]), "--html", str(files[2]))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("small: kept\n")
     assert "offered/s" in done.stderr
@@ -272,7 +272,7 @@ def test_capacity_as_a_command(service, tmp_path):
     """The knee, the probes, the law; 1 when what is offered now does not fit."""
     arguments = ("capacity", "--target", service, "--seconds", "1", "--precision", "0.4", "--runs", "1", "--start", "150", "--quiet")
     text = SCENARIO.replace("p95 = 0.5", "p95 = 0.1")
-    done = run_command(tmp_path, *arguments, "--current", "5000", "--json", str(tmp_path / "c.json"), path="/workers", text=text)
+    done = run_command(tmp_path, *arguments, "--current", "5000", "--out", str(tmp_path / "c.json"), path="/workers", text=text)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "headroom over 5000 a second" in done.stdout
     assert json.loads((tmp_path / "c.json").read_text())["knee"] > 100

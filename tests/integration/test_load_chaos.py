@@ -48,7 +48,7 @@ def _allowed(monkeypatch):
 def play(tmp_path, url, target, capsys):
     file = tmp_path / "chaos.toml"
     file.write_text(SCENARIO.format(url=url, root=ROOT, target=target))
-    code = main(["load", "run", str(file), "--format", "json", "--quiet"])
+    code = main(["load", "run", str(file), "--json", "--quiet"])
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     assert captured.out or code == 2, captured.err
@@ -126,7 +126,7 @@ def test_every_shape_runs_against_the_demo(gateway, preset, tmp_path):
     seconds, users = PRESETS[preset].seconds, PRESETS[preset].users
     options = ["--target", gateway, "--preset", preset, "--compress", str(seconds / 4.0), "--scale", str(40.0 / users)]
     done = subprocess.run(
-        [*command, "run", str(file), *options, "--format", "json"], capture_output=True, text=True, timeout=60, check=False, env=os.environ
+        [*command, "run", str(file), *options, "--json"], capture_output=True, text=True, timeout=60, check=False, env=os.environ
     )
     data = json.loads(done.stdout)
     assert done.returncode in {0, 1, 2}, done.stderr

@@ -165,7 +165,7 @@ def test_a_history_comes_from_prometheus(tmp_path, prometheus, capsys):
     """A range query, with the unit of its metric; a query that it refuses is told with exit code 2."""
     del tmp_path
     server = prometheus([])
-    words = ["perf", "history", "--prometheus", server.url, "--days", "0.01", "--step", "60", "--allow-unknown", "--format", "json"]
+    words = ["perf", "history", "--prometheus", server.url, "--days", "0.01", "--step", "60", "--allow-unknown", "--json"]
     code = main([*words, "--query", "vector(2) * on() group_left() vector(3)", "--unit", "ms"])
     found = json.loads(capsys.readouterr().out)
     assert code == 0

@@ -13,7 +13,6 @@ OTHERWISE = {
     "canary render": "what it prints is the file",
     "completion": "what it prints is for a shell",
     "gate": "--format json",
-    "load check": "--format json",
     "load template": "what it prints is the file",
     "slo export": "what it prints is the file",
     "slo import": "what it prints is the file",
@@ -61,6 +60,7 @@ def test_its_help_says_how_it_ends(name, capsys):
         main([*name.split(), "--help"])
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
+    assert "\x1b" not in said
     assert "exit codes:" in said
     assert "%(" not in said
 
@@ -74,6 +74,7 @@ def test_an_option_that_is_not_there_is_one_line_and_no_traceback(name, capsys):
     assert ended.value.code in {2, 3}
     assert said.out == ""
     assert said.err.startswith("usage: ")
+    assert "\x1b" not in said.err
     assert "error: " in said.err.splitlines()[-1]
     assert "Traceback" not in said.err
 

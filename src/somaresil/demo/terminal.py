@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console, Group
 from rich.text import Text
 
+from somaresil.colour import for_console, is_terminal
 from somaresil.demo.report import ABSORBED_AT_LEAST, RECOVERED_WITHIN
 from somaresil.demo.show import Drawing, Lines, headline, milliseconds, number, say, seconds, table_of
 
@@ -24,8 +25,7 @@ _LINE_EVERY: Final = 2.0
 
 def view_for(stream: TextIO) -> LiveView | PlainView:
     """A live table when somebody is looking, lines otherwise."""
-    console = Console(file=stream)
-    return LiveView(console) if stream.isatty() and not console.is_dumb_terminal else PlainView(stream)
+    return LiveView(Console(**for_console(stream))) if is_terminal(stream) else PlainView(stream)
 
 
 class PlainView(Lines):
@@ -101,7 +101,7 @@ def _dashboard(moment: Moment) -> Group:
 
 def print_report(report: Report, stream: TextIO) -> None:
     """The report, for people."""
-    console = Console(file=stream, highlight=False)
+    console = Console(**for_console(stream), highlight=False)
     for section in (_phases, _chaos, _absorbed, _recovery, _budgets, _twice, _verdict):
         section(console, report)
 

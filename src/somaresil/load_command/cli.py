@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from somaresil import colour
+
 if TYPE_CHECKING:
     import argparse
 
 __all__ = ["FORMATS", "add_command"]
 
-FORMATS: Final = ("text", "json", "markdown", "html")
+FORMATS: Final = ("text", "markdown", "html")
 _CODES: Final = "exit codes: 0 every limit was kept; 1 one was not; 2 not known, or it could not be done; 130 Ctrl-C"
 
 
@@ -26,10 +28,11 @@ def add_command(commands: Any) -> None:
     _add_scenario(run)
     run.add_argument("--preset", metavar="NAME", help="baseline, stress, soak, spike or ramp-to-capacity, in place of the file's stages")
     run.add_argument("--compress", type=float, default=1.0, metavar="N", help="the same rates in a time that is N times shorter")
-    run.add_argument("--json", metavar="FILE", help="write the report as JSON too, with the sketches in it")
+    run.add_argument("--out", metavar="FILE", help="write the report as JSON there too, with the sketches in it")
     run.add_argument("--markdown", metavar="FILE", help="write the report as Markdown too")
     run.add_argument("--html", metavar="FILE", help="write the report as a page too")
     run.add_argument("--metrics", metavar="HOST:PORT", help="tell Prometheus how the run goes, there, while it lasts")
+    colour.add_option(run)
     run.set_defaults(perform="run")
     capacity = actions.add_parser(
         "capacity",
@@ -46,7 +49,7 @@ def add_command(commands: Any) -> None:
     capacity.add_argument("--precision", type=float, default=0.05, metavar="SHARE", help="how near is near enough (default: %(default)g)")
     capacity.add_argument("--runs", type=int, default=3, metavar="N", help="probes that decide a rate near the knee (default: %(default)s)")
     capacity.add_argument("--current", type=float, default=None, metavar="RPS", help="what is offered now, for the headroom")
-    capacity.add_argument("--json", metavar="FILE", help="write the result as JSON too")
+    capacity.add_argument("--out", metavar="FILE", help="write the result as JSON there too")
     capacity.set_defaults(perform="capacity")
     check = actions.add_parser("check", help="say what is wrong with a scenario, or what is in it")
     _add_scenario(check)
@@ -66,7 +69,9 @@ def _add_scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="HOST", help="a host beside loopback; may be given several times"
     )
-    parser.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: %(default)s)")
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("--format", choices=FORMATS, default="text", help="what to print, for people (default: %(default)s)")
+    printed.add_argument("--json", action="store_true", help="print JSON, everything else on stderr")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 

@@ -110,7 +110,7 @@ def _load(arguments: argparse.Namespace) -> int:
     except OSError as broken:
         # The control app is lost; what requests meet is in the figures.
         raise _RefusedError(describe(broken)) from None
-    print(_SHOWN[arguments.format](report))
+    print(_SHOWN["json" if arguments.json else arguments.format](report))
     for path, form in forms:
         _write(path, form(report))
     return report.exit_code if number is None else 128 + number
@@ -193,7 +193,7 @@ async def _interruptible(work: Coroutine[Any, Any, Any]) -> tuple[Any, int | Non
 
 def _forms(arguments: argparse.Namespace) -> list[tuple[Path, Callable[[LoadReport], str]]]:
     """Where to write what; a folder that is not there is found before the run, not after it."""
-    wanted = [(arguments.json, _SHOWN["json"]), (arguments.markdown, _SHOWN["markdown"]), (arguments.html, _SHOWN["html"])]
+    wanted = [(arguments.out, _SHOWN["json"]), (arguments.markdown, _SHOWN["markdown"]), (arguments.html, _SHOWN["html"])]
     found = [(Path(path), form) for path, form in wanted if path is not None]
     for path, _ in found:
         if not path.parent.is_dir():
@@ -223,8 +223,8 @@ def _capacity(arguments: argparse.Namespace) -> int:
     scenario = _scenario(arguments)
     _prepare(scenario)
     if arguments.format == "html":
-        raise _RefusedError("--format: capacity has text, json and markdown")
-    out = None if arguments.json is None else Path(arguments.json)
+        raise _RefusedError("--format: capacity has text and markdown")
+    out = None if arguments.out is None else Path(arguments.out)
     if out is not None and not out.parent.is_dir():
         raise _RefusedError(f"{out}: there is no folder {out.parent}")
 
@@ -256,7 +256,7 @@ def _capacity(arguments: argparse.Namespace) -> int:
 
 
 def _capacity_text(found: Capacity, arguments: argparse.Namespace) -> str:
-    if arguments.format == "json":
+    if arguments.json:
         return found.to_json(arguments.current)
     columns = ("rate", "answer", "good/s", "in flight", "p95 s", "why")
     if arguments.format == "markdown":
@@ -280,7 +280,7 @@ def _check(arguments: argparse.Namespace) -> int:
     lines += [f"  {each.name}: {each.kind} {each.method} {each.path}, {each.weight / total:.0%}" for each in scenario.requests]
     lines += [f"  limit: {threshold}" for threshold in limits(scenario)]
     lines += [f"  objective: {slo.name}" for slo in scenario.slos]
-    if arguments.format == "json":
+    if arguments.json:
         print(json.dumps({"scenario": scenario.name, "seconds": scenario.seconds, "peak": scenario.peak, "lines": lines}, indent=2))
     else:
         print("\n".join(lines))

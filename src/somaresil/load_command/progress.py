@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from somaresil.colour import for_console, is_terminal
 from somaresil.load.arrivals import rate_at
 from somaresil.load.report import milliseconds
 
@@ -40,12 +41,10 @@ def progress_for(stream: TextIO, scenario: Scenario, *, quiet: bool) -> Progress
     """The one that fits."""
     if quiet:
         return NoProgress()
-    if stream.isatty() and find_spec("rich") is not None:
+    if is_terminal(stream) and find_spec("rich") is not None:
         from rich.console import Console
 
-        console = Console(file=stream)
-        if not console.is_dumb_terminal:
-            return LiveProgress(console, scenario)
+        return LiveProgress(Console(**for_console(stream)), scenario)
     return PlainProgress(stream, scenario)
 
 

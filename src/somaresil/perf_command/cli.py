@@ -177,11 +177,13 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--format", choices=("text", "json", "markdown", "html"), default="text", help="what is printed (default: %(default)s)"
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument(
+        "--format", choices=("text", "markdown", "html"), default="text", help="what is printed, for people (default: %(default)s)"
     )
-    for form, name in (("json", "JSON"), ("markdown", "Markdown"), ("html", "a page")):
-        parser.add_argument(f"--{form}", dest=f"{form}_file", metavar="FILE", help=f"write it as {name} too")
+    printed.add_argument("--json", action="store_true", help="print JSON, everything else on stderr")
+    for option, form, name in (("out", "json", "JSON"), ("markdown", "markdown", "Markdown"), ("html", "html", "a page")):
+        parser.add_argument(f"--{option}", dest=f"{form}_file", metavar="FILE", help=f"write it as {name} there too")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -76,10 +76,11 @@ def run(arguments: argparse.Namespace, clock: Clock | None = None) -> int:
         if done is None:
             return 0
         files = {form: path for form in ("json", "markdown", "html") if (path := getattr(arguments, f"{form}_file")) is not None}
-        texts = _texts(done, {arguments.format, *files})
+        printed = "json" if arguments.json else arguments.format
+        texts = _texts(done, {printed, *files})
         for form, path in files.items():
             _write(form, path, texts[form])
-        print(texts[arguments.format], end="", flush=True)
+        print(texts[printed], end="", flush=True)
     except ConfigurationError as wrong:
         print(f"somaresil perf {arguments.action}: {wrong}", file=sys.stderr)
         return 2

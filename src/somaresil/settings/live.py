@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from somaresil.guard.lint import Finding
     from somaresil.guard.options import GuardOptions
     from somaresil.listeners import Listeners
+    from somaresil.settings.origins import Origin
     from somaresil.typing import Clock
 
 __all__ = ["Settings", "Unused", "read_entries", "warn"]
@@ -98,6 +99,14 @@ class Settings:
         found = [entry for entry in self.entries if not any(entry.is_for(name) for name in names)]
         near = {folded(name): name for name in names}
         return tuple(Unused(entry.where, entry.guard, did_you_mean(entry.guard, near if entry.folded else names)) for entry in found)
+
+    def origins(self, guard: Guard) -> dict[str, Origin]:
+        """Where each option of a guard and each field of it comes from: see :mod:`somaresil.settings.origins`."""
+        from somaresil.settings.origins import origins  # not for every service that starts
+
+        with self._lock:
+            entries, guards = self.entries, self._guards()
+        return origins(guard, entries, _settled(entries, guard.name, guard.coded, Checker(), guards))
 
     # -- while the service runs -------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
+from somaresil import colour
 from somaresil.top_command import TOKEN, URL, VIEWS
 
 __all__ = ["KINDS", "add_to", "run"]
@@ -33,7 +34,7 @@ def add_to(commands: Any) -> None:
     top.add_argument("--view", choices=VIEWS, default=None, help="what to begin with (default: overview)")
     top.add_argument("--guard", default=None, metavar="NAME", help="begin with this guard")
     top.add_argument("--filter", default="", metavar="TEXT", help="only what has this in its name")
-    top.add_argument("--once", action="store_true", help="print it once, as plain text")
+    top.add_argument("--once", action="store_true", help="print it once")
     top.add_argument(
         "--fail-on",
         type=_kinds,
@@ -50,6 +51,7 @@ def add_to(commands: Any) -> None:
     )
     top.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="longest wait for an answer (default: %(default)g)")
     top.add_argument("--json", action="store_true", help="print what the dashboard says: once, or a line for each picture or event")
+    colour.add_option(top)
     top.set_defaults(run=run)
 
 

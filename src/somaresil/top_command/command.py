@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from somaresil.clock import SystemClock
+from somaresil.colour import is_terminal, wanted
 from somaresil.remote import DONE, IMPOSSIBLE, REFUSED, Impossible, Remote, clean
 from somaresil.top_command import TOKEN, URL
 from somaresil.top_command.data import listed, mapped, real, text, whole
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TextIO
 
+    from somaresil.top_command.page import Page
     from somaresil.typing import Clock
 
 __all__ = ["FAILURES", "failures", "run"]
@@ -119,16 +121,12 @@ def _run(arguments: argparse.Namespace, clock: Clock) -> int:
     once = arguments.once or bool(arguments.fail_on)
     if arguments.json:
         return _once(remote, arguments, view, picture) if once else _follow(remote, arguments, view, picture, clock)
-    if once or not _is_terminal(sys.stdout):
+    if once or not is_terminal(sys.stdout):
         return _once(remote, arguments, view, picture)
     if find_spec("rich") is None:
         print(f"somaresil top: rich is not installed, so this is shown once. This installs it:\n\n    {INSTALL}\n", file=sys.stderr)
         return _once(remote, arguments, view, picture)
     return _live(remote, arguments, view, picture, clock)
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
 
 
 def _draws(stream: TextIO) -> bool:
@@ -152,14 +150,22 @@ def _once(remote: Remote, arguments: argparse.Namespace, view: str, picture: dic
         seen = Seen(picture, detail, listed(events.get("events")), whole(events.get("lost")))
         width = _columns(sys.stdout)
         look = Look(view, width, arguments.filter, guard=arguments.guard or "", glyphs=UNICODE if _draws(sys.stdout) else ASCII)
-        said = plain(draw(seen, look))
-        # What a terminal in another language cannot show must not end in an error.
-        encoding = sys.stdout.encoding or "utf-8"
-        print(said.encode(encoding, "backslashreplace").decode(encoding))
+        _print(draw(seen, look), width)
     wrong = failures(picture, arguments.fail_on)
     for each in wrong:
         print(f"somaresil top: {each}", file=sys.stderr)
     return REFUSED if wrong else DONE
+
+
+def _print(page: Page, width: int) -> None:
+    if wanted(sys.stdout) and find_spec("rich") is not None:
+        from somaresil.top_command.screen import print_styled
+
+        print_styled([*page.head, (), *page.body], width)
+        return
+    # What a terminal in another language cannot show must not end in an error.
+    encoding = sys.stdout.encoding or "utf-8"
+    print(plain(page).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _columns(stream: TextIO) -> int:

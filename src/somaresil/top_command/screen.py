@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from somaresil.colour import for_console
 from somaresil.top_command.steering import Steering, keys_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from somaresil.top_command.text import Line
     from somaresil.typing import Clock
 
-__all__ = ["Alarm", "show", "styled"]
+__all__ = ["Alarm", "print_styled", "show", "styled"]
 
 _STYLES: Final = {
     "good": "green",
@@ -90,6 +91,12 @@ def styled(lines: Sequence[Line], encoding: str = "utf-8") -> Text:
     return text
 
 
+def print_styled(lines: Sequence[Line], width: int) -> None:
+    """Print them once, with their styles."""
+    console = Console(**for_console(sys.stdout), width=width)
+    console.print(styled(lines, console.encoding), crop=False)
+
+
 @contextmanager
 def _keys(stream: TextIO) -> Generator[int | None]:
     """The descriptor of a terminal that gives each key at once; None: there is no keyboard."""
@@ -132,7 +139,7 @@ def _ending(asked: list[int], alarm: Alarm) -> Generator[None]:
 
 def show(feed: Feed, steering: Steering, alarm: Alarm, clock: Clock) -> int:
     """Show it until the user has had enough. 0, or 128 + n: ended by signal n."""
-    console = Console(file=sys.stdout)
+    console = Console(**for_console(sys.stdout))
     asked: list[int] = []
     with ExitStack() as stack:
         stack.enter_context(_ending(asked, alarm))

@@ -39,7 +39,7 @@ def test_check_says_what_is_in_a_scenario(file, capsys):
     assert "a: http GET /a, 100%" in out
     for limit in ("p95 <= 1 s", "error_rate <= 0.001", "dropped <= 0"):
         assert f"limit: {limit}" in out
-    assert main(["load", "check", file, "--preset", "spike", "--format", "json"]) == 0
+    assert main(["load", "check", file, "--preset", "spike", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["seconds"] == 300.0
 
 
@@ -65,9 +65,9 @@ def test_the_template_is_printed_and_can_be_read(tmp_path, capsys):
         (["run", "FILE", "--compress", "0"], "compress"),
         (["run", "FILE", "--compress", "nan"], "compress"),
         (["run", "FILE", "--scale", "-1"], "scale"),
-        (["run", "FILE", "--json", "/nowhere/r.json"], "there is no folder"),
-        (["capacity", "FILE", "--json", "/nowhere/r.json"], "there is no folder"),
-        (["capacity", "FILE", "--format", "html"], "text, json and markdown"),
+        (["run", "FILE", "--out", "/nowhere/r.json"], "there is no folder"),
+        (["capacity", "FILE", "--out", "/nowhere/r.json"], "there is no folder"),
+        (["capacity", "FILE", "--format", "html"], "text and markdown"),
         (["capacity", "FILE", "--seconds", "0"], "seconds"),
         (["capacity", "FILE", "--start", "-5"], "start"),
         (["capacity", "FILE", "--precision", "7"], "precision"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console, Group
 from rich.text import Text
 
+from somaresil.colour import for_console, is_terminal
 from somaresil.demo.canary.report import sparkline
 from somaresil.demo.show import Drawing, Lines, headline, milliseconds, say, seconds, table_of
 
@@ -27,8 +28,7 @@ _OUTCOMES: Final = {"rollback": "rolled back", "complete": "promoted to all of t
 
 def view_for(stream: TextIO) -> LiveView | PlainView:
     """A drawing when somebody is looking, lines otherwise."""
-    console = Console(file=stream)
-    return LiveView(console) if stream.isatty() and not console.is_dumb_terminal else PlainView(stream)
+    return LiveView(Console(**for_console(stream))) if is_terminal(stream) else PlainView(stream)
 
 
 class PlainView(Lines):
@@ -84,7 +84,7 @@ class LiveView(Drawing):
 
 def print_report(report: CanaryReport, stream: TextIO) -> None:
     """The report, for people."""
-    console = Console(file=stream, highlight=False)
+    console = Console(**for_console(stream), highlight=False)
     for act in report.acts:
         _act(console, act, report)
     console.print()
