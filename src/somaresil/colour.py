@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from typing import TextIO
 
 __all__ = ["CHOICES", "add_option", "chosen", "for_console", "is_terminal", "wanted"]
@@ -39,7 +39,7 @@ def add_option(parser: Any) -> None:
 
 
 @contextmanager
-def chosen(choice: str) -> Iterator[None]:
+def chosen(choice: str) -> Generator[None]:
     """What ``--color`` says, for as long as a command runs."""
     token = _choice.set(choice)
     try:
