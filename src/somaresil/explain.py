@@ -12,15 +12,14 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from somaresil.classify import Classify
 from somaresil.config import did_you_mean
-from somaresil.guard.change import shown
 from somaresil.top_command import TOKEN, URL
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from somaresil.classify import Classify
     from somaresil.guard import Guard, GuardOptions
     from somaresil.resilience import Resilience
 
@@ -175,6 +174,9 @@ def _options(options: Any) -> dict[str, str]:
 
 def verdicts(options: GuardOptions) -> dict[str, list[str]]:
     """What counts as bad, good, rejected, abandoned and ignored, in sentences. ``bad`` is what counts as failure."""
+    from somaresil.classify import Classify
+    from somaresil.guard.change import shown
+
     rule, timeout, breaker = options.classify, options.timeout, options.breaker
     said: dict[str, list[str]] = {name: [] for name in ("bad", "good", "rejected", "abandoned", "ignored")}
     if isinstance(rule, Classify):
@@ -206,6 +208,8 @@ def verdicts(options: GuardOptions) -> dict[str, list[str]]:
 
 
 def _by_rules(rule: Classify, said: dict[str, list[str]], *, opens: bool) -> None:
+    from somaresil.guard.change import shown
+
     def named(rules: Any) -> str:
         return ", ".join(each.__qualname__ if isinstance(each, type) else f"those for which {shown(each)} is true" for each in rules)
 

@@ -162,12 +162,16 @@ def test_nothing_in_common_and_mixed_units_are_refused(capsys):
     assert (code, "expected seconds" in err) == (2, True)
 
 
+def printed_as(form):
+    return ("--json",) if form == "json" else ("--format", form)
+
+
 @pytest.mark.parametrize("form", ["text", "json", "markdown", "html"])
 def test_the_same_findings_give_the_same_bytes_and_nothing_hostile_gets_out(form, capsys):
     """Names come from outside: no markup, no link, no control character, no script."""
     hostile = 'x<script>alert(1)</script>[a](http://e.example)|@all `"'
     sides = write("old.jsonl", result(names=(hostile, "b"))), write("new.jsonl", result(1.2, 2, names=(hostile, "b")))
-    words = ["compare", "--baseline", sides[0], "--current", sides[1], "--format", form, "--html", "out.html"]
+    words = ["compare", "--baseline", sides[0], "--current", sides[1], *printed_as(form), "--html", "out.html"]
     runs = [perf(capsys, *words) for _ in range(2)]
     assert runs[0] == runs[1]
     out = runs[0][1]
@@ -189,7 +193,7 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_hostile_gets_out(form
 def test_a_report_is_written_to_files_too(capsys, tmp_path):
     """Each in its form; a place that cannot be written to ends with 2."""
     old = write("old.jsonl", result())
-    words = ["compare", "--baseline", old, "--current", old, "--markdown", "a.md", "--html", "a.html", "--json", "a.json"]
+    words = ["compare", "--baseline", old, "--current", old, "--markdown", "a.md", "--html", "a.html", "--out", "a.json"]
     assert perf(capsys, *words)[0] == 0
     assert (tmp_path / "a.md").read_text().startswith("<!-- somaresil perf -->")
     assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
@@ -368,7 +372,7 @@ def test_a_history_of_a_branch_has_its_commits_in_their_order(capsys, repository
     record_history([*repository, "f" * 40], [1.0] * 24)
     out = perf(capsys, "history", "--branch", "main")[1]
     assert "6 recordings of commits that are not in main were left out" in out
-    assert json.loads(perf(capsys, "history", "--branch", "main", "--format", "json")[1])["rows"][0]["history"]["count"] == 18
+    assert json.loads(perf(capsys, "history", "--branch", "main", "--json")[1])["rows"][0]["history"]["count"] == 18
 
 
 def test_a_history_reads_notes_too(capsys, repository):
@@ -381,7 +385,7 @@ def test_a_history_reads_notes_too(capsys, repository):
         if place == 0:
             assert perf(capsys, "record", name)[0] == 0
     for words in ([], ["--branch", "main"]):
-        said = json.loads(perf(capsys, "history", "--notes", "--format", "json", *words)[1])
+        said = json.loads(perf(capsys, "history", "--notes", "--json", *words)[1])
         assert said["rows"][0]["history"]["count"] == 24
     git("branch", "perf-results")
     assert perf(capsys, "history", "--branch", "perf-results", "--notes")[0] == 0
@@ -482,7 +486,7 @@ def test_histories_and_budgets_have_all_four_formats(form, capsys, tmp_path):
     (tmp_path / "wrk.txt").write_text(kit.WRK)
     (tmp_path / "budgets.toml").write_text('[[budgets]]\nendpoint = "/v1/items"\nthroughput_rps = 1000\np95_ms = 5\n')
     for words, answer in ((["history"], "regressed"), (["check", "wrk.txt", "--budgets", "budgets.toml"], "unknown")):
-        first, second = (perf(capsys, *words, "--format", form) for _ in range(2))
+        first, second = (perf(capsys, *words, *printed_as(form)) for _ in range(2))
         assert first == second
         assert answer in first[1]
         if form == "json":
