@@ -85,7 +85,7 @@ def test_without_a_token_nothing_is_sent(tmp_path, monkeypatch, capsys):
     with served() as (_, url):
         code, data, err = play(tmp_path, url, "llm.invoke", capsys)
     assert code == 2
-    assert data is None
+    assert "expected a bearer token in it" in data["error"]["message"]
     assert "token" in err
 
 
@@ -96,7 +96,7 @@ def test_a_plan_that_the_service_refuses_is_not_run(tmp_path, monkeypatch, capsy
         resilience.chaos.engage("not today")
         code, data, err = play(tmp_path, url, "llm.invoke", capsys)
     assert code == 2
-    assert data is None
+    assert "expected a lever that is released" in data["error"]["message"]
     assert "Traceback" not in err
 
 

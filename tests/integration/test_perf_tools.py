@@ -151,7 +151,7 @@ def test_locust_is_read(tmp_path, served):
     """Both of its files say the same, within its rounding."""
     locust = program("locust")
     (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
-    words = ["--headless", "-u", "2", "-r", "2", "-t", "2s", "-H", served, "--csv", "out", "--json-file", "out", "--only-summary"]
+    words = ["--headless", "-u", "2", "-r", "2", "-t", "4s", "-H", served, "--csv", "out", "--json-file", "out", "--only-summary"]
     call(locust, "-f", "locustfile.py", *words, folder=tmp_path)
     table, counted = (read_results(tmp_path / name)[0] for name in ("out_stats.csv", "out.json"))
     for result in (table, counted):

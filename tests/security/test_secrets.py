@@ -12,6 +12,7 @@ SOURCES = sorted((Path(__file__).parents[2] / "src" / "somaresil").rglob("*.py")
 SECRET = re.compile(r"(^|_)(token|secret|signature|digest|password|passphrase|csrf|hmac|mac|credential|authorization)s?($|_)")
 OTHERWISE = {
     "canary/store.py": "the signature of a file is its size and time",
+    "explain.py": "the name of a variable of the environment",
     "mounted/auth.py": "digests of credentials are keys of a dictionary",
     "slo/snapshot.py": "the signature of a file is its size and time",
     "testing/exploration.py": "the signature of a history of calls",
