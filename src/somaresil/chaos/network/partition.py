@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from somaresil.chaos.network.cut import BLACKHOLE, LOSS, MODES, REFUSE, Cut
+from somaresil.chaos.network.cut import LOSS, MODES, REFUSE, Cut
 from somaresil.chaos.network.probes import probe_mode
 from somaresil.chaos.network.targets import NetTarget
 from somaresil.chaos.network.wires import WIRES
@@ -44,7 +44,7 @@ class Partition:
     def check(self, check: Checker, config: ChaosConfig, ceilings: ChaosCeilings, target: str) -> None:  # noqa: ARG002 - none is about networks
         """Note what is wrong with the target or its options, and what cannot be done here."""
         text = config.target_component
-        # That it is one of the network, and that neither calls nor a path are named, the configuration has seen to.
+        # That it is one of the network, and that neither calls, a path nor a number of injections are named, the configuration has seen to.
         try:
             NetTarget.parse(text)
         except ValueError as wrong:
@@ -54,10 +54,6 @@ class Partition:
             check.ratio("loss", config.loss, allow_zero=False)
         elif config.loss is not None:
             check.problem("loss", config.loss, f"None for mode={mode}", "mode='loss' loses packets")
-        if mode == BLACKHOLE and config.max_injections is not None:
-            check.problem(
-                "max_injections", config.max_injections, "None for mode=blackhole", "the last one would not be swallowed but refused"
-            )
         can = probe_mode(mode)
         if not can:
             check.problem("mode", mode, "a mode that works here", f"{can.reason}; resilience.chaos.capabilities() lists them")
