@@ -64,10 +64,11 @@ def test_what_is_no_condition_and_one_too_many_get_no_name(monkeypatch):
     assert set(stand.chaos.safety._named) == {"first"}
 
 
-def test_a_fork_asks_its_switches_anew_and_takes_no_lock_of_its_parent():
+def test_a_fork_asks_its_switches_anew_and_takes_no_lock_of_its_parent(monkeypatch):
     stand = Stand()
     held = stand.chaos.safety._lock
     stand.chaos.safety._due = 1e9
+    monkeypatch.setattr(safety, "_all", [stand.chaos.safety])
     safety._after_fork()
     assert stand.chaos.safety._lock is not held
     assert stand.chaos.safety._due == float("-inf")
