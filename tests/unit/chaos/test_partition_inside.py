@@ -15,6 +15,7 @@ import pytest
 from somaresil import ConfigurationError
 from somaresil.chaos.network import filters, hooks, probes, sockets, wires
 from somaresil.chaos.network.board import BOARD
+from somaresil.chaos.network.names import NAMES
 from somaresil.chaos.network.sink import Sink
 from somaresil.chaos.network.wires import WIRES
 from somaresil.events import DefectFound
@@ -434,3 +435,39 @@ def test_a_target_that_names_no_host_is_refused_and_says_so(stand: Stand, place:
     assert (problem.path, problem.value) == ("chaos.target_component", "net:")
     assert "it names no host" in str(wrong.value)
     assert BOARD.cuts == ()
+
+
+def test_without_a_list_of_descriptors_no_connections_can_be_found_and_the_reason_is_that_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(_: str) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sockets, "os", SimpleNamespace(listdir=closed))
+        said = sockets.unavailable()
+    assert said == "[Errno 13] Permission denied"
+
+
+def test_names_that_are_remembered_are_learnt_by_every_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups = hooks.Lookups()
+    monkeypatch.setattr(hooks, "LOOKUPS", lookups)
+    hooks.remember_names()
+    try:
+        socket.getaddrinfo("localhost", 80, family=socket.AF_INET)
+        assert "localhost" in NAMES.of(ip_address("127.0.0.1"))
+        kept = socket.getaddrinfo
+    finally:
+        lookups.release()
+    # Ours learns nothing when it is over, whoever has kept it.
+    assert kept("localhost", 80, socket.AF_INET)
+    assert len(NAMES) == 0
+
+
+def test_connect_ex_is_as_it_was_for_whoever_has_kept_ours(stand: Stand, place: Place) -> None:
+    run = cut(stand, place)
+    kept = hooks.socket_class().connect_ex
+    trial = place.stack.enter_context(socket.socket())
+    assert kept(trial, ("127.0.0.1", place.port)) != 0
+    run.end()
+    assert kept(trial, ("127.0.0.1", place.port)) == 0

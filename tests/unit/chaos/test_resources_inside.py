@@ -464,3 +464,51 @@ def test_what_is_no_loop_and_what_is_no_function_is_not_registered(taker: Taker)
     with pytest.raises(ConfigurationError) as wrong:
         taker.chaos.register_pool("db", checkout="one", giveback=None)
     assert [problem.path for problem in wrong.value.problems] == ["register_pool.checkout", "register_pool.giveback"]
+
+
+# -- in a fork ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fork_gives_back_its_ballast_though_a_thread_that_stayed_behind_has_the_lock() -> None:
+    load = Load(2)
+    load.fill(lambda: 10.0)
+    taken = load.ballast._lock
+    load.hold._process = -1
+    load.ballast.release()
+    assert load.ballast._lock is not taken
+    assert [piece.closed for piece in load.pieces] == [1]
+
+
+def test_a_fork_gives_back_descriptors_with_a_lock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, hold, lock = soft(), Held(1), descriptors._lock
+    monkeypatch.setattr(descriptors, "_lock", lock)
+    monkeypatch.setattr(descriptors, "descriptor_plan", lambda limit, *_: DescriptorPlan(limit - 1, 0))
+    release = take(hold)
+    hold._process = -1
+    release()
+    assert descriptors._lock is not lock
+    assert (soft(), descriptors._taken) == (limit, [])
+
+
+def test_a_fork_does_not_give_back_a_connection_that_its_parent_has() -> None:
+    client, let_go, hold = Client("one", "two"), [], Held(1)
+    for options in ({}, {"disown": let_go.append}):
+        plain = pools._Plain(hold, RegisteredPool(client.plain(**options), None), lambda _: None)
+        plain._taken.append("theirs")
+        hold._process = -1
+        plain._give_back()
+    assert (client.back, let_go) == ([], ["theirs"])
+
+
+def test_what_a_body_in_a_loop_raises_is_told() -> None:
+    failed: list[Exception] = []
+
+    async def body(_: Companion) -> None:
+        raise ValueError("mine")
+
+    async def main() -> None:
+        Companions([asyncio.get_running_loop()], body, failed=failed.append, all_left=lambda: None).start()
+        await until(lambda: bool(failed))
+
+    asyncio.run(main())
+    assert str(failed[0]) == "mine"
