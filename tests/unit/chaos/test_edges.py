@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from somaresil import ChaosConfig, ChaosPlan, ConfigurationError, FaultWindow
+from somaresil import ChaosConfig, ChaosPlan, ConfigurationError, FaultWindow, Outcome
 from somaresil.callpath import scope
-from somaresil.chaos import ChaosKeys, answers, audit, plan, process, requests, run, safety
+from somaresil.chaos import ChaosKeys, answers, audit, grading, plan, process, requests, run, safety
 from somaresil.chaos.answers import AnswerFault, LostReply, StaleAnswer
 from somaresil.chaos.flight import current, enter, leave
 from somaresil.chaos.grading import Grader, _fingerprint, _harm, _is_bad
@@ -349,3 +349,62 @@ def test_a_grader_that_was_not_entered_leaves_without_a_listener():
     assert isinstance(grades, Grader)
     grades.__exit__(None, None, None)
     assert len(grades) == 0
+
+
+class Graded:
+    """A grader, the book of its guard with what was judged in it, and a call that is open."""
+
+    def __init__(self):
+        self.grades = Stand().chaos.grade()
+        self.judged = []
+        self.book = SimpleNamespace(
+            guard=SimpleNamespace(name="db"),
+            judged=lambda now, *, bad: self.judged.append(bad),
+            paused=lambda attempts, passed, *, measured: None,
+            truncations=[],
+        )
+        self.grades._books["db"] = self.book
+        self.known = self.opened()
+
+    def opened(self, around=None):
+        call = SimpleNamespace(guard="db", block=False)
+        known = grading._Open(self.grades, call, grading._Work("db"), around)
+        self.grades._open[id(call)] = known
+        return known
+
+
+def test_an_attempt_that_told_nothing_of_its_end_was_a_bad_one_when_another_follows():
+    graded = Graded()
+    graded.grades._again(graded.book, graded.known.work, 1.0)
+    assert graded.judged == [True]
+
+
+def test_a_call_that_broke_off_behind_its_first_item_is_bad_and_may_be_asked_again():
+    graded = Graded()
+    graded.grades.ended(graded.known.call, None)
+    graded.grades._over(graded.known, Outcome.BAD, 2.0)
+    assert graded.judged == [False, True]
+    assert (graded.known.work.failed, graded.known.work.running) == (True, False)
+    assert graded.grades._open == {}
+
+
+def test_a_truncation_is_handed_to_the_call_around_and_noticed_when_that_fails():
+    graded = Graded()
+    inner = graded.opened(graded.known)
+    inner.kinds.add("stream_truncate")
+    graded.grades._over(inner, Outcome.GOOD, 1.0)
+    (truncation,) = graded.book.truncations
+    assert graded.known.truncations == [truncation]
+    assert not truncation.noticed
+    graded.grades._over(graded.known, Outcome.BAD, 2.0)
+    assert truncation.noticed
+
+
+def test_what_ends_in_another_context_than_it_began_in_leaves_that_one_alone():
+    import contextvars
+
+    graded = Graded()
+    graded.known.token = contextvars.copy_context().run(grading._around.set, graded.known)
+    graded.known.step_out()
+    assert graded.known.token is None
+    assert grading._around.get() is None
