@@ -408,3 +408,16 @@ def test_what_ends_in_another_context_than_it_began_in_leaves_that_one_alone():
     graded.known.step_out()
     assert graded.known.token is None
     assert grading._around.get() is None
+
+
+def test_plans_in_flight_strike_guards_that_are_made_meanwhile_unless_they_are_over_or_of_requests():
+    stand, armed = Stand(), []
+    desk = stand.chaos.requests
+    run_of = [
+        SimpleNamespace(over=False, config=SimpleNamespace(on_http=False)),
+        SimpleNamespace(over=True, config=SimpleNamespace(on_http=False)),
+        SimpleNamespace(over=False, config=SimpleNamespace(on_http=True)),
+    ]
+    desk._in_flight = (SimpleNamespace(runs=run_of),)
+    desk.guard_added(stand.guard, lambda made, guard: armed.append((made, guard)))
+    assert armed == [(run_of[0], stand.guard)]

@@ -196,3 +196,16 @@ def test_a_baseline_that_cannot_be_read_or_has_none_of_these_benchmarks_fails_th
     assert bad
     assert lines[0].startswith("baseline: ")
     assert "missing.json" in lines[0]
+
+
+def test_a_clock_whose_loop_was_closed_meanwhile_has_nobody_to_wake():
+    def closed(_):
+        raise RuntimeError("Event loop is closed")
+
+    clock, woken = VirtualClock(), []
+    clock._in_loop = lambda: False
+    clock._loop = SimpleNamespace(call_soon_threadsafe=closed)
+    clock._wake_loop()
+    clock._loop = SimpleNamespace(call_soon_threadsafe=woken.append)
+    clock._wake_loop()
+    assert len(woken) == 1
