@@ -332,10 +332,6 @@ class Schedule:
                 self._woken.discard(ident)
                 self._changes += 1
 
-    def _move(self, to: float) -> None:
-        self._set(to)
-        self._tell()
-
     def _set(self, to: float) -> None:
         with self._lock:
             self.now = max(self.now, to)

@@ -388,3 +388,55 @@ def test_a_fork_asks_though_a_thread_that_stayed_behind_was_asking(scene):
     watched.forget_lock()
     watched.look(in_call=True)
     assert asked == [1]
+
+
+def test_a_burn_rate_that_nobody_knows_says_nothing(scene):
+    scene.book.burn = None
+    assert BurnRateAbove("api", 2.0).watch(scene.world)() is None
+
+
+def test_a_budget_that_nobody_knows_says_nothing(scene):
+    scene.book.left = None
+    assert BudgetBelow("api", 0.5).watch(scene.world)() is None
+
+
+def test_a_breaker_that_is_gone_says_nothing(scene):
+    ask = BreakerOpen("db", longer_than=1.0).watch(scene.world)
+    assert ask() is None
+    scene.guards["db"] = SimpleNamespace(breaker=None)
+    assert ask() is None
+
+
+def test_without_objectives_there_is_none_to_ask_and_the_refusal_says_so(scene):
+    world = World(scene.clock, dict, None, None)
+    with pytest.raises(LookupError, match="no objectives"):
+        BudgetBelow("api", 0.5).watch(world)
+    check = Checker("chaos")
+    BudgetBelow("api", 0.5).check(check, world)
+    assert [problem.allowed for problem in check.problems] == ["an objective that was added (none is defined)"]
+
+
+def test_old_samples_of_a_burn_rate_are_forgotten_with_the_window(scene):
+    ask = BurnRateAbove("api", 1.5, window=60.0, injected=False, minimum_events=1).watch(scene.world)
+    scene.book.counts[False] = (0, 100)
+    ask()
+    for _ in range(3):
+        scene.clock.advance(40.0)
+        scene.book.counts[False] = (scene.book.counts[False][0] + 10, 100)
+        answer = ask()
+    # The hundred bad ones were before all of it.
+    assert answer is False
+
+
+def test_a_condition_that_is_being_asked_by_another_thread_is_not_asked_and_its_age_still_counts(scene):
+    asked = []
+    watched = Watched(Condition("mine", lambda: asked.append(True), max_age=10.0), scene.run, scene.world)
+    watched._lock = SimpleNamespace(acquire=lambda blocking: False)
+    watched.look(in_call=True)
+    assert asked == []
+    scene.clock.advance(11.0)
+    watched.look(in_call=True)
+    assert asked == []
+    ((reason, detail),) = scene.ended
+    assert reason == "condition mine"
+    assert detail == "nothing is known for 11 s, limit 10 s"

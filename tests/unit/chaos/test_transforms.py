@@ -119,3 +119,55 @@ def test_sse_is_changed_event_by_event():
 def test_half_of_an_item_is_text():
     """At least a character; what has no half is itself."""
     assert [half_of(item) for item in ("abcd", b"abc", "a", "", 5)] == ["ab", b"a", "a", "", 5]
+
+
+@pytest.mark.parametrize(
+    ("fault", "thing"),
+    [
+        (MALFORMED, ["no mapping"]),
+        (MALFORMED, {"choices": "none"}),
+        (MALFORMED, {"choices": [{"message": {"tool_calls": [{"function": {"arguments": ""}}, "no call"]}}]}),
+        (UNFINISHED, {"choices": [1, 2]}),
+        (WRONG, ["no mapping"]),
+        (WRONG, {"type": "message_start", "message": {"model": 4}}),
+        (EMPTY, {"content": ""}),
+    ],
+)
+def test_an_answer_of_another_shape_is_the_very_same_object(fault, thing):
+    assert fault(thing, 0.5) is thing
+
+
+def test_a_message_start_names_the_wrong_model_and_the_rest_stays():
+    event = {"type": "message_start", "message": {"model": "claude", "role": "assistant"}}
+    assert WRONG(event, 0.0) == {"type": "message_start", "message": {"model": "injected-wrong-model", "role": "assistant"}}
+
+
+def test_text_and_content_in_other_places_is_emptied_too():
+    assert EMPTY({"choices": [{"text": "hello"}]}, 0.0) == {"choices": [{"text": ""}]}
+    assert EMPTY({"content": "hello"}, 0.0) == {"content": ""}
+
+
+def test_of_tool_calls_only_those_with_arguments_are_broken_off():
+    calls = [{"function": {"arguments": '{"a": 1}'}}, {"function": {"name": "no arguments"}}]
+    (choice,) = MALFORMED({"choices": [{"message": {"tool_calls": calls}}]}, 0.0)["choices"]
+    assert choice["message"]["tool_calls"] == [{"function": {"arguments": '{"a"' + '"'}}, calls[1]]
+
+
+def test_buffers_are_bytes_and_what_is_neither_text_nor_json_is_damaged_only_where_plain_text_is():
+    assert CORRUPTIONS["any"](bytearray(b"ab"), 0.9) in {b"", b"a"}
+    assert CORRUPTIONS["drop_keys"](b"\xff{", 0.5) == b"\xff{"
+    assert len(CORRUPTIONS["any"](b"\xff\xfe", 0.9)) < 2
+    for broken in ("{no json", "[" * 100_000):
+        assert CORRUPTIONS["drop_keys"](broken, 0.5) is broken
+        assert CORRUPTIONS["any"](broken, 0.9) != broken
+
+
+def test_an_event_without_json_is_left_and_one_that_ends_the_stream_is_dropped():
+    assert UNFINISHED("data: plain words\n\ndata: more", 0.0) == "data: plain words\n\ndata: more"
+    assert UNFINISHED('data: {"type": "message_stop"}', 0.0) is DROP
+
+
+def test_a_list_is_damaged_in_one_of_the_objects_in_it():
+    assert CORRUPTIONS["drop_keys"]([1, {"a": 1}, 2], 0.0) == [1, {}, 2]
+    nothing = [1, 2]
+    assert CORRUPTIONS["drop_keys"](nothing, 0.0) is nothing

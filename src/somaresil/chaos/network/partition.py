@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from somaresil.chaos.network.cut import BLACKHOLE, LOSS, MODES, REFUSE, Cut
+from somaresil.chaos.network.cut import LOSS, MODES, REFUSE, Cut
 from somaresil.chaos.network.probes import probe_mode
-from somaresil.chaos.network.targets import PREFIX, NetTarget
+from somaresil.chaos.network.targets import NetTarget
 from somaresil.chaos.network.wires import WIRES
 
 if TYPE_CHECKING:
@@ -44,27 +44,16 @@ class Partition:
     def check(self, check: Checker, config: ChaosConfig, ceilings: ChaosCeilings, target: str) -> None:  # noqa: ARG002 - none is about networks
         """Note what is wrong with the target or its options, and what cannot be done here."""
         text = config.target_component
-        if not text.startswith(PREFIX):
-            check.problem(target, text, "net:HOST[:PORT]", "network_partition strikes the network")
-        else:
-            try:
-                NetTarget.parse(text)
-            except ValueError as wrong:
-                check.problem(target, text, "net:HOST[:PORT], HOST a name, a pattern, an address or a network", str(wrong))
+        # That it is one of the network, and that neither calls, a path nor a number of injections are named, the configuration has seen to.
+        try:
+            NetTarget.parse(text)
+        except ValueError as wrong:
+            check.problem(target, text, "net:HOST[:PORT], HOST a name, a pattern, an address or a network", str(wrong))
         mode = check.one_of("mode", config.mode or REFUSE, MODES)
         if mode == LOSS:
             check.ratio("loss", config.loss, allow_zero=False)
         elif config.loss is not None:
             check.problem("loss", config.loss, f"None for mode={mode}", "mode='loss' loses packets")
-        for name, given in (("calls", config.calls), ("path", config.path)):
-            if given is not None:
-                check.problem(
-                    name, given, "None for network_partition", "connections are no calls of a guard; failure_rate= strikes a share of them"
-                )
-        if mode == BLACKHOLE and config.max_injections is not None:
-            check.problem(
-                "max_injections", config.max_injections, "None for mode=blackhole", "the last one would not be swallowed but refused"
-            )
         can = probe_mode(mode)
         if not can:
             check.problem("mode", mode, "a mode that works here", f"{can.reason}; resilience.chaos.capabilities() lists them")

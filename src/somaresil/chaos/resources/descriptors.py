@@ -62,7 +62,7 @@ class Descriptors:
             copies: list[int] = []
             resource.setrlimit(resource.RLIMIT_NOFILE, (plan.soft, hard))
             _taken[:] = [hold]
-        given_back = False
+        given_back, limited = False, ""
 
         def release() -> None:
             nonlocal given_back
@@ -88,13 +88,13 @@ class Descriptors:
                 copies.append(os.dup(copies[0]))
         except OSError:
             # Others were quicker with the last ones: there are none left, which is what was wanted.
-            hold.settle("others opened some meanwhile")
+            limited = "others opened some meanwhile"
         except BaseException:
             release()
             raise
         hold.note(soft - plan.soft + len(copies))
         hold.measure = lambda: {"soft_limit": plan.soft, "holes_filled": plan.copies}
-        hold.settle()
+        hold.settle(limited)
         return release
 
 
