@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import urllib.error
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,17 @@ from somaresil import ChaosPlan, ConfigurationError, FaultWindow
 
 pytest.importorskip("chaoslib")
 
-from somaresil.integrations.chaostoolkit import _service, actions, from_chaostoolkit, probe, probes, template, to_chaostoolkit, verdict_of
+from somaresil.integrations.chaostoolkit import (
+    _service,
+    actions,
+    controls,
+    from_chaostoolkit,
+    probe,
+    probes,
+    template,
+    to_chaostoolkit,
+    verdict_of,
+)
 from somaresil.integrations.chaostoolkit._service import ServiceError
 from tests.unit.integrations.test_chaostoolkit import PLAN, action, experiment, refused
 
@@ -196,3 +207,25 @@ def test_an_address_with_a_secret_in_it_is_refused_without_showing_it(url):
 def test_a_redirect_is_not_followed():
     """A token goes where it was meant to go."""
     assert _service._NoRedirect().redirect_request("any", "thing") is None
+
+
+# -- the safety control -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("failures", "tries", "told"), [(0, 1, 0), (1, 2, 0), (99, controls._TRIES, 1)])
+def test_the_end_of_an_experiment_goes_on_whatever_the_service_says(caplog, failures, tries, told):
+    """It is tried a few times; then the leases are all that is left, and that is told."""
+    asked = []
+
+    def stop_all():
+        asked.append(1)
+        if len(asked) <= failures:
+            raise ServiceError("POST stop: 503")
+
+    watch = object.__new__(controls._Watch)
+    watch.service = SimpleNamespace(stop_all=stop_all)
+    watch.stop_all()
+    assert len(asked) == tries
+    said = [record.getMessage() for record in caplog.records if "each ends by its own lease" in record.getMessage()]
+    assert len(said) == told
+    assert all("POST stop: 503" in each for each in said)
