@@ -216,6 +216,23 @@ def test_bytes_that_nobody_asked_for_close_the_connection():
     assert asked.caller.idle == []
 
 
+def test_a_connection_is_there_to_be_closed_from_when_it_was_made():
+    talk = Talk().open()
+    assert talk.socket.transport is talk.wire
+    talk.socket.drop()
+    assert talk.wire.ended == "aborted"
+
+
+def test_an_answer_to_nobody_leaves_no_trace_when_the_connection_is_dropped():
+    """A request that was given up closes its connection, whatever still comes through it."""
+    asked = Asked().open()
+    asked.exchange.abort("timeout")
+    assert asked.wire.ended == "aborted"
+    asked.say(OK)
+    asked.connection.connection_lost(None)
+    assert asked.failures == ["timeout"]
+
+
 @pytest.mark.parametrize(
     ("answer", "failure"),
     [
