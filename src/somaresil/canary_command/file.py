@@ -129,7 +129,8 @@ def read_rollout(source: str | os.PathLike[str] | Mapping[str, Any], *, rendered
     levels = _levels(document, data, config, check)
     judge = _table(document, data, "judge", check, required=not rendered)
     sources = _sources(document, judge, check)
-    if not sources and not rendered and isinstance(data.get("judge"), Mapping):
+    # What is wrong with those that are there was told by now.
+    if judge.get("sources", []) == [] and not rendered and isinstance(data.get("judge"), Mapping):
         hint = "without one nobody knows what was seen"
         check.problem(_where(document, ("judge", "sources")), None, "one source of evidence at least: scrape, redis, push", hint)
     options = {name: _value(name, value) for name, value in judge.items() if name != "sources"}
