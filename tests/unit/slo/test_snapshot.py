@@ -579,7 +579,7 @@ def stale(folder, clock):
 def test_only_one_at_a_time_puts_files_together(folder, clock, stale):
     """Whoever comes second leaves them to the first."""
     last = stale()
-    with open(folder / ".slo.lock", "w") as held:
+    with (folder / ".slo.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         last.file.exchange()
         assert len(files(folder)) == 12
