@@ -201,12 +201,19 @@ class Database:
                     if Path(entry.filename).suffix in _ENDINGS:
                         if entry.file_size > _LARGEST_RECORD:
                             raise LookupFailedError(f"{self._path}: {entry.filename}: more than {_LARGEST_RECORD} bytes")
-                        yield entry.filename, archive.read(entry)
+                        yield entry.filename, _unpacked(archive, entry)
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as unreadable:
             raise LookupFailedError(f"{self._path}: {type(unreadable).__name__}: {str(unreadable)[:200]}") from None
 
 
 _ENDINGS: Final = frozenset({".json", ".yaml", ".yml"})
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(entry)
+    except Exception as damaged:  # noqa: BLE001 - each way of packing has errors of its own (zlib.error, LZMAError, EOFError)
+        raise zipfile.BadZipFile(f"{entry.filename}: {damaged}") from None
 
 
 def _load(name: str, text: bytes) -> Any:

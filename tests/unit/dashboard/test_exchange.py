@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import socket
 import stat
 import struct
+import tempfile
 import threading
 import time
 from contextlib import suppress
 
 import pytest
 
-from somaresil.clock import SystemClock
+from somaresil.clock import ManualClock, SystemClock
 from somaresil.config import Checker
+from somaresil.dashboard import exchange as module
 from somaresil.dashboard.exchange import Exchange, Gone, Unanswered, check_folder
 from somaresil.listeners import Listeners
 
@@ -269,3 +272,221 @@ def test_a_folder_that_was_cleaned_up_is_made_again(make):
     before = one.name
     one.mend()
     assert one.name == before
+
+
+def test_the_folder_of_another_user_and_one_that_cannot_be_looked_at_are_refused(tmp_path, monkeypatch):
+    """What can be asked there includes commands."""
+    folder = tmp_path / "w"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert found(folder) == [("dashboard.workers", "it belongs to another user")]
+    assert found(tmp_path / ("x" * 300)) == [("dashboard.workers", "File name too long")]
+
+
+def test_systems_without_unix_sockets_or_descriptors_by_name_are_told_what_they_can_have(tmp_path, monkeypatch):
+    """None, or a path that is short enough for the address of a socket."""
+    monkeypatch.setattr(module, "_BY_DESCRIPTOR", str(tmp_path / "none"))
+    assert found(tmp_path / ("x" * 100)) == [("dashboard.workers", "sockets have no room for longer ones")]
+    monkeypatch.delattr(socket, "AF_UNIX")
+    assert found(tmp_path / "w") == [("dashboard.workers", "it has no Unix sockets")]
+
+
+def test_without_descriptors_by_name_sockets_are_found_by_their_path(monkeypatch):
+    """As on macOS."""
+    monkeypatch.setattr(module, "_BY_DESCRIPTOR", "/nowhere")
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        exchanges = [
+            Exchange(f"{short}/w", service="g", answer=lambda asked: asked, clock=SystemClock(), listeners=Listeners()) for _ in range(2)
+        ]
+        try:
+            for each in exchanges:
+                each.start()
+            assert exchanges[0].ask(only(exchanges[0]), {"ask": 1}, 5.0) == {"ask": 1}
+        finally:
+            for each in exchanges:
+                each.stop()
+
+
+def test_who_begins_twice_has_one_socket(make):
+    """The second time changes nothing."""
+    one = make()
+    one.start()
+    assert [each.name for each in one.folder.iterdir()] == [one.name]
+
+
+class NoThread:
+    def __init__(self, *given, **named):
+        pass
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+
+def told(monkeypatch, exchange):
+    """Of defects, what they were about."""
+    found = []
+    monkeypatch.setattr(exchange._listeners, "defect", lambda where, *_: found.append(where))
+    return found
+
+
+def test_a_process_without_a_thread_to_listen_leaves_no_socket(tmp_path, monkeypatch):
+    """It is reported, and nobody waits for an answer of it."""
+    exchange = Exchange(tmp_path / "w", service="g", answer=int, clock=SystemClock(), listeners=Listeners())
+    defects = told(monkeypatch, exchange)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Thread", NoThread)
+        exchange.start()
+    assert defects == ["thread somaresil-workers"]
+    assert not exchange.listening
+    assert [*exchange.folder.iterdir()] == []
+
+
+def test_who_cannot_listen_leaves_no_half_made_socket(tmp_path, monkeypatch):
+    """What it was made under is removed again."""
+    exchange = Exchange(tmp_path / "w", service="g", answer=int, clock=SystemClock(), listeners=Listeners())
+    defects = told(monkeypatch, exchange)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", full)
+        exchange.start()
+    assert defects == ["the folder of workers"]
+    assert not exchange.listening
+    assert [*exchange.folder.iterdir()] == []
+
+
+class Line:
+    """A listening socket on which happens what a test says, and then its end."""
+
+    def __init__(self, *happens):
+        self.happens = [*happens]
+
+    def accept(self):
+        each = self.happens.pop(0) if self.happens else OSError(errno.EBADF, "closed")
+        if isinstance(each, OSError):
+            raise each
+        return each, None
+
+
+class Waited(SystemClock):
+    """One whose waits are noted and not waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def wait(self, event, timeout):
+        self.waits.append(timeout)
+        return False
+
+
+def test_listening_goes_on_after_what_passes(tmp_path):
+    """Somebody who has left again costs nothing; without descriptors it is tried again a second later, not at once."""
+    clock = Waited()
+    exchange = Exchange(tmp_path / "w", service="g", answer=int, clock=clock, listeners=Listeners())
+    line = Line(*(OSError(number, "x") for number in (errno.ECONNABORTED, errno.EINTR, errno.EMFILE, errno.ENFILE)))
+    exchange._serve(line)
+    assert clock.waits == [1.0, 1.0]
+    assert line.happens == []
+
+
+def test_without_a_thread_to_answer_the_asker_is_let_go_and_the_place_is_free(tmp_path, monkeypatch):
+    """Otherwise sixteen of them would be the end of all answers."""
+    exchange = Exchange(tmp_path / "w", service="g", answer=int, clock=SystemClock(), listeners=Listeners())
+    ours, theirs = socket.socketpair()
+    with monkeypatch.context() as patched, theirs:
+        patched.setattr(threading, "Thread", NoThread)
+        exchange._serve(Line(ours))
+        assert theirs.recv(1) == b""
+    assert all(exchange._places.acquire(blocking=False) for _ in range(16))
+
+
+def test_another_user_gets_no_answer_and_none_of_his_is_taken(make, monkeypatch):
+    """The kernel says who it is."""
+    called = []
+    one, _ = make(called.append), make(called.append)
+    monkeypatch.setattr(module, "_is_ours", lambda other: False)
+    with pytest.raises(Unanswered, match="another user"):
+        one.ask(only(one), {"ask": 1}, 5.0)
+    ours, theirs = socket.socketpair()
+    places = threading.BoundedSemaphore(1)
+    places.acquire()
+    with theirs:
+        one._reply(ours, places)
+        assert theirs.recv(1) == b""
+    assert called == []
+    assert places.acquire(blocking=False)
+
+
+def test_where_nobody_can_say_who_asks_the_mode_of_the_folder_decides(make, monkeypatch):
+    """As on systems without ``SO_PEERCRED``."""
+    one, _ = make(), make()
+    monkeypatch.delattr(socket, "SO_PEERCRED")
+    assert one.ask(only(one), {"ask": 1}, 5.0) == {"ask": 1}
+
+
+def test_what_was_left_half_made_is_removed_after_a_minute(make, monkeypatch):
+    """And what others are making now is left alone."""
+    one = make()
+    draft = one.folder / f".{one._prefix}-4711-00000000.sock.tmp"
+    draft.touch()
+    one.sweep()
+    assert draft.exists()
+    later = one._clock.time() + 61.0
+    monkeypatch.setattr(one._clock, "time", lambda: later)
+    one.sweep()
+    assert not draft.exists()
+
+
+def test_the_dead_are_forgotten_after_a_minute(make, monkeypatch):
+    """Until then they are shown as missing."""
+    one = make()
+    (one.folder / one.name.replace(str(os.getpid()), "4711").replace(".sock", ".dead")).touch()
+    assert [*one.others().values()] == [False]
+    later = one._clock.time() + 61.0
+    monkeypatch.setattr(one._clock, "time", lambda: later)
+    assert one.others() == {}
+    assert [each.name for each in one.folder.iterdir()] == [one.name]
+
+
+def test_a_folder_that_is_not_there_has_nobody_in_it(tmp_path):
+    """Nor is anybody asked there."""
+    exchange = Exchange(tmp_path / "none", service="g", answer=int, clock=SystemClock(), listeners=Listeners())
+    assert exchange.others() == {}
+    with pytest.raises(Gone, match="left"):
+        exchange.ask("x.sock", {}, 1.0)
+
+
+def test_who_has_no_room_left_does_not_answer(make, monkeypatch):
+    """Its backlog is full; anything else is said as the system says it."""
+    one, _ = make(), make()
+    name = only(one)
+
+    class Full(socket.socket):
+        refuses: OSError = BlockingIOError(11, "x")
+
+        def connect(self, address):
+            raise self.refuses
+
+    monkeypatch.setattr(socket, "socket", Full)
+    with pytest.raises(Unanswered, match="it does not answer"):
+        one.ask(name, {}, 1.0)
+    Full.refuses = PermissionError(13, "Permission denied")
+    with pytest.raises(Unanswered, match="Permission denied"):
+        one.ask(name, {}, 1.0)
+
+
+def test_what_is_too_large_to_be_taken_is_not_sent(make, monkeypatch):
+    """Whoever asked hears that it broke off, and not half of it."""
+    one, _ = make(), make(lambda asked: "x" * 1_000)
+    monkeypatch.setattr(module, "_LARGEST_ANSWER", 500)
+    with pytest.raises(Unanswered, match="it broke off"):
+        one.ask(only(one), {}, 5.0)
+
+
+def test_patience_ends_between_two_pieces():
+    """A clock that has passed the end is late, whatever the socket would allow."""
+    with pytest.raises(TimeoutError, match="too long"):
+        module._left(5.0, ManualClock(monotonic=5.0))

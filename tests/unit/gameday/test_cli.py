@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from somaresil.cli import main
-from somaresil.gameday import GameDayReport, Status
+from somaresil.gameday import GameDayReport, Status, command
 
 SERVICE = """
 import asyncio
@@ -167,3 +170,73 @@ def test_a_signal_ends_every_fault_and_the_report_is_written(service, plan, tmp_
     (experiment,) = report["experiments"]
     assert experiment["status"] == "interrupted"
     assert experiment["faults"][0]["end_reason"] == "stopped"
+
+
+def test_where_the_service_is_stands_in_one_place(service, plan, capsys):
+    """In the plan or on the command line: none is refused, and so are both."""
+    assert main(["gameday", "run", plan()]) == 2
+    assert "--app is needed: the plan names no targets" in capsys.readouterr().err
+    targets = '\n[[targets]]\nurl = "http://127.0.0.1:1/c"\ntoken_env = "T_TOKEN"\n'
+    assert run(service, plan(more=targets)) == 2
+    assert "the plan names its targets: without --app" in capsys.readouterr().err
+
+
+def test_who_is_to_ask_prometheus_is_a_function(service, plan, capsys):
+    """Anything else is refused by its name."""
+    assert run(service, plan(), "--prometheus", f"{service}:failing") == 2
+    assert f"{service}:failing is no function" in capsys.readouterr().err
+
+
+def test_groups_are_part_of_the_outline(plan, capsys):
+    """Their share, and by what requests are divided."""
+    assert main(["gameday", "check", plan(more='groups = { share = 0.1, by = "tenant" }\n')]) == 0
+    assert "groups: 10.0% each, by tenant" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_is_printed(service, plan, tmp_path, capsys, monkeypatch):
+    """What was measured is not lost, and the exit code says that something went wrong."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "_write", full)
+    assert run(service, plan()) == 2
+    out, err = capsys.readouterr()
+    assert GameDayReport.from_json(out).held
+    assert "the report cannot be written: OSError: [Errno 28]" in err
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("said", "opens"), [("y\n", True), (" YES \n", True), ("no\n", False), ("\n", False), ("", False)])
+def test_a_question_is_asked_at_the_terminal_and_only_a_yes_is_one(monkeypatch, capsys, said, opens):
+    """The end of the input is a no."""
+    monkeypatch.setattr(sys, "stdin", Terminal(said))
+    assert asyncio.run(command._asked("begin?")) is opens
+    assert "begin? [y/N]" in capsys.readouterr().out
+
+
+def test_without_a_terminal_the_answer_is_no_and_yes_is_said_beforehand(monkeypatch):
+    """Nothing is read from a pipe."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert asyncio.run(command._asked("begin?")) is False
+    assert sys.stdin.read() == "y\n"
+    assert asyncio.run(command._yes("begin?")) is True
+
+
+def test_in_another_thread_the_handlers_of_signals_are_left_alone():
+    """Only the main one may set them."""
+    before = signal.getsignal(signal.SIGINT)
+    found = []
+
+    def other():
+        with command._signals(lambda why: None):
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert found == [before]

@@ -12,7 +12,7 @@ import pytest
 
 from somaresil import ConfigurationError
 from somaresil.chaos.plan import ChaosPlan
-from somaresil.gameday import GameDay, Remote, RemoteTarget
+from somaresil.gameday import GameDay, Groups, Remote, RemoteTarget
 from somaresil.gameday import remote as module
 
 TRICKLE = object()
@@ -237,3 +237,181 @@ def test_no_secret_is_shown(monkeypatch):
     with pytest.raises(ConfigurationError, match="T_TOKEN") as caught:
         RemoteTarget([Remote("http://127.0.0.1:1/c", token_env="T_TOKEN")])
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.asyncio
+async def test_a_token_is_read_from_its_file(tmp_path):
+    """Without the line end; one that is not there is a problem that names the file."""
+    place = tmp_path / "token"
+    remote = Remote("http://127.0.0.1:1/c", token_file=str(place))
+    with pytest.raises(ConfigurationError) as caught:
+        RemoteTarget([remote])
+    (problem,) = caught.value.problems
+    assert problem.path.endswith("targets[0].token_file")
+    assert str(place) in problem.value
+    place.write_text(f"{TOKEN}\n")
+    with fakes(1) as (one,):
+        aimed = RemoteTarget([Remote(one.url, token_file=str(place))])
+        await aimed.check(PLAN, None)
+    assert remote.as_dict() == {"url": "http://127.0.0.1:1/c", "token_file": str(place)}
+
+
+def test_a_target_has_instances_and_each_once():
+    """Counts of the same one twice would be wrong."""
+    with pytest.raises(ConfigurationError, match="at least one"):
+        RemoteTarget([])
+    with pytest.raises(ConfigurationError, match="the same address twice"):
+        RemoteTarget([Remote(f"http://a/c{end}", token_env="T_TOKEN") for end in ("", "/")])
+
+
+@pytest.mark.asyncio
+async def test_groups_are_refused_from_outside():
+    """They need the process itself, and there is no seed of theirs."""
+    with fakes(1) as (one,):
+        aimed = target(one)
+        with pytest.raises(ConfigurationError, match="run the game day in it"):
+            await aimed.check(PLAN, Groups(0.1))
+        assert aimed.seed == ""
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_is_refused_leaves_nothing_to_stop():
+    """The plan was not taken, so what is new there is somebody else's."""
+    with fakes(1) as (one,):
+        one.answers["POST", "/experiments"] = 409, {"problems": [{"path": "windows[0]", "value": "llm.*", "allowed": "nothing else there"}]}
+        with pytest.raises(ConfigurationError, match="nothing else there"):
+            await target(one).start(PLAN, None, "x")
+        assert one.stopped == []
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_does_not_say_what_it_started_is_undone():
+    """What is new there is stopped."""
+    with fakes(1) as (one,):
+        usual = one.answer
+
+        def answer(method, path):
+            said = usual(method, path)
+            return (201, {"ids": []}) if (method, path) == ("POST", "/experiments") else said
+
+        one.answer = answer
+        with pytest.raises(OSError, match="did not say what it has started"):
+            await target(one).start(PLAN, None, "x")
+        assert one.stopped == ["/experiments/error-1/stop"]
+
+
+@pytest.mark.asyncio
+async def test_an_experiment_without_its_counts_is_an_error():
+    """Zero would say that nothing was struck."""
+    with fakes(1) as (one,):
+        aimed = target(one)
+        await aimed.start(PLAN, None, "x")
+        one.answers["GET", "/experiments/error-1"] = 200, {"state": "running"}
+        with pytest.raises(OSError, match="without its counts"):
+            await aimed.status()
+
+
+def _told(good, remaining, process="p1"):
+    return 200, {
+        "process": process,
+        "figures": {"at": 1.0, "objectives": {"up": {"target": 99.0, "good": good, "bad": 1, "remaining": remaining}}},
+    }
+
+
+@pytest.mark.asyncio
+async def test_events_are_added_up_and_the_least_budget_counts():
+    """Of all instances; one that knows of nothing says nothing."""
+    with fakes(3) as (one, two, three):
+        for each, told in ((one, _told(10, 0.9)), (two, _told(20, 0.4)), (three, _told(5, None))):
+            each.answers["GET", "/figures"] = told
+        up = (await target(one, two, three).read()).objectives["up"]
+    assert (up.good, up.bad, up.remaining) == (35, 3, 0.4)
+
+
+@pytest.mark.asyncio
+async def test_another_process_behind_an_address_is_noticed():
+    """Its counts begin anew, so no difference of them would be true."""
+    with fakes(1) as (one,):
+        aimed = target(one)
+        one.answers["GET", "/figures"] = _told(10, 0.9)
+        await aimed.read()
+        one.answers["GET", "/figures"] = _told(0, 1.0, process="p2")
+        with pytest.raises(OSError, match="another process answers"):
+            await aimed.read()
+
+
+@pytest.mark.asyncio
+async def test_figures_that_cannot_be_read_are_told_of_all():
+    """Each with its address and what is wrong."""
+    with fakes(2) as (one, two):
+        one.answers["GET", "/figures"] = 200, {"process": 1, "figures": {"at": "noon"}}
+        two.answers["GET", "/figures"] = 200, {"process": 1, "figures": []}
+        with pytest.raises(OSError, match="cannot be read") as caught:
+            await target(one, two).read()
+        assert one.url in str(caught.value)
+        assert two.url in str(caught.value)
+
+
+@pytest.mark.asyncio
+async def test_a_halt_stops_what_was_armed_and_nothing_more_is_armed():
+    """From threads of its own; whoever is arming at that moment hears of it."""
+    with fakes(1) as (one,):
+        aimed = target(one)
+        await aimed.start(PLAN, None, "x")
+        aimed.halt()
+        for thread in threading.enumerate():
+            if thread.name == "somaresil-gameday-halt":
+                thread.join(20)
+        assert one.stopped == ["/experiments/error-1/stop"]
+        usual = one.answer
+
+        def answer(method, path):
+            said = usual(method, path)
+            if (method, path) == ("GET", "/experiments"):
+                aimed._halts += 1
+            return said
+
+        one.answer = answer
+        with pytest.raises(OSError, match="ended while it was being armed"):
+            await aimed.start(PLAN, None, "x")
+        assert one.stopped[-1] == "/experiments/error-2/stop"
+
+
+@pytest.mark.asyncio
+async def test_who_is_told_to_end_before_it_arms_arms_nothing():
+    """The plan is not sent at all."""
+    with fakes(1) as (one,):
+        aimed = target(one)
+        (instance,) = aimed._instances
+        instance.prepare()
+        with pytest.raises(OSError, match="while it was being armed"):
+            instance.arm(PLAN, lambda: True)
+        assert one.asked == []
+
+
+@pytest.mark.asyncio
+async def test_who_is_cancelled_while_it_arms_stops_what_was_armed():
+    """The request is on its way, and nobody waits for its answer: whatever comes of it is ended."""
+    with fakes(1) as (one,):
+        aimed, sent = target(one), asyncio.Event()
+        loop, usual = asyncio.get_running_loop(), one.answer
+        go_on = threading.Event()
+
+        def answer(method, path):
+            said = usual(method, path)
+            if (method, path) == ("POST", "/experiments"):
+                loop.call_soon_threadsafe(sent.set)
+                go_on.wait(20)
+            return said
+
+        one.answer = answer
+        task = asyncio.ensure_future(aimed.start(PLAN, None, "x"))
+        await sent.wait()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        go_on.set()
+        for thread in threading.enumerate():
+            if thread.name == "somaresil-gameday-halt":
+                await asyncio.to_thread(thread.join, 20)
+        assert one.stopped == ["/experiments/error-1/stop"]

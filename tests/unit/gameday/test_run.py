@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from somaresil import ChaosPlan, CircuitBreaker, ConfigurationError, FaultWindow, Retry
 from somaresil.chaos.permission import Permission
 from somaresil.gameday import Finding, GameDay, Gate, Probe, Status, to_html, to_junit, to_markdown
+from somaresil.gameday import run as run_module
+from somaresil.gameday.target import InProcess
 from tests.unit.gameday.kit import GOOD, OUTAGE, SOME, World, experiment
 
 AFTER = Probe("ratio", "llm.invoke", minimum=0.95, minimum_calls=5, when=("before", "after"))
@@ -324,3 +327,79 @@ def test_a_plan_may_name_functions_that_corrupt_results():
     refused = World().play(experiment(window), corrupters={"shouts": lambda answer, _: answer})
     assert only(refused).status is Status.FAILED
     assert "did you mean 'shouts'" in only(refused).reasons[0]
+
+
+def test_a_day_has_a_time_to_observe_and_a_time_to_rest():
+    """After the faults, and between two experiments; none after the last."""
+    told = []
+    observed = experiment(OUTAGE, hypothesis=[AFTER], observe=20.0, pause=30.0)
+    last = experiment(OUTAGE, name="last", hypothesis=[AFTER], pause=5_000.0)
+    report = World().play(observed, last, tell=told.append)
+    assert [each.status for each in report.experiments] == [Status.HELD, Status.HELD]
+    assert "errors: observe, 20 s" in told
+    assert 30.0 < report.seconds < 5_000.0
+
+
+@pytest.mark.parametrize(("answer", "opens"), [(True, True), (False, False), ("yes", False)])
+def test_who_is_asked_may_take_time_for_an_answer(answer, opens):
+    """A coroutine function is awaited, and only True is a yes."""
+
+    async def confirm(message):
+        assert message == "go?"
+        return answer
+
+    report = World().play(experiment(gates=[Gate("confirm", message="go?")]), confirm=confirm)
+    assert (only(report).status is Status.HELD) == opens
+
+
+def test_a_question_that_raises_is_a_closed_gate():
+    """Gates fail closed, and the report says what was raised."""
+
+    def confirm(message):
+        raise LookupError("nobody there")
+
+    report = World().play(experiment(gates=[Gate("confirm", message="go?")]), confirm=confirm)
+    (reason,) = only(report).reasons
+    assert reason.startswith("the gate is closed: ")
+    assert "it raised LookupError: nobody there" in reason
+
+
+def test_a_day_that_is_interrupted_before_it_begins_does_nothing():
+    """Whoever was quicker is heard, and the first reason counts."""
+    world = World()
+    day = GameDay("a day", [experiment()]).play(world.resilience, drive=world.drive)
+    day.interrupt("SIGINT")
+    day.interrupt("SIGTERM")
+    report = world.clock.run(day.run())
+    assert report.interrupted == "SIGINT"
+    assert only(report).injected == 0
+    assert world.resilience.chaos.runs == ()
+
+
+def test_a_long_day_keeps_points_over_all_of_it(monkeypatch):
+    """Fewer of them when there are too many, and every call is in one."""
+    monkeypatch.setattr(run_module, "_MOST_POINTS", 8)
+    points = only(World().play(experiment(OUTAGE, hypothesis=[AFTER], every=0.5))).points
+    assert 4 <= len(points) < 8
+    assert points[-1].at > 20.0
+    gaps = [later.at - earlier.at for earlier, later in pairwise(points)]
+    assert max(gaps) < 2.0 * min(gaps)
+
+
+def test_figures_that_cannot_be_read_any_more_fail_the_experiment(monkeypatch):
+    """With what went wrong, and no fault is left."""
+    world = World()
+    reads = []
+    usual = InProcess.read
+
+    async def read(self):
+        reads.append(world.clock.monotonic())
+        if len(reads) > 15:
+            raise OSError("gone")
+        return await usual(self)
+
+    monkeypatch.setattr(InProcess, "read", read)
+    report = world.play()
+    assert only(report).status is Status.FAILED
+    assert only(report).reasons == ("OSError: gone",)
+    assert world.resilience.chaos.runs == ()

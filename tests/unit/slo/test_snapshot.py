@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import hashlib
+import json
 import os
+import socket
 import stat
+import struct
 import threading
+from array import array
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -487,3 +494,198 @@ def test_an_app_that_ends_has_written_before_it_says_so(folder, clock):
     asyncio.run(ResilienceMiddleware(app, life.resilience)({"type": "lifespan"}, None, send))
     assert said == [("lifespan.startup.complete", []), ("lifespan.shutdown.complete", [life.file.name])]
     assert read(folder / life.file.name).live is False
+
+
+def test_a_file_that_is_signed_and_makes_no_sense_is_refused_with_what_it_lacks(folder, clock):
+    """Whoever wrote it, nothing of it is believed."""
+    life = Life(folder, clock)
+    good(life.guard, 5)
+    life.file.save()
+    whole = (folder / life.file.name).read_bytes()
+    start = len(MAGIC) + 4
+    (length,) = struct.unpack_from("<I", whole, len(MAGIC))
+    header, counts = json.loads(whole[start : start + length]), whole[start + length : -16]
+
+    def signed(said, many=None, more=counts):
+        written = json.dumps(said).encode()
+        data = MAGIC + struct.pack("<I", len(written) if many is None else many) + written + more
+        return data + hashlib.blake2b(data, digest_size=16).digest()
+
+    name, indicator, shapes, seen = header["objectives"][0]
+    assert decode(signed(header)).entries.keys() == {"up"}
+    for data, why in (
+        (signed(header, many=2**31), "its header has no length that it can have"),
+        (signed({**header, "objectives": {}}), "objectives: expected a list"),
+        (signed({**header, "objectives": [[name, indicator, shapes[:1], seen]]}), "up: expected .* resolutions"),
+        (signed(header, more=b"\xff" * len(counts)), "up: expected counts that do not go back"),
+        (signed(header, more=counts + b"\0" * 8), "no more counts than"),
+        (signed({**header, "folded": ["../x"]}), "folded: expected names of files"),
+        (signed({**header, "live": 1}), "whether it is live"),
+        (signed({**header, "pid": True}), "pid: expected a whole number"),
+        (signed({**header, "at": 1e300}), "at: expected seconds"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            decode(data)
+
+
+def test_the_same_question_has_the_same_name_in_every_process():
+    """Functions are told by what they mention; what is deeper than anybody looks, and cells that hold nothing, tell nothing."""
+
+    def about(judge):
+        return sheets.fingerprint(availability(good_when=judge))
+
+    def of(bound):
+        return lambda result: result > bound
+
+    def unset():
+        if not files:
+            never = 1
+        return lambda result: result > never
+
+    assert about(of(1)) == about(of(1)) != about(of(2))
+    assert about(unset()) == about(unset()) != about(of(1))
+    nested = 1
+    for _ in range(20):
+        nested = (nested,)
+    assert about(of(nested)) == about(of(nested)) != about(of(1))
+
+
+def test_in_the_order_of_other_machines_counts_are_turned_around(monkeypatch):
+    """Files are the same everywhere, and what was counted is left as it is."""
+    kept = array("q", [1, 256])
+    monkeypatch.setattr(sheets.sys, "byteorder", "big")
+    assert list(sheets._swapped(kept)) == [1 << 56, 1 << 48]
+    assert list(kept) == [1, 256]
+
+
+@pytest.fixture
+def stale(folder, clock):
+    """A process beside which there are so many files of others."""
+
+    def make(many=12, live=False):
+        for _ in range(many):
+            life = Life(folder, clock)
+            good(life.guard, 1)
+            if live:
+                life.file.save()
+                snapshot._ours.discard(life.file.name)
+            else:
+                life.file.stop()
+        return Life(folder, clock)
+
+    return make
+
+
+def test_only_one_at_a_time_puts_files_together(folder, clock, stale):
+    """Whoever comes second leaves them to the first."""
+    last = stale()
+    with (folder / ".slo.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        last.file.exchange()
+        assert len(files(folder)) == 12
+    last.file.exchange()
+    assert files(folder) == [ARCHIVE]
+    assert last.counts() == (12, 0)
+
+
+def test_an_archive_that_cannot_be_read_is_not_written_over(folder, clock, stale):
+    """What it holds would be lost."""
+    last = stale()
+    put(folder, b"damaged", ARCHIVE)
+    last.file.exchange()
+    assert (folder / ARCHIVE).read_bytes() == b"damaged"
+    assert len(files(folder)) == 13
+
+
+def test_what_was_folded_and_left_is_removed_by_whoever_folds_next(folder, clock, stale):
+    """It counts once all the time."""
+    last = stale()
+    kept = {name: (folder / name).read_bytes() for name in files(folder)}
+    last.file.exchange()
+    for name, data in kept.items():
+        put(folder, data, name)
+    (folder / ".slo_draft.tmp").write_bytes(b"half")
+    os.utime(folder / ".slo_draft.tmp", (NOW - 2_000, NOW - 2_000))
+    last.file.exchange()
+    assert files(folder) == [ARCHIVE]
+    assert last.counts() == (12, 0)
+    last = stale()
+    last.file.exchange()
+    assert not (folder / ".slo_draft.tmp").exists()
+    assert last.counts() == (24, 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "kill", "gone"),
+    [
+        ("elsewhere", 1, None, False),
+        (None, os.getpid(), None, True),
+        (None, 4_711, ProcessLookupError, True),
+        (None, 4_711, PermissionError, False),
+        (None, 4_711, None, False),
+    ],
+)
+def test_a_process_is_gone_when_the_machine_says_so(monkeypatch, host, pid, kill, gone):
+    """One elsewhere, or of somebody else, is there until it is silent; one with our id that is not us is not."""
+
+    def answer(asked, signal):
+        assert (asked, signal) == (pid, 0)
+        if kill is not None:
+            raise kill
+
+    monkeypatch.setattr(snapshot.os, "kill", answer)
+    sheet = sheets.Sheet(
+        service="g", host=host or socket.gethostname(), pid=pid, started=NOW, at=NOW, live=True, entries={}, name="slo_4711-1.bin"
+    )
+    assert snapshot._is_gone(sheet, NOW + 10.0) is gone
+    assert snapshot._is_gone(sheet, NOW + 1_000.0)
+    monkeypatch.setattr(snapshot, "_ours", {sheet.name})
+    assert not snapshot._is_gone(sheet, NOW + 1_000.0)
+
+
+def test_few_that_are_gone_are_left_where_they_are(folder, clock, stale):
+    """Putting one or two together is not worth a lock."""
+    last = stale(many=2)
+    for number in range(9):
+        data = good_file(folder, clock)
+        put(folder, encode(replace(decode(data), host="elsewhere", live=True)), f"slo_{number}-1.bin")
+    last.file.exchange()
+    assert len(files(folder)) == 11
+    assert last.counts() == (47, 0)
+
+
+def test_a_folder_with_too_many_files_is_reported_and_the_newest_are_read(folder, clock, monkeypatch):
+    """And a gate knows nothing, for it must not judge by a part."""
+    monkeypatch.setattr(snapshot, "_MOST_FILES", 3)
+    data = good_file(folder, clock)
+    for number in range(5):
+        put(folder, data, f"slo_{number}-1.bin")
+    life = Life(folder, clock)
+    assert life.counts() == (15, 0)
+    assert "the folder of snapshots" in life.defects
+    assert "there are more than 3" in problem_of(folder, clock)
+
+
+def test_files_that_change_all_the_time_are_unknown_to_a_gate(folder, clock, monkeypatch):
+    """They are tried a few times, and not for ever; a process takes what it has read last."""
+    put(folder, good_file(folder, clock))
+    tried = []
+
+    def gone(path):
+        tried.append(path)
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshot, "read", gone)
+        assert "change too fast" in problem_of(folder, clock)
+    assert len(tried) == 5
+    life = Life(folder, clock)
+    usual, generations = life.file._load, iter(range(100))
+
+    def restless(name):
+        found = usual("slo_1-1.bin" if name == ARCHIVE else name)
+        return found if name != ARCHIVE else replace(found, generation=next(generations), folded=())
+
+    monkeypatch.setattr(life.file, "_load", restless)
+    assert sum(entry.ledger.tracks[0].totals[0] for sheet in life.file._sheets() for entry in sheet.entries.values()) == 5
+    assert next(generations) == 10
