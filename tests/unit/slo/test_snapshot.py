@@ -624,6 +624,7 @@ def test_what_was_folded_and_left_is_removed_by_whoever_folds_next(folder, clock
         (None, 4_711, PermissionError, False),
         (None, 4_711, None, False),
     ],
+    ids=["elsewhere", "our id", "no process", "of somebody else", "another process"],
 )
 def test_a_process_is_gone_when_the_machine_says_so(monkeypatch, host, pid, kill, gone):
     """One elsewhere, or of somebody else, is there until it is silent; one with our id that is not us is not."""
