@@ -115,6 +115,8 @@ def test_a_service_is_on_its_leash_before_it_is_built_and_serves_the_socket_that
         sockets[0].close()
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
+    # Its loggers are the process's, and stay as they were.
+    monkeypatch.setattr(uvicorn.Config, "configure_logging", lambda _: None)
     monkeypatch.setenv(VARIABLE, SETTINGS.to_environment()[VARIABLE])
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -37,6 +37,8 @@ def served(monkeypatch, tmp_path):
             sockets[0].close()
 
         monkeypatch.setattr(uvicorn.Server, "run", run)
+        # Its loggers are the process's, and stay as they were.
+        monkeypatch.setattr(uvicorn.Config, "configure_logging", lambda _: None)
         settings = Settings(7, TOKEN, {each.name: "http://127.0.0.1:9" for each in instances()}, 1, str(tmp_path))
         monkeypatch.setenv(VARIABLE, settings.to_environment()[VARIABLE])
         with socket.socket() as listening:
